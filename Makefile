@@ -1,0 +1,41 @@
+# The targets that people expect. `make` alone lists them.
+
+GO ?= go
+
+.PHONY: help build test race stress fuzz lint fmt demo clean
+
+help:
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## bin/srvrelay, static
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/srvrelay ./cmd/srvrelay
+
+test: ## all tests, about four minutes
+	$(GO) test ./...
+
+race: ## the same with the race detector
+	$(GO) test -race -shuffle=on ./...
+
+stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages
+	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Stress|PowerCut|Conformance' ./queue/... ./cmd/... -v
+
+FUZZTIME ?= 10m
+fuzz: ## every fuzz target in turn, FUZZTIME each
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+	  done; done
+
+lint: ## formatting, vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=.ci/tools/go.mod staticcheck ./...
+
+fmt: ## format the code
+	gofmt -w .
+
+demo: ## see it work
+	$(GO) run ./cmd/srvrelay demo
+
+clean: ## remove what build made
+	rm -rf bin

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"srvrelay/relay/config"
+)
+
+// parseConfig reads the configuration that the command line names, without a
+// look at the files that it names in turn.
+func parseConfig(c *cobra.Command) (*config.Config, error) {
+	flag, _ := c.Flags().GetString("config")
+	return config.Load(config.Find(flag, os.Environ()), c.Flags(), os.Environ())
+}
+
+// loadConfig is parseConfig with its warnings on standard error.
+func loadConfig(c *cobra.Command) (*config.Config, error) {
+	cfg, err := parseConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range cfg.Warnings {
+		fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
+	}
+	return cfg, nil
+}
+
+func checkConfigCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "check-config", Short: "Check the configuration and the files that it names", Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(c)
+			if err != nil {
+				return err
+			}
+			if p := cfg.CheckFiles(); len(p) > 0 {
+				return p
+			}
+			name := cfg.File
+			if name == "" {
+				name = "the built-in configuration"
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is fine: %d listeners, queue in %s\n", name, len(cfg.Listeners), cfg.DataDir)
+			return nil
+		},
+	}
+}
+
+// version is set by the linker for releases.
+var version = "0.1.0-dev"
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),
+		Run: func(c *cobra.Command, _ []string) {
+			goVersion := ""
+			if info, ok := debug.ReadBuildInfo(); ok {
+				goVersion = " (" + info.GoVersion + ")"
+			}
+			fmt.Fprintf(c.OutOrStdout(), "srvrelay %s%s\n", version, goVersion)
+		},
+	}
+}

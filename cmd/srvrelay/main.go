@@ -1,0 +1,121 @@
+// Command srvrelay is an SMTP relay that delivers by DNS SRV records: it takes
+// mail in, keeps it on disk, and hands it to the hosts and ports that the
+// recipient's domain names. This package only wires the others together and
+// talks to the person at the terminal.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"srvrelay/relay/admin"
+	"srvrelay/relay/config"
+)
+
+// Exit codes, those of sysexits.h where mail programs use them.
+const (
+	exitOK          = 0
+	exitUsage       = 64 // EX_USAGE: the command line is wrong
+	exitData        = 65 // EX_DATAERR: what was given is wrong
+	exitUnavailable = 69 // EX_UNAVAILABLE: no relay is running; mail has no way
+	exitSoftware    = 70 // EX_SOFTWARE
+	exitTempFail    = 75 // EX_TEMPFAIL: try again later
+	exitConfig      = 78 // EX_CONFIG
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	root := rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	return report(os.Stderr, err)
+}
+
+// exitError carries an exit code; with a nil Err the output has said it all.
+type exitError struct {
+	Code int
+	Err  error
+}
+
+func (e *exitError) Error() string {
+	if e.Err == nil {
+		return ""
+	}
+	return e.Err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.Err }
+
+// report prints an error for a person and returns the exit code.
+func report(w io.Writer, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		n := "1 problem"
+		if len(problems) != 1 {
+			n = fmt.Sprintf("%d problems", len(problems))
+		}
+		fmt.Fprintf(w, "%s\n%s; nothing was started\n", problems, n)
+		return exitConfig
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		if exit.Err != nil {
+			fmt.Fprintln(w, "srvrelay:", exit.Err)
+		}
+		return exit.Code
+	}
+	fmt.Fprintln(w, "srvrelay:", err)
+	if errors.Is(err, admin.ErrNotRunning) {
+		fmt.Fprintln(w, "Start it with: srvrelay serve   (another configuration: --config FILE)")
+		return exitUnavailable
+	}
+	return exitSoftware
+}
+
+func usage(err error) error { return &exitError{exitUsage, err} }
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "srvrelay",
+		Short: "An SMTP relay that delivers by DNS SRV records",
+		Long: `srvrelay takes mail in, keeps it on disk, and delivers it to the hosts and ports
+that the recipient's domain names in its SRV records (_smtp._tcp.DOMAIN), or in
+its MX records when there are none; it fails over, retries and reports.
+
+  srvrelay demo                   see it work, on this machine, in 15 seconds
+  srvrelay serve                  run it
+  srvrelay explain you@example.org  where would mail for you go, and why?
+  srvrelay queue list             what waits, and for what`,
+		SilenceUsage: true, SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.PersistentFlags().String("config", "", "configuration file (else $SRVRELAY_CONFIG, /etc/srvrelay/srvrelay.yaml, built-in defaults)")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w\nSee: %s --help", err, c.CommandPath()))
+	})
+	root.AddCommand(serveCommand(), demoCommand(), explainCommand(), queueCommand(), userCommand(), checkConfigCommand(), versionCommand())
+	return root
+}
+
+// args wraps cobra's checks of arguments so that they exit with 64.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, a []string) error {
+		if err := check(c, a); err != nil {
+			return usage(fmt.Errorf("%w\nUsage: %s", err, c.UseLine()))
+		}
+		return nil
+	}
+}

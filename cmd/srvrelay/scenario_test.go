@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/tools/txtar"
+
+	"srvrelay/dnsutil/dnsserver"
+	"srvrelay/relay/admin"
+	"srvrelay/relay/sink"
+)
+
+// A scenario is one fault in one file, testdata/scenarios/NAME.txtar, played
+// with the real binary over real sockets. Its sections:
+//
+//	zone, zone 2 ...           what the DNS server says ("zone N" swaps it in)
+//	config                     laid over the base configuration
+//	server NAME, server NAME 2 a receiving server and its script ("script NAME 2")
+//	message                    what "send" submits, a short mail when absent
+//	steps                      what happens and what must be seen; see steps_test.go
+//
+// @NAME@ stands for the port of a server, everywhere.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("../../testdata/scenarios/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scenarios", err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) {
+			t.Parallel()
+			a, err := txtar.ParseFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			play(t, a)
+		})
+	}
+}
+
+// waitLimit bounds how long a step waits for what it wants to see.
+const waitLimit = 20 * time.Second
+
+// scenario is a play under way.
+type scenario struct {
+	*testing.T
+	sections map[string]string
+	dns      *dnsserver.Server
+	servers  map[string]*sink.Server
+	relay    *relayProcess
+	config   string // file
+}
+
+func play(t *testing.T, a *txtar.Archive) {
+	s := &scenario{T: t, sections: map[string]string{}, servers: map[string]*sink.Server{}}
+	for _, f := range a.Files {
+		s.sections[f.Name] = string(f.Data)
+	}
+	for _, f := range a.Files {
+		if name, ok := strings.CutPrefix(f.Name, "server "); ok && !strings.Contains(name, " ") {
+			s.startServer(name, string(f.Data))
+		}
+	}
+	dns, err := dnsserver.Start("127.0.0.1:0", s.ports(s.sections["zone"]))
+	if err != nil {
+		t.Fatal("zone:", err)
+	}
+	t.Cleanup(func() { dns.Close() })
+	s.dns = dns
+	s.config = s.writeConfig()
+	s.relay = startRelay(t, s.config)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the relay:\n%s", s.relay.log())
+			for name, srv := range s.servers {
+				t.Logf("dialogue of %s:\n%s", name, strings.Join(srv.Dialogue(), "\n"))
+			}
+			t.Logf("DNS queries: %s", strings.Join(s.dns.Queries(), ", "))
+		}
+	})
+	for n, line := range strings.Split(strings.TrimSpace(s.sections["steps"]), "\n") {
+		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if err := s.step(splitStep(s.ports(line))); err != nil {
+			t.Fatalf("step %d: %s\n%v", n+1, line, err)
+		}
+	}
+}
+
+func (s *scenario) startServer(name, script string) {
+	srv, err := sink.Start("127.0.0.1:0", sink.Options{Script: script})
+	if err != nil {
+		s.Fatal("server", name, err)
+	}
+	s.Cleanup(srv.Close)
+	s.servers[name] = srv
+}
+
+var portMark = regexp.MustCompile(`@([a-z0-9]+)@`)
+
+// ports replaces @NAME@ by the port of a server.
+func (s *scenario) ports(text string) string {
+	return portMark.ReplaceAllStringFunc(text, func(m string) string {
+		if srv := s.servers[strings.Trim(m, "@")]; srv != nil {
+			return strconv.Itoa(srv.Port())
+		}
+		return m
+	})
+}
+
+// writeConfig lays the scenario's configuration over the base.
+func (s *scenario) writeConfig() string {
+	dir := s.TempDir()
+	base := fmt.Sprintf(`
+hostname: relay.test
+data_dir: %s/data
+listeners: [{ address: "127.0.0.1:0", mode: submission, tls: none }]
+dns: { servers: ["%s"] }
+delivery:
+  timeouts: { connect: 2s, greeting: 2s }
+  retry: { schedule: [300ms], expire_after: 1h, delay_notice_after: 0s }
+  egress: { allow: [127.0.0.0/8, "::1/128"] }
+log: { level: debug, format: json }
+`, dir, s.dns.Addr())
+	var conf, over map[string]any
+	if err := yaml.Unmarshal([]byte(base), &conf); err != nil {
+		s.Fatal(err)
+	}
+	if err := yaml.Unmarshal([]byte(s.ports(s.sections["config"])), &over); err != nil {
+		s.Fatal("config:", err)
+	}
+	merge(conf, over)
+	b, err := yaml.Marshal(conf)
+	if err != nil {
+		s.Fatal(err)
+	}
+	file := filepath.Join(dir, "srvrelay.yaml")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		s.Fatal(err)
+	}
+	return file
+}
+
+func merge(into, over map[string]any) {
+	for k, v := range over {
+		if sub, ok := v.(map[string]any); ok {
+			if have, ok := into[k].(map[string]any); ok {
+				merge(have, sub)
+				continue
+			}
+		}
+		into[k] = v
+	}
+}
+
+// mainEnv makes the test binary behave as srvrelay itself.
+const mainEnv = "SRVRELAY_TEST_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(mainEnv) == "1" {
+		os.Exit(run(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// command is the real program, run by the test.
+func command(ctx context.Context, config string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "SRVRELAY_") }), mainEnv+"=1")
+	if config != "" {
+		cmd.Env = append(cmd.Env, "SRVRELAY_CONFIG="+config)
+	}
+	return cmd
+}
+
+// startRelay starts the relay and waits until it listens.
+func startRelay(t testing.TB, config string) *relayProcess {
+	t.Helper()
+	r, err := startProcess(command(context.Background(), config, "serve"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.kill)
+	return r
+}
+
+// submit hands a message in and returns the first refusal, "" for none.
+func submit(addr, from string, to []string, params, message string) (refusal string, err error) {
+	c, err := textproto.Dial("tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	type exchange struct {
+		want int
+		cmd  string
+	}
+	dialogue := []exchange{{220, ""}, {250, "EHLO client.test"}, {250, "MAIL FROM:<" + from + "> BODY=8BITMIME"}}
+	for _, r := range to {
+		dialogue = append(dialogue, exchange{250, strings.TrimSpace("RCPT TO:<" + r + "> " + params)})
+	}
+	for _, x := range append(dialogue, exchange{354, "DATA"}) {
+		if x.cmd != "" {
+			if err := c.PrintfLine("%s", x.cmd); err != nil {
+				return "", err
+			}
+		}
+		if refusal, err := answer(c, x.want); refusal != "" || err != nil {
+			return refusal, err
+		}
+	}
+	w := c.DotWriter()
+	if _, err := io.WriteString(w, message); err != nil {
+		return "", err
+	}
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	return answer(c, 250)
+}
+
+// answer reads a reply; one with another code than wanted is a refusal.
+func answer(c *textproto.Conn, want int) (refusal string, err error) {
+	code, msg, err := c.ReadResponse(want)
+	var no *textproto.Error
+	if errors.As(err, &no) {
+		return fmt.Sprintf("%d %s", code, msg), nil
+	}
+	return "", err
+}
+
+// queueList is what `srvrelay queue list --json` prints.
+func queueList(config string) ([]admin.Message, error) {
+	out, err := command(context.Background(), config, "queue", "list", "--json").Output()
+	if err != nil {
+		return nil, fmt.Errorf("queue list: %w", err)
+	}
+	var list []admin.Message
+	return list, json.Unmarshal(out, &list)
+}

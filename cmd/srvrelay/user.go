@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"srvrelay/queue"
+	"srvrelay/relay"
+	"srvrelay/relay/config"
+)
+
+func userCommand() *cobra.Command {
+	c := &cobra.Command{Use: "user", Short: "Manage who may submit with a password"}
+	add := &cobra.Command{
+		Use: "add NAME --password-stdin", Short: "Add a user, or give one a new password", Args: args(cobra.ExactArgs(1)),
+		RunE: withUsers(func(c *cobra.Command, file string, a []string) error {
+			if stdin, _ := c.Flags().GetBool("password-stdin"); !stdin {
+				return usage(errors.New("give the password on standard input, with --password-stdin\nFor instance: printf %s \"$PASSWORD\" | srvrelay user add NAME --password-stdin"))
+			}
+			password, err := readPassword(c.InOrStdin())
+			if err != nil {
+				return err
+			}
+			if err := relay.AddUser(file, a[0], password); err != nil {
+				return &exitError{exitData, err}
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s may submit now (%s)\n", queue.Safe(a[0], 80), file)
+			return nil
+		}),
+	}
+	add.Flags().Bool("password-stdin", false, "read the password from standard input (one line)")
+	remove := &cobra.Command{
+		Use: "remove NAME", Short: "Remove a user", Args: args(cobra.ExactArgs(1)),
+		RunE: withUsers(func(c *cobra.Command, file string, a []string) error {
+			if err := relay.RemoveUser(file, a[0]); err != nil {
+				return &exitError{exitData, err}
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is removed (%s)\n", queue.Safe(a[0], 80), file)
+			return nil
+		}),
+	}
+	list := &cobra.Command{
+		Use: "list", Short: "List the users", Args: args(cobra.NoArgs),
+		RunE: withUsers(func(c *cobra.Command, file string, _ []string) error {
+			names, err := relay.ListUsers(file)
+			if err != nil {
+				return &exitError{exitData, err}
+			}
+			for _, n := range names {
+				fmt.Fprintln(c.OutOrStdout(), n)
+			}
+			return nil
+		}),
+	}
+	c.AddCommand(add, remove, list)
+	return c
+}
+
+// withUsers runs a command on the users file of the configuration. It does not
+// check the files that the configuration names: this is how one of them is made.
+func withUsers(do func(*cobra.Command, string, []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, a []string) error {
+		cfg, err := parseConfig(c)
+		if err != nil {
+			return err
+		}
+		return do(c, usersFile(cfg), a)
+	}
+}
+
+func usersFile(cfg *config.Config) string { return cfg.Auth.UsersFile }
+
+// readPassword reads one line of at most 1 KiB.
+func readPassword(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(r, 1024)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	if line = strings.TrimRight(line, "\r\n"); line == "" {
+		return "", usage(errors.New("the password on standard input is empty"))
+	}
+	return line, nil
+}

@@ -1,0 +1,460 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"srvrelay/delivery/plan"
+	"srvrelay/queue"
+)
+
+// maxConnects bounds the connects of one attempt: a stranger's SRV records
+// name as many hosts as he likes.
+const maxConnects = 10
+
+// walk is one attempt: the recipients of a lease on their way through a plan.
+type walk struct {
+	d      *Deliverer
+	lease  *queue.Lease
+	plan   plan.Plan
+	forced bool // look at targets that are down before their time
+
+	rcpts    []progress // one for each of lease.Rcpts
+	results  []string   // one line for each target, for people
+	last     *conn      // the session that was used last, for the record
+	lastName string
+	connects int
+	untried  netip.AddrPort // the first address that time, or the bound on connects, left out
+	greeted  bool           // some target greeted us
+	dead     bool           // some target was left out because it is down
+	busy     netip.AddrPort // a target that was left out because its slots are taken
+	host     string         // name of the target in hand
+	probeAt  time.Time      // the earliest probe of what is down
+	down     queue.Status   // why
+}
+
+// progress is how far one recipient has got in this attempt.
+type progress struct {
+	done      bool // Stop: outcome is final for this attempt
+	outcome   queue.Outcome
+	rank      int  // of outcome.Status, see telling
+	seen      bool // some target was asked
+	temporary bool // some target may take it another time
+	auth      int  // targets that wanted AUTH
+}
+
+// hopOutcome is what an attempt says about its hop.
+type hopOutcome struct {
+	Greeted bool           // some server was there
+	Wait    time.Time      // park until; zero = no
+	Busy    netip.AddrPort // has no slot free: the hop is woken when it has
+	Status  queue.Status
+	Alarm   bool
+}
+
+// attempt makes one attempt for a lease and settles it.
+func (d *Deliverer) attempt(ctx context.Context, lease *queue.Lease, forced bool) (h hopOutcome) {
+	w := &walk{d: d, lease: lease, forced: forced, rcpts: make([]progress, len(lease.Rcpts))}
+	outcomes := []queue.Outcome(nil)
+	func() {
+		defer func() { // a poison message must not take the process down, again and again
+			if p := recover(); p != nil {
+				d.cfg.Events.Trouble(Trouble{ID: lease.Envelope.ID, Hop: lease.Hop, What: "internal error in an attempt",
+					Err: fmt.Errorf("%v\n%s", p, debug.Stack())})
+				outcomes, h = w.internalError(), hopOutcome{Greeted: true}
+			}
+		}()
+		outcomes, h = w.run(ctx)
+	}()
+	record := w.record()
+	if len(outcomes) == 0 {
+		record = nil // given back: nothing was attempted
+	}
+	effects, err := d.cfg.Queue.Settle(context.WithoutCancel(ctx), lease, outcomes, record)
+	if err != nil {
+		d.cfg.Events.Trouble(Trouble{ID: lease.Envelope.ID, Hop: lease.Hop, What: "the outcome could not be stored", Err: err})
+		return h
+	}
+	if record != nil {
+		d.cfg.Events.Attempted(lease, record)
+	}
+	d.cfg.Events.Settled(effects)
+	return h
+}
+
+// run plans, walks the targets and says what each recipient came to.
+func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
+	w.plan = w.d.cfg.Planner.Plan(ctx, w.lease.Hop)
+	if ctx.Err() != nil {
+		return nil, hopOutcome{}
+	}
+	w.d.memory.planned(w.plan, time.Now())
+	if w.plan.Verdict == queue.Sent {
+		w.walkTargets(ctx)
+		if w.plan.Source == queue.ReasonSRV && w.allWantAuth() {
+			// Records for submission, not for mail transfer: they say nothing about where mail goes.
+			w.plan = w.d.cfg.Planner.PlanMX(ctx, w.lease.Hop)
+			w.rcpts = make([]progress, len(w.lease.Rcpts))
+			w.walkTargets(ctx)
+		}
+	}
+	if w.plan.Verdict != queue.Sent {
+		return w.planFailed()
+	}
+	return w.outcomes(ctx), w.hopOutcome()
+}
+
+// planFailed applies the verdict of a plan without targets to everybody.
+func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
+	p := w.plan
+	h := hopOutcome{Status: p.Status, Alarm: p.Alarm, Greeted: p.Verdict == queue.Fail}
+	out := make([]queue.Outcome, len(w.rcpts))
+	for i := range out {
+		out[i] = queue.Outcome{Rcpt: i, Result: p.Verdict, Status: p.Status}
+	}
+	w.results = append(w.results, p.Status.String())
+	if p.Verdict == queue.Defer {
+		h.Wait = time.Now().Add(w.d.cfg.Retry.ProbeInterval(w.d.hopFailures(w.lease.Hop) + 1))
+		for i := range out {
+			out[i].HopWaits = true
+		}
+	}
+	return out, h
+}
+
+// step is one address of one target, in the order in which they are tried.
+type step struct {
+	target plan.Target
+	addr   netip.AddrPort
+	index  int // of the target in the plan
+}
+
+// steps lays the plan's addresses out in order: the target that may have the
+// message already first, down targets whose probe is not due left out.
+func (w *walk) steps() []step {
+	var first, rest []step
+	want := w.sameFirst()
+	for i, t := range w.plan.Targets {
+		for _, ap := range t.AddrPorts() {
+			s := step{t, ap, i}
+			if want != "" && ap.String() == want {
+				first = append(first, s)
+			} else {
+				rest = append(rest, s)
+			}
+		}
+	}
+	return append(first, rest...)
+}
+
+func (w *walk) sameFirst() string {
+	for _, r := range w.lease.Rcpts {
+		if r.SameFirst != "" {
+			return r.SameFirst
+		}
+	}
+	return ""
+}
+
+// walkTargets tries one address after the other until nobody is left.
+func (w *walk) walkTargets(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	deadline := time.Now().Add(w.d.cfg.Budget)
+	skip := -1 // the target that has answered: its other addresses are not tried
+	for _, s := range w.steps() {
+		if len(w.open()) == 0 || ctx.Err() != nil {
+			return
+		}
+		if s.index == skip {
+			continue
+		}
+		if w.connects >= maxConnects || time.Now().After(deadline) || !w.d.budget.allowed(w.plan.Domain, time.Now()) {
+			w.leaveOut(s)
+			continue
+		}
+		if w.try(ctx, s, deadline) != NextAddress {
+			skip = s.index
+		}
+	}
+}
+
+// leaveOut notes an address that is not tried in this attempt.
+func (w *walk) leaveOut(s step) {
+	if !w.untried.IsValid() {
+		w.untried = s.addr
+	}
+	w.verdictForOpen(Verdict{Step: NextTarget, Result: queue.Defer, Status: queue.Status{
+		Code: "4.4.1", Text: "not all servers could be tried", Reason: queue.ReasonEgressRate,
+	}}, nil)
+}
+
+// try is one address: connect or reuse, then hand over.
+func (w *walk) try(ctx context.Context, s step, deadline time.Time) Step {
+	st, why, at := w.d.health.ask(s.addr, w.forced, time.Now())
+	if st == dead {
+		w.isDown(s, why, at)
+		return NextAddress
+	}
+	settled := st == live
+	defer func() {
+		if !settled {
+			w.d.health.skipped(s.addr)
+		}
+	}()
+	if st == live {
+		c, old := w.d.pool.get(keyOf(s.target, s.addr))
+		w.d.closeAll(old)
+		if c != nil && w.use(ctx, c, s) {
+			return NextTarget
+		}
+	}
+	if !w.slot(s.addr) {
+		w.busy = s.addr
+		w.verdictForOpen(Verdict{Step: NextTarget, Result: queue.Defer, Status: queue.Status{
+			Code: "4.4.5", Text: "all connections to the server are in use", Reason: queue.ReasonTargetBusy}}, nil)
+		return NextTarget
+	}
+	w.connects++
+	dialCtx, cancel := context.WithDeadline(ctx, deadline)
+	c, v := w.connect(dialCtx, s.target, s.addr)
+	cancel()
+	if v == nil {
+		settled = true
+		w.d.health.succeeded(s.addr)
+		w.use(ctx, c, s)
+		return NextTarget
+	}
+	w.d.freeSlot(s.addr)
+	if ctx.Err() != nil { // told to stop: that says nothing about the target
+		return Stop
+	}
+	if v.Down {
+		settled = true
+		at := w.d.health.failed(s.addr, v.Status, time.Now())
+		w.sawDown(at, v.Status)
+		w.d.budget.failed(w.plan.Domain, time.Now())
+	}
+	w.d.slower(s.addr, *v)
+	w.verdictForOpen(*v, &s)
+	return v.Step
+}
+
+// isDown notes a target that is left out because it is known to be down.
+func (w *walk) isDown(s step, why queue.Status, at time.Time) {
+	w.dead = true
+	w.sawDown(at, why)
+	why.MTA, why.Target = s.target.Host, s.addr.String()
+	w.results = append(w.results, fmt.Sprintf("%s: not tried, it is down (%s)", targetName(s.target, s.addr), why.Text))
+	for _, i := range w.open() {
+		w.rcpts[i].temporary = true
+		w.better(i, why, 0)
+	}
+}
+
+func (w *walk) sawDown(at time.Time, why queue.Status) {
+	if w.probeAt.IsZero() || at.Before(w.probeAt) {
+		w.probeAt = at
+	}
+	if w.down == (queue.Status{}) {
+		w.down = why
+	}
+}
+
+// slot takes a connection slot of the target, from an idle session if need be.
+func (w *walk) slot(ap netip.AddrPort) bool {
+	if w.d.health.acquire(ap) {
+		return true
+	}
+	c := w.d.pool.evict(ap)
+	if c == nil {
+		return false
+	}
+	w.d.closeAll([]*conn{c})
+	return w.d.health.acquire(ap)
+}
+
+// use hands the open recipients over on a session and puts it back or closes
+// it. It returns false when the session was stale, so that nothing was tried.
+func (w *walk) use(ctx context.Context, c *conn, s step) bool {
+	w.greeted = true
+	w.last, w.lastName, w.host = c, targetName(s.target, s.addr), s.target.Host
+	end := w.transact(ctx, c)
+	if end == reusable {
+		if w.d.pool.put(c, time.Now()) {
+			w.d.wakeNext(c.key.ap)
+			return true
+		}
+		c.Quit()
+	}
+	w.d.closeAll([]*conn{c})
+	return end != stale
+}
+
+// open returns the recipients without a final outcome, in order.
+func (w *walk) open() []int {
+	var open []int
+	for i, p := range w.rcpts {
+		if !p.done {
+			open = append(open, i)
+		}
+	}
+	return open
+}
+
+// verdictForOpen notes one verdict for everybody who is left. s is nil when
+// the verdict is our own and no server had a say.
+func (w *walk) verdictForOpen(v Verdict, s *step) {
+	if s != nil {
+		v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
+		w.results = append(w.results, targetName(s.target, s.addr)+": "+line(v.Status))
+	}
+	for _, i := range w.open() {
+		w.apply(i, v)
+	}
+}
+
+// note records what a session said about one recipient.
+func (w *walk) note(i int, v Verdict, c *conn) {
+	v.Status.MTA, v.Status.Target = w.host, c.key.ap.String()
+	if v.Unknown {
+		w.rcpts[i].outcome.SameFirst = c.key.ap.String()
+	}
+	if v.Result == queue.Sent {
+		w.rcpts[i].outcome.Relayed = !c.Ext().DSN
+		w.d.health.faster(c.key.ap)
+	}
+	w.d.slower(c.key.ap, v)
+	if l := w.lastName + ": " + line(v.Status); len(w.results) == 0 || w.results[len(w.results)-1] != l {
+		w.results = append(w.results, l)
+	}
+	w.apply(i, v)
+}
+
+// apply moves one recipient by a verdict.
+func (w *walk) apply(i int, v Verdict) {
+	p := &w.rcpts[i]
+	p.seen = true
+	if v.Status.Reason == queue.ReasonWantsAuth {
+		p.auth++
+	}
+	if v.Step == Stop {
+		p.done = true
+		p.outcome.Result, p.outcome.Status = v.Result, v.Status
+		return
+	}
+	p.temporary = p.temporary || v.Result == queue.Defer
+	w.better(i, v.Status, telling(v.Status))
+}
+
+// better keeps the most telling status; the later one of equals.
+func (w *walk) better(i int, s queue.Status, rank int) {
+	if p := &w.rcpts[i]; rank >= p.rank {
+		p.rank, p.outcome.Status = rank, s
+	}
+}
+
+// telling ranks a status: a server's reply beats a timeout, a timeout beats a
+// refused connection, and any of them beats what was not tried.
+func telling(s queue.Status) int {
+	switch {
+	case s.Reply != "":
+		return 4
+	case s.Reason == queue.ReasonTimeout || s.Reason == queue.ReasonConnectTimeout:
+		return 3
+	case s.Reason == queue.ReasonEgressRate || s.Reason == queue.ReasonTargetBusy:
+		return 1
+	}
+	return 2
+}
+
+func line(s queue.Status) string {
+	if s.Reply != "" {
+		return s.Reply
+	}
+	return s.Text
+}
+
+func (w *walk) allWantAuth() bool {
+	n := len(w.plan.Targets)
+	for _, p := range w.rcpts {
+		if p.done || p.auth < n {
+			return false
+		}
+	}
+	return n > 0
+}
+
+// record is the attempt as people will read it.
+func (w *walk) record() *queue.Attempt {
+	a := &queue.Attempt{Time: time.Now(), Hop: w.lease.Hop, Target: w.lastName, Results: w.results}
+	if w.last != nil {
+		a.TLS = w.last.tls
+	}
+	return a
+}
+
+// outcomes says what each recipient came to once the targets have run out.
+// Those whom a stop interrupted are left out: they go back as they were.
+func (w *walk) outcomes(ctx context.Context) []queue.Outcome {
+	var out []queue.Outcome
+	for i := range w.rcpts {
+		p := &w.rcpts[i]
+		p.outcome.Rcpt = i
+		if !p.done {
+			if ctx.Err() != nil || !p.seen || (w.busy.IsValid() && p.rank <= 1) {
+				continue
+			}
+			p.outcome.Result = queue.Fail // each target said so
+			if p.temporary || len(w.plan.Dropped) > 0 && droppedForNow(w.plan.Dropped) {
+				p.outcome.Result = queue.Defer
+				p.outcome.HopWaits = !w.greeted && !w.probeAt.IsZero()
+			}
+			if p.outcome.SameFirst == "" && w.untried.IsValid() {
+				p.outcome.SameFirst = w.untried.String()
+			}
+		}
+		out = append(out, p.outcome)
+	}
+	return out
+}
+
+// droppedForNow tells whether a target was left out of the plan for a reason
+// that may pass: its look-up failed.
+func droppedForNow(dropped []plan.Dropped) bool {
+	for _, d := range dropped {
+		if d.Reason == queue.ReasonDNSFailed {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *walk) internalError() []queue.Outcome {
+	out := make([]queue.Outcome, len(w.rcpts))
+	for i, p := range w.rcpts {
+		out[i] = queue.Outcome{Rcpt: i, Result: queue.Defer, Status: queue.Status{
+			Code: "4.3.0", Text: "internal error", Reason: queue.ReasonInternal}}
+		if p.done {
+			out[i] = p.outcome
+			out[i].Rcpt = i
+		}
+	}
+	return out
+}
+
+// hopOutcome sums up what the attempt says about the hop: it is parked when
+// no target greeted us and one of them is down.
+func (w *walk) hopOutcome() hopOutcome {
+	h := hopOutcome{Greeted: w.greeted, Status: w.down}
+	if !w.greeted {
+		h.Busy = w.busy
+	}
+	if !w.greeted && !w.probeAt.IsZero() && !w.busy.IsValid() {
+		h.Wait = w.probeAt
+	}
+	return h
+}

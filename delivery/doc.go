@@ -1,0 +1,109 @@
+// Package delivery owns the way of a message from the queue to a next hop:
+// which hop is worked on next, which of its targets is tried, how the message
+// is handed over, and what each answer means for each recipient. It does not
+// know how messages are stored, nor how they came in.
+//
+// One attempt reads top to bottom:
+//
+//	scheduler.go  a hop is due and has room: claim some recipients of a message
+//	attempt.go    ask the planner, walk the plan's targets, settle
+//	dial.go       one address: dial, greet, STARTTLS, or reuse a connection
+//	transact.go   one transaction, again while the server takes only some
+//	classify.go   what an answer means: the whole failure policy, pure
+//	health.go     which targets are down or busy, and when to probe them
+package delivery
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"srvrelay/delivery/plan"
+	"srvrelay/delivery/smtpclient"
+	"srvrelay/queue"
+)
+
+// Planner makes the plan for a hop, anew for every attempt.
+type Planner interface {
+	Plan(ctx context.Context, domain string) plan.Plan
+	// PlanMX leaves SRV out: for a domain whose SRV targets all want AUTH, so
+	// that its records are for submission and not for mail transfer.
+	PlanMX(ctx context.Context, domain string) plan.Plan
+	// Refused is asked at dial time, about the very address that is dialled;
+	// "" allows it, else it is the reason.
+	Refused(domain string, ap netip.AddrPort) string
+}
+
+// Events is told what happens, for the log and the metrics. The methods are
+// called from many goroutines and must not block.
+type Events interface {
+	Attempted(lease *queue.Lease, a *queue.Attempt)
+	Settled(queue.Effects)
+	Hop(HopEvent)
+	Trouble(Trouble)
+}
+
+// HopEvent is a change in what a hop as a whole does.
+type HopEvent struct {
+	Hop    string
+	Parked bool      // false: it is back
+	Until  time.Time // of a park
+	Status queue.Status
+	Alarm  bool // mail that we promised to carry home cannot go: look at it
+}
+
+// Trouble is something that an operator may want to know of an attempt that
+// is not its outcome: a clear-text second try, a broken lease, a panic.
+type Trouble struct {
+	ID     queue.ID
+	Hop    string
+	Target string
+	What   string
+	Err    error
+}
+
+// Config is what a Deliverer needs. Zero values of numbers and times mean the
+// defaults of the documentation.
+type Config struct {
+	Hostname    string // EHLO name
+	Queue       queue.Queue
+	Planner     Planner
+	Events      Events
+	Retry       queue.Retry
+	Concurrency int           // attempts at once (200)
+	PerTarget   int           // connections a target (10)
+	Connect     time.Duration // dialling one address (10 s)
+	Budget      time.Duration // connecting and greeting over all targets of one attempt (5 min)
+	Timeouts    smtpclient.Timeouts
+	Grace       time.Duration // for attempts in flight when Run is told to stop (5 s)
+	// Dial opens a connection to exactly this address; nil = net.Dialer.
+	Dial func(ctx context.Context, ap netip.AddrPort) (net.Conn, error)
+}
+
+func (c Config) withDefaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = 200
+	}
+	if c.PerTarget == 0 {
+		c.PerTarget = 10
+	}
+	def(&c.Connect, 10*time.Second)
+	def(&c.Budget, 5*time.Minute)
+	def(&c.Grace, 5*time.Second)
+	def(&c.Timeouts.Greeting, 30*time.Second)
+	if len(c.Retry.Schedule) == 0 {
+		c.Retry = queue.DefaultRetry
+	}
+	if c.Dial == nil {
+		c.Dial = func(ctx context.Context, ap netip.AddrPort) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", ap.String())
+		}
+	}
+	return c
+}

@@ -1,0 +1,96 @@
+package delivery
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// sweepQueue has the queue do what falls due without an attempt: delay
+// notices, reports that waited for company, expiry in parked hops.
+func (d *Deliverer) sweepQueue(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		effects, next, err := d.cfg.Queue.Sweep(ctx)
+		if err != nil && ctx.Err() == nil {
+			d.cfg.Events.Trouble(Trouble{What: "what fell due in the queue could not be done", Err: err})
+		}
+		d.cfg.Events.Settled(effects)
+		// New mail may fall due before what was the next when we looked.
+		timer.Reset(min(max(time.Until(next), 50*time.Millisecond), d.sweepEvery()))
+	}
+}
+
+// sweepEvery is the longest pause between two looks: a small part of the
+// shortest time that the retry rules name.
+func (d *Deliverer) sweepEvery() time.Duration {
+	every := 10 * time.Second
+	for _, t := range []time.Duration{d.cfg.Retry.ExpireAfter, d.cfg.Retry.DelayNotice} {
+		if t > 0 {
+			every = min(every, t/4)
+		}
+	}
+	return max(every, 50*time.Millisecond)
+}
+
+// sweepMemory closes idle sessions and forgets what is long past.
+func (d *Deliverer) sweepMemory(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			old := d.pool.expired(now.Add(-maxIdle))
+			for _, c := range old {
+				d.wg.Go(func() { c.Quit() })
+			}
+			d.releaseAll(old)
+			d.health.sweep(now)
+			d.budget.sweep(now)
+		}
+	}
+}
+
+// closeAll closes sessions without ceremony and frees their slots.
+func (d *Deliverer) closeAll(conns []*conn) {
+	for _, c := range conns {
+		c.Close()
+	}
+	d.releaseAll(conns)
+}
+
+func (d *Deliverer) releaseAll(conns []*conn) {
+	for _, c := range conns {
+		d.freeSlot(c.key.ap)
+	}
+}
+
+// freeSlot gives a connection slot back and wakes who waits for it.
+func (d *Deliverer) freeSlot(ap netip.AddrPort) {
+	d.health.release(ap)
+	d.wakeNext(ap)
+}
+
+// wakeNext wakes the hop that has waited longest for the target.
+func (d *Deliverer) wakeNext(ap netip.AddrPort) {
+	for hop := d.health.nextWaiting(ap); hop != "" && !d.wake(hop); hop = d.health.nextWaiting(ap) {
+	}
+}
+
+// slower passes a server's wish for fewer connections on.
+func (d *Deliverer) slower(ap netip.AddrPort, v Verdict) {
+	if v.Slower {
+		d.health.slower(ap)
+	}
+}
+
+// Target returns what is known of a target, for explain.
+func (d *Deliverer) Target(ap netip.AddrPort) TargetInfo { return d.health.info(ap) }

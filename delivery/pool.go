@@ -1,0 +1,109 @@
+package delivery
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Bounds of a connection's life. A connection that lies idle holds a slot of
+// its target and a descriptor of both sides, so it does not lie for long.
+const (
+	maxIdle = 5 * time.Second
+	maxUses = 100
+	maxAge  = 5 * time.Minute
+)
+
+// pool keeps greeted sessions for the next message to the same target.
+type pool struct {
+	mu   sync.Mutex
+	idle map[connKey][]*conn
+}
+
+func newPool() *pool { return &pool{idle: map[connKey][]*conn{}} }
+
+// get returns a session that is still alive, or nil; dead ones it meets are
+// returned for closing.
+func (p *pool) get(k connKey) (c *conn, stale []*conn) {
+	for c = p.pop(k); c != nil; c = p.pop(k) {
+		if c.Alive() { // may wait a moment: not under the lock
+			c.fresh = false
+			return c, stale
+		}
+		stale = append(stale, c)
+	}
+	return nil, stale
+}
+
+// pop takes the session out that was used last.
+func (p *pool) pop(k connKey) *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.idle[k]
+	if len(l) == 0 {
+		return nil
+	}
+	p.set(k, l[:len(l)-1])
+	return l[len(l)-1]
+}
+
+func (p *pool) set(k connKey, l []*conn) {
+	if len(l) == 0 {
+		delete(p.idle, k)
+		return
+	}
+	p.idle[k] = l
+}
+
+// put keeps a session; false when it has served long enough.
+func (p *pool) put(c *conn, now time.Time) bool {
+	if c.used >= maxUses || now.Sub(c.born) > maxAge {
+		return false
+	}
+	c.idle = now
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle[c.key] = append(p.idle[c.key], c)
+	return true
+}
+
+// evict takes one idle session with the address out, whatever its key, so that
+// its slot serves another.
+func (p *pool) evict(ap netip.AddrPort) *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, l := range p.idle {
+		if k.ap == ap {
+			p.set(k, l[1:])
+			return l[0]
+		}
+	}
+	return nil
+}
+
+// hasIdle tells whether some session with the address lies idle.
+func (p *pool) hasIdle(ap netip.AddrPort) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k := range p.idle {
+		if k.ap == ap {
+			return true
+		}
+	}
+	return false
+}
+
+// expired takes out what has been idle since before the given time.
+func (p *pool) expired(before time.Time) (old []*conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, l := range p.idle {
+		n := 0
+		for n < len(l) && l[n].idle.Before(before) { // oldest first
+			n++
+		}
+		old = append(old, l[:n]...)
+		p.set(k, l[n:])
+	}
+	return old
+}

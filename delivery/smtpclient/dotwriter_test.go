@@ -1,0 +1,111 @@
+package smtpclient
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/textproto"
+	"strings"
+	"testing"
+)
+
+// stuff sends body through a dotWriter in pieces of the given size.
+func stuff(body []byte, piece int) (sent []byte, blocks int, err error) {
+	w := newDotWriter(func(p []byte) error {
+		sent = append(sent, p...)
+		blocks++
+		return nil
+	})
+	defer w.release()
+	for len(body) > 0 {
+		n := min(piece, len(body))
+		if err := w.write(body[:n]); err != nil {
+			return sent, blocks, err
+		}
+		body = body[n:]
+	}
+	last, err := w.end()
+	return append(sent, last...), blocks, err
+}
+
+// bare tells whether b has a CR or an LF on its own, the slow way.
+func bare(b []byte) bool {
+	for i, c := range b {
+		if c == '\r' && (i+1 == len(b) || b[i+1] != '\n') || c == '\n' && (i == 0 || b[i-1] != '\r') {
+			return true
+		}
+	}
+	return false
+}
+
+// checkStuffed compares what was sent for body with what a server reads.
+func checkStuffed(t *testing.T, body []byte, piece int) {
+	t.Helper()
+	sent, _, err := stuff(body, piece)
+	if bare(body) {
+		if !errors.Is(err, ErrBareLine) {
+			t.Fatalf("%.80q: error %v, want a bare CR or LF", body, err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatalf("%.80q: %v", body, err)
+	}
+	if n := bytes.Index(append([]byte("\r\n"), sent...), []byte("\r\n.\r\n")); n+3 != len(sent) {
+		t.Fatalf("%.80q: the first end of data is at %d of %d", body, n, len(sent))
+	}
+	br := bufio.NewReader(bytes.NewReader(sent))
+	got, err := io.ReadAll(textproto.NewReader(br).DotReader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(body)
+	if want != "" && !strings.HasSuffix(want, "\r\n") {
+		want += "\r\n"
+	}
+	if want = strings.ReplaceAll(want, "\r\n", "\n"); string(got) != want {
+		t.Fatalf("%.80q: the server reads %.80q", want, got)
+	}
+	if rest, _ := io.ReadAll(br); len(rest) > 0 {
+		t.Fatalf("%q after the end of data", rest)
+	}
+}
+
+func TestDotWriterBlocks(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 60 {
+		var b bytes.Buffer
+		for size := rnd.IntN(4 * blockSize); b.Len() < size; {
+			b.WriteString([]string{".", "..", "\r\n", "\r\n.", "a", "some text", strings.Repeat("y", rnd.IntN(3000))}[rnd.IntN(7)])
+		}
+		checkStuffed(t, b.Bytes(), 1+rnd.IntN(2*chunkSize))
+	}
+	_, blocks, err := stuff(bytes.Repeat([]byte("x"), 10*blockSize), chunkSize)
+	if err != nil || blocks != 10 {
+		t.Errorf("%d blocks (%v) for %d bytes, want full ones only", blocks, err, 10*blockSize)
+	}
+}
+
+func FuzzDotWriter(f *testing.F) {
+	for _, s := range []string{"", ".", "a\r\n.\r\nb", "a\n.\r\n", "\r\n.\r", "..\r\n", "\r\r\n", "\r\n.\n"} {
+		f.Add([]byte(s), uint8(1))
+		f.Add([]byte(s), uint8(200))
+	}
+	f.Fuzz(func(t *testing.T, body []byte, piece uint8) {
+		checkStuffed(t, body, 1+int(piece))
+	})
+}
+
+func BenchmarkDotWriter(b *testing.B) {
+	body := bytes.Repeat([]byte("seventy-six characters of base64 text that look like a line of an attach..\r\n"), 50000)
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		w := newDotWriter(func([]byte) error { return nil })
+		if err := w.copyFrom(bytes.NewReader(body)); err != nil {
+			b.Fatal(err)
+		}
+		w.release()
+	}
+}

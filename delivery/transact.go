@@ -1,0 +1,161 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"srvrelay/delivery/smtpclient"
+	"srvrelay/queue"
+)
+
+// ending is how a session came out of transact.
+type ending uint8
+
+const (
+	reusable ending = iota
+	spent           // closed, or out of step: to be closed
+	stale           // a reused session that was gone before it said anything: nothing was tried
+)
+
+// transact hands the open recipients over on one session, in as many
+// transactions as the server wants, and notes a verdict for each of them.
+func (w *walk) transact(ctx context.Context, c *conn) ending {
+	pending := w.open()
+	for len(pending) > 0 && ctx.Err() == nil {
+		now, rest := pending, []int(nil)
+		if n := c.Ext().RcptMax; n > 0 && len(now) > n {
+			now, rest = now[:n], now[n:]
+		}
+		t := w.transaction(ctx, c, now)
+		if t.end == stale {
+			return stale
+		}
+		var again []int
+		for i, v := range t.verdicts {
+			w.note(now[i], v, c)
+			if v.Step == SameTarget && t.took {
+				again = append(again, now[i])
+			}
+		}
+		if t.end == spent || t.refused {
+			for _, i := range rest { // not asked one by one: they share the last fate
+				w.note(i, t.verdicts[len(t.verdicts)-1], c)
+			}
+			return t.end
+		}
+		pending = append(again, rest...)
+	}
+	return reusable
+}
+
+// transaction is what one transaction came to.
+type transaction struct {
+	verdicts []Verdict // one a recipient
+	end      ending
+	took     bool // the server accepted the message for somebody
+	refused  bool // as a whole, before any recipient was named
+}
+
+// transaction is one MAIL ... end of data for some of the lease's recipients.
+func (w *walk) transaction(ctx context.Context, c *conn, rcpts []int) transaction {
+	m := w.mail(rcpts)
+	if v := lacking(c.Ext().Lacks(m)); v != nil {
+		return transaction{verdicts: same(*v, len(rcpts)), refused: true}
+	}
+	body, err := w.lease.Open()
+	if err != nil {
+		return transaction{verdicts: same(w.unreadable(err), len(rcpts)), refused: true}
+	}
+	defer body.Close()
+	src := &source{Reader: body}
+	m.Body = src
+	first := c.used == 0 || !c.fresh
+	res := c.Send(ctx, m)
+	c.used++
+	if !c.fresh && first && goneBeforeReply(res) {
+		return transaction{end: stale}
+	}
+	c.fresh = true // it has spoken: from here on its failures are its own
+	t := transaction{verdicts: Judge(res), refused: res.Stage == smtpclient.StageMail}
+	if src.err != nil && res.Stage < smtpclient.StageDot {
+		t.verdicts = same(w.unreadable(src.err), len(rcpts))
+	}
+	if res.Closing || res.Err != nil {
+		t.end = spent
+	}
+	for _, v := range t.verdicts {
+		t.took = t.took || v.Result == queue.Sent
+	}
+	return t
+}
+
+// mail is the transaction's envelope for some of the lease's recipients.
+func (w *walk) mail(rcpts []int) *smtpclient.Mail {
+	env := w.lease.Envelope
+	m := &smtpclient.Mail{
+		From: env.Sender, Size: env.Size, Has8Bit: env.Has8Bit, UTF8: env.UTF8, Ret: env.Ret, EnvID: env.EnvID,
+	}
+	for _, i := range rcpts {
+		r := w.lease.Rcpts[i]
+		m.Rcpts = append(m.Rcpts, smtpclient.Rcpt{To: r.Address, Notify: r.Notify.String(), ORcpt: r.ORcpt})
+	}
+	return m
+}
+
+// goneBeforeReply tells whether a session was closed, or told to go, before
+// it answered anything of the transaction.
+func goneBeforeReply(res smtpclient.Result) bool {
+	if res.Stage != smtpclient.StageMail {
+		return false
+	}
+	return res.Final == nil || res.Final.Code == 421
+}
+
+// source remembers an error of the stored body, so that it is not blamed on
+// the server.
+type source struct {
+	io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// unreadable is the verdict on a message that the store cannot read.
+func (w *walk) unreadable(err error) Verdict {
+	w.d.cfg.Events.Trouble(Trouble{ID: w.lease.Envelope.ID, Hop: w.lease.Hop, What: "the stored message cannot be read", Err: err})
+	return Verdict{Step: Stop, Result: queue.Defer, Status: queue.Status{
+		Code: "4.3.0", Text: "the message could not be read from the queue", Reason: queue.ReasonInternal,
+	}}
+}
+
+// lacking is the verdict on a server without an extension that the message
+// needs: it rules out this target only.
+func lacking(ext string) *Verdict {
+	v := Verdict{Step: NextTarget, Result: queue.Fail}
+	switch ext {
+	case "":
+		return nil
+	case "8BITMIME":
+		v.Status = queue.Status{Code: "5.6.3", Text: "the server does not take 8-bit messages (8BITMIME)", Reason: queue.ReasonNo8BitMIME}
+	case "SMTPUTF8":
+		v.Status = queue.Status{Code: "5.6.7", Text: "the server does not take internationalized addresses (SMTPUTF8)", Reason: queue.ReasonNoSMTPUTF8}
+	default:
+		v.Status = queue.Status{Code: "5.3.4", Text: "the message is larger than the server takes (SIZE)", Reason: queue.ReasonTooBig}
+	}
+	return &v
+}
+
+func same(v Verdict, n int) []Verdict {
+	vs := make([]Verdict, n)
+	for i := range vs {
+		vs[i] = v
+	}
+	return vs
+}

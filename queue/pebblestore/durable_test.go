@@ -1,0 +1,396 @@
+package pebblestore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"srvrelay/queue"
+)
+
+func isLog(path string) bool { return filepath.Ext(path) == ".log" }
+
+func isSync(k errorfs.OpKind) bool {
+	return k == errorfs.OpFileSync || k == errorfs.OpFileSyncData || k == errorfs.OpFileSyncTo
+}
+
+// syncGate holds up the syncs of the write-ahead log while it is shut, and
+// counts them.
+type syncGate struct {
+	shut  atomic.Bool
+	syncs atomic.Int64
+	pass  chan struct{}
+}
+
+func (g *syncGate) String() string { return "sync gate" }
+
+func (g *syncGate) MaybeError(op errorfs.Op) error {
+	if isLog(op.Path) && isSync(op.Kind) {
+		if g.shut.Load() {
+			<-g.pass
+		}
+		g.syncs.Add(1)
+	}
+	return nil
+}
+
+// A Put and a Settle return only when a sync of the log that began after
+// their write has ended.
+func TestAcknowledgedAfterSync(t *testing.T) {
+	for _, size := range []int{100, 200 << 10} {
+		synctest.Test(t, func(t *testing.T) {
+			gate := &syncGate{pass: make(chan struct{})}
+			s := openMem(t, errorfs.Wrap(vfs.NewMem(), gate))
+			waitsForSync := func(what string, fn func()) {
+				t.Helper()
+				before := gate.syncs.Load()
+				gate.shut.Store(true)
+				var done atomic.Bool
+				go func() { fn(); done.Store(true) }()
+				synctest.Wait()
+				if done.Load() {
+					t.Errorf("%s of %d bytes returned before the log was synced", what, size)
+				}
+				gate.shut.Store(false)
+				if !done.Load() {
+					gate.pass <- struct{}{}
+				}
+				synctest.Wait()
+				if !done.Load() || gate.syncs.Load() == before {
+					t.Errorf("%s: done %v after %d syncs", what, done.Load(), gate.syncs.Load()-before)
+				}
+			}
+			waitsForSync("a put", func() { put(t, s, size, "b@b.example") })
+			waitsForSync("a settle", func() { settle(t, s, claim(t, s, "b.example"), queue.Sent) })
+			waitsForSync("a fact", func() { s.SetFact(ctx, "k", "v") })
+		})
+	}
+}
+
+// What was acknowledged is there after a power cut that loses all that was
+// not synced.
+func TestPowerCutAfterPut(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	s := openMem(t, fs)
+	var ids []queue.ID
+	for _, size := range []int{10, 64 << 10, 6 << 20} { // the last one is larger than a memtable
+		ids = append(ids, put(t, s, size, "b@b.example"))
+		after := openMem(t, fs.CrashClone(vfs.CrashCloneCfg{}))
+		for _, id := range ids {
+			if m, err := after.Get(ctx, id); err != nil || int64(len(readBody(t, after, id))) != m.Size {
+				t.Fatalf("after the put of %d bytes, %s is lost: %v", size, id, err)
+			}
+		}
+		checkStore(t, after)
+		after.Close()
+	}
+}
+
+// What a sweep has returned survives a power cut too.
+func TestPowerCutAfterSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := vfs.NewCrashableMem()
+		s := openMem(t, fs)
+		id := put(t, s, 10, "b@b.example")
+		time.Sleep(s.opt.Retry.DelayNotice)
+		fx, _, err := s.Sweep(ctx)
+		if err != nil || len(fx.Reports) != 1 {
+			t.Fatalf("%+v, %v", fx, err)
+		}
+		after := openMem(t, fs.CrashClone(vfs.CrashCloneCfg{}))
+		if m, err := after.Get(ctx, id); err != nil || !m.Recipients[0].Delayed {
+			t.Errorf("%+v, %v", m, err)
+		}
+		if _, err := after.Get(ctx, fx.Reports[0].ID); err != nil {
+			t.Errorf("the report: %v", err)
+		}
+		checkStore(t, after)
+	})
+}
+
+// A large body that a power cut ended is collected at the next open.
+func TestOrphansAreCollected(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	s := openMem(t, fs)
+	kept := put(t, s, 200<<10, "b@b.example")
+	var cut *vfs.MemFS
+	body := io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)), readerFunc(func([]byte) (int, error) {
+		cut = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+		return 0, io.EOF
+	}))
+	if _, err := s.Put(ctx, message("b@b.example"), body); err != nil {
+		t.Fatal(err)
+	}
+	db := openMem(t, cut)
+	checkStore(t, db)
+	n := 0
+	if err := eachKey(db.db, []byte(famChunk), after([]byte(famChunk)), func(_, _ []byte) error { n++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if n != 4 || readBody(t, db, kept) != strings.Repeat("x", 200<<10) {
+		t.Errorf("%d chunks are left, want the 4 of %s", n, kept)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// A log that cannot be written is the end: nothing is acknowledged, Fatal is
+// called, and what was acknowledged before is there at the next start.
+func TestLogFailureIsFatal(t *testing.T) {
+	for _, kind := range []string{"write", "sync"} {
+		t.Run(kind, func(t *testing.T) {
+			mem := vfs.NewCrashableMem()
+			var full atomic.Bool
+			fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if full.Load() && isLog(op.Path) && (isSync(op.Kind) && kind == "sync" || op.Kind == errorfs.OpFileWrite && kind == "write") {
+					return syscall.ENOSPC
+				}
+				return nil
+			}))
+			fatal := make(chan error, 1)
+			s, err := Open(Options{Dir: "queue", FS: fs, Log: testLog(t), Fatal: func(err error) { fatal <- err }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept := put(t, s, 100, "b@b.example")
+			full.Store(true)
+			if _, err := s.Put(ctx, message("c@c.example"), strings.NewReader("lost")); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("put on a full disk: %v", err)
+			}
+			if err := <-fatal; !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("fatal: %v", err)
+			}
+			if _, err := s.Put(ctx, message("c@c.example"), strings.NewReader("lost")); err == nil {
+				t.Error("a put after the end")
+			}
+			if s.Accepting() == nil {
+				t.Error("accepting after the end")
+			}
+			if err := s.Close(); err == nil {
+				t.Error("close says that all is well")
+			}
+			again := openMem(t, mem.CrashClone(vfs.CrashCloneCfg{}))
+			if _, err := again.Get(ctx, kept); err != nil {
+				t.Errorf("the acknowledged message: %v", err)
+			}
+			checkStore(t, again)
+		})
+	}
+}
+
+// Random power cuts under load. SRVRELAY_STRESS=1 makes many more of them.
+func TestPowerCuts(t *testing.T) {
+	cuts := 10
+	if os.Getenv("SRVRELAY_STRESS") != "" {
+		cuts = 300
+	}
+	fs := vfs.NewCrashableMem()
+	l := &load{t: t, s: openMem(t, fs), stop: make(chan struct{}), events: make(chan struct{}, 1), slots: make(chan struct{}, 150),
+		acked: map[queue.ID]string{}, deferred: map[queue.ID]int{}, settling: map[queue.ID]queue.Result{}, settled: map[queue.ID]bool{}, told: map[queue.ID]bool{}}
+	l.start()
+	t.Cleanup(l.end)
+	chance := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	for range cuts {
+		for range 5 + chance.IntN(30) {
+			<-l.events
+		}
+		acked, deferred, settled := l.before()
+		cut := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: chance.IntN(101), RNG: chance})
+		l.check(openMem(t, cut), acked, deferred, settled)
+	}
+	l.end()
+	if len(l.settled) < cuts || len(l.told) == 0 || len(l.deferred) == 0 {
+		t.Errorf("the load was too light to show anything: %d settled, %d reported, %d deferred", len(l.settled), len(l.told), len(l.deferred))
+	}
+}
+
+// load puts and settles at once, and keeps the books of what it was told.
+type load struct {
+	t      *testing.T
+	s      *Store
+	stop   chan struct{}
+	events chan struct{}
+	slots  chan struct{} // bounds what is queued at a time
+	wg     sync.WaitGroup
+	once   sync.Once
+
+	mu       sync.Mutex
+	acked    map[queue.ID]string       // puts that returned: the body
+	deferred map[queue.ID]int          // attempts, as settles that returned said
+	settling map[queue.ID]queue.Result // settles with a final outcome that began
+	settled  map[queue.ID]bool         // ... that returned
+	told     map[queue.ID]bool         // failures whose report is being settled as sent
+}
+
+func (l *load) start() {
+	for p := range 3 {
+		l.wg.Go(func() { l.produce(rand.New(rand.NewPCG(uint64(p), 3))) })
+	}
+	for w := range 3 {
+		l.wg.Go(func() { l.consume(rand.New(rand.NewPCG(uint64(w), 4))) })
+	}
+}
+
+func (l *load) end() {
+	l.once.Do(func() { close(l.stop) })
+	l.wg.Wait()
+}
+
+func (l *load) stopped() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *load) event() {
+	select {
+	case l.events <- struct{}{}:
+	default:
+	}
+}
+
+func (l *load) produce(chance *rand.Rand) {
+	for n := 0; !l.stopped(); n++ {
+		body := fmt.Sprintf("Subject: %d\r\n\r\n", n) + strings.Repeat(string(rune('a'+chance.IntN(26))), chance.IntN(1000))
+		if chance.IntN(10) == 0 {
+			body += strings.Repeat("z", chance.IntN(300<<10))
+		}
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.stop:
+			return
+		}
+		id, err := l.s.Put(ctx, message("b@b.example"), strings.NewReader(body))
+		if err != nil {
+			l.t.Error(err)
+			return
+		}
+		l.mu.Lock()
+		l.acked[id] = body
+		l.mu.Unlock()
+		l.event()
+	}
+}
+
+func (l *load) consume(chance *rand.Rand) {
+	for !l.stopped() {
+		for _, hop := range []string{"b.example", "a.example"} {
+			le, err := l.s.Claim(ctx, hop)
+			if err != nil {
+				l.t.Error(err)
+				return
+			}
+			if le == nil {
+				continue
+			}
+			l.settle(le, []queue.Result{queue.Sent, queue.Fail, queue.Defer}[chance.IntN(3)])
+			l.event()
+		}
+	}
+}
+
+var anID = regexp.MustCompile(`\b[0-9A-HJKMNP-TV-Z]{26}\b`)
+
+func (l *load) settle(le *queue.Lease, r queue.Result) {
+	id := le.Envelope.ID
+	if le.Envelope.Mode == queue.Internal {
+		r = queue.Sent
+		report := readBody(l.t, l.s, id)
+		l.mu.Lock()
+		for _, about := range anID.FindAllString(report, -1) {
+			l.told[queue.ID(about)] = true
+		}
+		l.mu.Unlock()
+	}
+	if r != queue.Defer {
+		l.mu.Lock()
+		l.settling[id] = r
+		l.mu.Unlock()
+	}
+	o := queue.Outcome{Result: r, HopWaits: true, Status: queue.Status{Code: "5.0.0"}}
+	if _, err := l.s.Settle(ctx, le, []queue.Outcome{o}, nil); err != nil {
+		l.t.Error(err)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r == queue.Defer {
+		l.deferred[id]++
+		return
+	}
+	l.settled[id] = true
+	if le.Envelope.Mode != queue.Internal {
+		<-l.slots
+	}
+}
+
+// before copies what was acknowledged before the cut.
+func (l *load) before() (acked map[queue.ID]string, deferred map[queue.ID]int, settled map[queue.ID]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	acked, deferred, settled = map[queue.ID]string{}, map[queue.ID]int{}, map[queue.ID]bool{}
+	for id, b := range l.acked {
+		acked[id] = b
+	}
+	for id, n := range l.deferred {
+		deferred[id] = n
+	}
+	for id := range l.settled {
+		settled[id] = true
+	}
+	return acked, deferred, settled
+}
+
+// check compares the store after the cut with the books.
+func (l *load) check(s *Store, acked map[queue.ID]string, deferred map[queue.ID]int, settled map[queue.ID]bool) {
+	t := l.t
+	defer s.Close()
+	checkStore(t, s)
+	there := map[queue.ID]*queue.Message{}
+	var reports strings.Builder
+	err := s.List(ctx, "", func(m *queue.Message) bool {
+		there[m.ID] = m
+		if m.Mode == queue.Internal {
+			reports.WriteString(readBody(t, s, m.ID))
+		}
+		return true
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, body := range acked {
+		m := there[id]
+		result, began := l.settling[id]
+		switch {
+		case m != nil && settled[id]:
+			t.Errorf("%s is back after it was settled", id)
+		case m != nil && (readBody(t, s, id) != body || m.Recipients[0].Attempts < deferred[id]):
+			t.Errorf("%s came back another: %+v", id, m)
+		case m == nil && !began:
+			t.Errorf("%s was acknowledged and is lost", id)
+		case m == nil && result == queue.Fail && !l.told[id] && !strings.Contains(reports.String(), string(id)):
+			t.Errorf("%s failed, and its report is lost", id)
+		}
+	}
+}

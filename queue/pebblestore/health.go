@@ -1,0 +1,212 @@
+package pebblestore
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"srvrelay/queue"
+)
+
+// health is what the engine has said about itself.
+type health struct {
+	mu      sync.Mutex
+	dead    error     // the log could not be written
+	trouble error     // flush or compaction fails; it is tried again
+	logged  time.Time // when trouble was logged
+	stalled time.Time // since when writes wait for a flush; zero = they do not
+}
+
+const (
+	troubleEvery = time.Minute     // between two log lines about the same trouble
+	stallLimit   = 2 * time.Second // of waiting writes, before new mail is refused
+)
+
+func (h *health) fatal() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dead
+}
+
+func (h *health) setFatal(err error) (first bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	first = h.dead == nil
+	if first {
+		h.dead = err
+	}
+	return first
+}
+
+// set notes the newest result of a background job and tells whether to log it.
+func (h *health) set(err error, now time.Time) (log bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	changed := (err == nil) != (h.trouble == nil)
+	h.trouble = err
+	if !changed && (err == nil || now.Sub(h.logged) < troubleEvery) {
+		return false
+	}
+	h.logged = now
+	return true
+}
+
+func (h *health) stall(since time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stalled = since
+}
+
+// check returns why new mail should not be taken, as far as the engine knows.
+func (h *health) check(now time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.dead != nil:
+		return h.dead
+	case errors.Is(h.trouble, syscall.ENOSPC):
+		return fmt.Errorf("%w: the disk is full: %w", queue.ErrFull, h.trouble)
+	case h.trouble != nil:
+		return fmt.Errorf("queue: the storage engine cannot write: %w", h.trouble)
+	case !h.stalled.IsZero() && now.Sub(h.stalled) > stallLimit:
+		return fmt.Errorf("queue: the disk has been too slow for the storage engine for %v", now.Sub(h.stalled).Round(time.Second))
+	}
+	return nil
+}
+
+// events connects the engine's events to health and the log. They come on
+// the engine's goroutines, some with its locks held: no call back into it.
+func (s *Store) events() *pebble.EventListener {
+	job := func(err error) {
+		now := time.Now()
+		if !s.health.set(err, now) {
+			return
+		}
+		if err == nil {
+			s.opt.Log.Info("the storage engine writes again")
+			return
+		}
+		s.opt.Log.Error("the storage engine cannot write, new mail is refused", "error", queue.Safe(err.Error(), 1000))
+	}
+	return &pebble.EventListener{
+		BackgroundError: job,
+		FlushEnd: func(i pebble.FlushInfo) {
+			if i.Err == nil {
+				job(nil)
+			}
+		},
+		CompactionEnd: func(i pebble.CompactionInfo) {
+			if i.Err == nil {
+				job(nil)
+			}
+		},
+		// Not fatal: the read that finds it fails, and one message with it.
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			s.opt.Log.Error("the queue's files are damaged", "file", queue.Safe(i.Path, 255), "error", queue.Safe(fmt.Sprint(i.Details), 1000))
+		},
+		DiskSlow: func(i pebble.DiskSlowInfo) {
+			s.opt.Log.Warn("the disk is slow", "file", queue.Safe(i.Path, 255), "operation", i.OpType.String(), "duration", i.Duration)
+		},
+		WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
+			s.health.stall(time.Now())
+			s.opt.Log.Warn("the queue's writes wait for the disk", "reason", queue.Safe(i.Reason, 255))
+		},
+		WriteStallEnd: func() { s.health.stall(time.Time{}) },
+	}
+}
+
+// engineLog is Pebble's logger: quiet, but for errors.
+type engineLog struct{ s *Store }
+
+func (engineLog) Infof(string, ...any) {}
+
+func (l engineLog) Errorf(format string, args ...any) {
+	l.s.opt.Log.Warn("storage engine", "message", queue.Safe(fmt.Sprintf(format, args...), 1000))
+}
+
+// Fatalf is how Pebble says that a commit, a sync of the log or a write of its
+// manifest has failed. If it returned as if nothing had happened, the commit
+// would report success: Store.commit asks health afterwards.
+func (l engineLog) Fatalf(format string, args ...any) {
+	why := engineError{text: fmt.Sprintf(format, args...)}
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			why.cause = err
+		}
+	}
+	_ = l.s.die(why)
+}
+
+// engineError is the engine's text, and the error that it only quotes.
+type engineError struct {
+	text  string
+	cause error
+}
+
+func (e engineError) Error() string { return e.text }
+func (e engineError) Unwrap() error { return e.cause }
+
+// freeSpace asks for the free space at most once a second, unless a function
+// was injected.
+type freeSpace struct {
+	ask    func() (int64, error)
+	maxAge time.Duration
+
+	mu    sync.Mutex
+	asked time.Time
+	bytes int64
+	err   error
+}
+
+func (f *freeSpace) get(now time.Time) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.maxAge == 0 || f.asked.IsZero() || now.Sub(f.asked) >= f.maxAge {
+		f.bytes, f.err = f.ask()
+		f.asked = now
+	}
+	return f.bytes, f.err
+}
+
+// diskSpace is the default of Options.FreeSpace.
+func diskSpace(fs vfs.FS, dir string) func() (int64, error) {
+	return func() (int64, error) {
+		u, err := fs.GetDiskUsage(dir)
+		if errors.Is(err, vfs.ErrUnsupported) {
+			return 1<<63 - 1, nil // a file system in memory
+		}
+		return int64(min(u.AvailBytes, 1<<63-1)), err
+	}
+}
+
+// Accepting implements queue.Store.
+func (s *Store) Accepting() error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	return s.accepting()
+}
+
+func (s *Store) accepting() error {
+	now := time.Now()
+	if err := s.health.check(now); err != nil {
+		return err
+	}
+	if s.opt.MinFree <= 0 {
+		return nil
+	}
+	free, err := s.space.get(now)
+	if err != nil {
+		return fmt.Errorf("queue: the free space of %s is not known: %w", s.opt.Dir, err)
+	}
+	if free < s.opt.MinFree {
+		return fmt.Errorf("%w: %d MiB in %s, at least %d MiB are wanted", queue.ErrFull, free>>20, s.opt.Dir, s.opt.MinFree>>20)
+	}
+	return nil
+}

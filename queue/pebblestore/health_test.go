@@ -1,0 +1,119 @@
+package pebblestore
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"srvrelay/queue"
+)
+
+func time0() time.Time { return time.Now() }
+
+func withFree(free *atomic.Int64) func(*Options) {
+	return func(o *Options) {
+		o.MinFree = 100 << 20
+		o.FreeSpace = func() (int64, error) { return free.Load(), nil }
+	}
+}
+
+// With less than MinFree nothing new is taken, and everything else goes on.
+func TestMinFree(t *testing.T) {
+	var free atomic.Int64
+	free.Store(100 << 20)
+	s := openMem(t, vfs.NewMem(), withFree(&free))
+	put(t, s, 10, "b@b.example")
+	free.Store(100<<20 - 1)
+	if err := s.Accepting(); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("accepting: %v", err)
+	}
+	if _, err := s.Put(ctx, message("c@c.example"), strings.NewReader("x")); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("put: %v", err)
+	}
+	if fx := settle(t, s, claim(t, s, "b.example"), queue.Fail); len(fx.Reports) != 1 || fx.Reports[0].ID == "" {
+		t.Errorf("a failure on a nearly full disk: %+v", fx)
+	}
+	free.Store(200 << 20)
+	if err := s.Accepting(); err != nil {
+		t.Errorf("accepting after there is space: %v", err)
+	}
+	put(t, s, 10, "c@c.example")
+	checkStore(t, s)
+}
+
+// A large body is cut off when space runs out on the way, without a trace.
+func TestMinFreeOnTheWay(t *testing.T) {
+	var free atomic.Int64
+	free.Store(1 << 30)
+	s := openMem(t, vfs.NewMem(), withFree(&free))
+	body := io.MultiReader(strings.NewReader(strings.Repeat("x", 300<<10)),
+		readerFunc(func([]byte) (int, error) { free.Store(0); return 0, io.EOF }), strings.NewReader(strings.Repeat("y", 300<<10)))
+	if _, err := s.Put(ctx, message("b@b.example"), body); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("put: %v", err)
+	}
+	checkStore(t, s)
+	free.Store(1 << 30)
+	put(t, s, 600<<10, "b@b.example")
+}
+
+func TestUnknownFreeSpace(t *testing.T) {
+	s := openMem(t, vfs.NewMem(), func(o *Options) {
+		o.MinFree = 1
+		o.FreeSpace = func() (int64, error) { return 0, syscall.EIO }
+	})
+	if err := s.Accepting(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("accepting: %v", err)
+	}
+}
+
+func TestFreeSpaceIsAskedOnceASecond(t *testing.T) {
+	asked := 0
+	f := freeSpace{maxAge: time.Second, ask: func() (int64, error) { asked++; return 1, nil }}
+	start := time.Now()
+	for i, want := range []int{1, 1, 2} {
+		if f.get(start.Add(time.Duration(i) * 600 * time.Millisecond)); asked != want {
+			t.Errorf("look %d asked %d times, want %d", i, asked, want)
+		}
+	}
+}
+
+// What the engine says in the background closes the door, and opens it again.
+func TestEngineTrouble(t *testing.T) {
+	s := openMem(t, vfs.NewMem())
+	e := s.events()
+	e.BackgroundError(syscall.ENOSPC)
+	if err := s.Accepting(); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("a flush without space: %v", err)
+	}
+	e.BackgroundError(syscall.EIO)
+	if err := s.Accepting(); !errors.Is(err, syscall.EIO) || errors.Is(err, queue.ErrFull) {
+		t.Errorf("a flush that fails: %v", err)
+	}
+	if _, err := s.Put(ctx, message("b@b.example"), strings.NewReader("x")); !errors.Is(err, syscall.EIO) {
+		t.Errorf("put: %v", err)
+	}
+	e.FlushEnd(pebble.FlushInfo{Err: syscall.EIO})
+	if s.Accepting() == nil {
+		t.Error("a failed flush ended the trouble")
+	}
+	e.FlushEnd(pebble.FlushInfo{})
+	if err := s.Accepting(); err != nil {
+		t.Errorf("after a good flush: %v", err)
+	}
+	now := time.Now()
+	s.health.stall(now)
+	if s.health.check(now.Add(time.Second)) != nil || s.health.check(now.Add(3*time.Second)) == nil {
+		t.Error("a stall matters after two seconds, not before")
+	}
+	e.WriteStallEnd()
+	if s.health.check(now.Add(time.Hour)) != nil {
+		t.Error("the stall does not end")
+	}
+}

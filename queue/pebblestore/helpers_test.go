@@ -1,0 +1,183 @@
+package pebblestore
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+
+	"srvrelay/queue"
+)
+
+var ctx = context.Background()
+
+// testLog writes the store's log to the test's.
+func testLog(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+// openMem opens a store on a file system, and closes it when the test ends.
+func openMem(t testing.TB, fs vfs.FS, change ...func(*Options)) *Store {
+	t.Helper()
+	opt := Options{Dir: "queue", FS: fs, Hostname: "relay.example.net", Log: testLog(t), Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
+	for _, c := range change {
+		c(&opt)
+	}
+	s, err := Open(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// put stores a message of size bytes for the addresses.
+func put(t testing.TB, s *Store, size int, addrs ...string) queue.ID {
+	t.Helper()
+	id, err := s.Put(ctx, message(addrs...), strings.NewReader(strings.Repeat("x", size)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func message(addrs ...string) *queue.Envelope {
+	env := &queue.Envelope{Sender: "alice@a.example", Mode: queue.Submission}
+	for _, a := range addrs {
+		env.To = append(env.To, queue.Recipient{Address: a, Domain: a[strings.LastIndexByte(a, '@')+1:]})
+	}
+	return env
+}
+
+func claim(t testing.TB, s *Store, hop string) *queue.Lease {
+	t.Helper()
+	l, err := s.Claim(ctx, hop)
+	if err != nil || l == nil {
+		t.Fatalf("claim %s: %v, %v; want a lease", hop, l, err)
+	}
+	return l
+}
+
+func settle(t testing.TB, s *Store, l *queue.Lease, r queue.Result) queue.Effects {
+	t.Helper()
+	var o []queue.Outcome
+	for i := range l.Rcpts {
+		o = append(o, queue.Outcome{Rcpt: i, Result: r, Status: queue.Status{Code: [...]string{"4.0.0", "2.0.0", "5.0.0"}[r]}})
+	}
+	fx, err := s.Settle(ctx, l, o, &queue.Attempt{Hop: l.Hop, Results: []string{r.String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fx
+}
+
+func readBody(t testing.TB, s *Store, id queue.ID) string {
+	t.Helper()
+	r, err := s.Body(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// checkStore reads every key and wants that they fit together: no part
+// without its message, each waiting recipient in exactly one group at its
+// time and hop, one deadline a message, the exact count of each hop.
+func checkStore(t testing.TB, s *Store) {
+	t.Helper()
+	metas := map[ulid.ULID]*meta{}
+	rcpts := map[ulid.ULID][]queue.Recipient{}
+	grouped := map[string]string{} // id/n: hop and due time
+	deadlines := map[ulid.ULID]int64{}
+	counts := map[string]int{}
+	chunks := map[ulid.ULID]int{}
+	err := eachKey(s.db, nil, nil, func(key, value []byte) error {
+		id, _ := parseID(key)
+		switch string(key[:2]) {
+		case famMeta:
+			m, err := decodeMeta(key, value)
+			metas[id] = m
+			return err
+		case famRcpt:
+			r, err := decodeRecipient(key, value)
+			rcpts[id] = append(rcpts[id], r)
+			return err
+		case famChunk:
+			chunks[id]++
+		case famPending:
+			t.Errorf("%s is pending", id)
+		case famDeadline:
+			when, id, _ := parseDeadlineKey(key)
+			if deadlines[id] != 0 {
+				t.Errorf("%s has two deadlines", id)
+			}
+			deadlines[id] = when
+		case famHop:
+			hop, g, ok := parseGroupKey(key)
+			members, err := decodeMembers(value, maxRecipients)
+			if !ok || err != nil {
+				return damaged(key, err)
+			}
+			counts[string(hop)]++
+			for _, n := range members {
+				k := fmt.Sprint(g.id, "/", n)
+				if grouped[k] != "" {
+					t.Errorf("%s is in two groups", k)
+				}
+				grouped[k] = fmt.Sprint(string(hop), g.due)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	open := 0
+	for id, m := range metas {
+		if len(rcpts[id]) != m.Rcpts || chunks[id] != m.Chunks || deadlines[id] != m.deadline() {
+			t.Errorf("%s: %d recipients of %d, %d chunks of %d, deadline %d not %d", id, len(rcpts[id]), m.Rcpts, chunks[id], m.Chunks, deadlines[id], m.deadline())
+		}
+		waiting, unreported := 0, 0
+		for n, r := range rcpts[id] {
+			if r.Unreported {
+				unreported++
+			}
+			if r.State.Final() {
+				continue
+			}
+			waiting++
+			if want := fmt.Sprint(s.opt.HopOf(m.Sender, r.Domain), nano(r.Next)); grouped[fmt.Sprint(id, "/", n)] != want {
+				t.Errorf("%s recipient %d is in the group %q, want %q", id, n, grouped[fmt.Sprint(id, "/", n)], want)
+			}
+		}
+		if waiting != m.Open || unreported != m.Unreported || waiting+unreported == 0 {
+			t.Errorf("%s: %d waiting and %d unreported, it counts %d and %d", id, waiting, unreported, m.Open, m.Unreported)
+		}
+		open += waiting
+		delete(rcpts, id)
+		delete(chunks, id)
+		delete(deadlines, id)
+	}
+	if open != len(grouped) || len(rcpts)+len(chunks)+len(deadlines) > 0 {
+		t.Errorf("left over: %d groups for %d waiting, recipients %v, chunks %v, deadlines %v", len(grouped), open, rcpts, chunks, deadlines)
+	}
+	for _, hop := range s.hops.names() {
+		if _, n, err := s.hops.earliest(hop); err != nil || n != counts[hop] {
+			t.Errorf("hop %s counts %d groups of %d, %v", hop, n, counts[hop], err)
+		}
+		delete(counts, hop)
+	}
+	if len(counts) > 0 {
+		t.Errorf("hops that memory does not know: %v", counts)
+	}
+}

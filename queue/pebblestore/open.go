@@ -1,0 +1,296 @@
+package pebblestore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+
+	"srvrelay/queue"
+)
+
+// formatVersion is that of the keys and records, see the package comment.
+const formatVersion = "srvrelay queue 1"
+
+// engineVersion is Pebble's own: fixed, so that an update of the module does
+// not silently make a store that the version before cannot open.
+const engineVersion = pebble.FormatValueSeparation
+
+// Open opens the store in Options.Dir, or makes a new one. queue.ErrLocked:
+// another process has it open. queue.ErrFormat: something else wrote it.
+func Open(opt Options) (*Store, error) {
+	if err := opt.setDefaults(); err != nil {
+		return nil, err
+	}
+	fs := opt.FS
+	if fs == nil {
+		fs = vfs.Default
+	}
+	s := &Store{opt: opt} // floor 0: the first Sweep looks at all deadlines
+	s.hops = hopIndex{read: s.readHop, hops: map[string]*hop{}}
+	s.parks.m = map[string]park{}
+	s.cache.bodies = map[ulid.ULID][]byte{}
+	s.leases.byToken, s.leases.byMessage = map[uint64]*lease{}, map[ulid.ULID][]*lease{}
+	s.space = freeSpace{ask: opt.FreeSpace}
+	if opt.FreeSpace == nil {
+		s.space = freeSpace{ask: diskSpace(fs, opt.Dir), maxAge: time.Second}
+	}
+	if err := s.openDB(fs); err != nil {
+		return nil, err
+	}
+	if err := s.recover(); err != nil {
+		if cerr := s.closeDB(); cerr != nil {
+			err = fmt.Errorf("%w (and %w)", err, cerr)
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+// openDB makes the folder, locks it and opens the engine in it.
+func (s *Store) openDB(fs vfs.FS) error {
+	dir := s.opt.Dir
+	if err := makeFolder(fs, dir, s.opt.FS == nil); err != nil {
+		return err
+	}
+	lock, err := pebble.LockDirectory(dir, fs)
+	if err != nil {
+		var path *os.PathError // the lock file could not be made: nobody holds it
+		if errors.As(err, &path) {
+			return fmt.Errorf("queue: locking the folder: %w", err)
+		}
+		return fmt.Errorf("%w: %s (%w)", queue.ErrLocked, dir, err)
+	}
+	desc, err := pebble.Peek(dir, fs)
+	if err == nil && desc.FormatMajorVersion > engineVersion {
+		err = fmt.Errorf("the engine's version is %v, newer than %v", desc.FormatMajorVersion, engineVersion)
+	}
+	if err != nil {
+		lock.Close()
+		return fmt.Errorf("%w: %s: %w", queue.ErrFormat, dir, err)
+	}
+	s.lock = lock
+	if s.db, err = pebble.Open(dir, s.engineOptions(fs)); err != nil {
+		lock.Close()
+		return fmt.Errorf("queue: opening %s: %w", dir, err)
+	}
+	return nil
+}
+
+// makeFolder makes the folder, for our eyes only.
+func makeFolder(fs vfs.FS, dir string, real bool) error {
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("queue: making the folder: %w", err)
+	}
+	if !real {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		err = os.Chmod(dir, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("queue: the folder of the queue must be for its owner alone: %w", err)
+	}
+	return nil
+}
+
+// engineOptions: small enough for a machine with 512 MB, and quiet.
+func (s *Store) engineOptions(fs vfs.FS) *pebble.Options {
+	o := &pebble.Options{
+		FS:                          fs,
+		Lock:                        s.lock,
+		FormatMajorVersion:          engineVersion,
+		CacheSize:                   8 << 20,
+		MemTableSize:                4 << 20,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       20,
+		MaxOpenFiles:                200,
+		Logger:                      engineLog{s},
+		EventListener:               s.events(),
+	}
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	if s.opt.FS == nil {
+		o.WithFSDefaults() // reports slow operations of the disk
+	}
+	return o
+}
+
+// recover brings a store that was opened into shape: what a crash left over
+// goes, and the indexes come into being.
+func (s *Store) recover() error {
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	if err := s.collectOrphans(); err != nil {
+		return err
+	}
+	stored, err := getString(s.db, keyIndex)
+	if err != nil {
+		return err
+	}
+	if stored != s.fingerprint() {
+		if err := s.rebuild(); err != nil {
+			return err
+		}
+	}
+	return s.scanHops()
+}
+
+// checkFormat refuses what we have not written, and signs a new store.
+func (s *Store) checkFormat() error {
+	stored, err := getString(s.db, keyFormat)
+	switch {
+	case err != nil:
+		return err
+	case stored == formatVersion:
+		return nil
+	case stored != "":
+		return fmt.Errorf("%w: %s holds %q, this version reads %q; use the version that wrote it",
+			queue.ErrFormat, s.opt.Dir, queue.Safe(stored, 80), formatVersion)
+	}
+	full := errors.New("not empty")
+	if err := eachKey(s.db, nil, nil, func(_, _ []byte) error { return full }); errors.Is(err, full) {
+		return fmt.Errorf("%w: %s holds another program's data; choose an empty folder", queue.ErrFormat, s.opt.Dir)
+	} else if err != nil {
+		return err
+	}
+	b := s.db.NewBatch()
+	defer b.Close()
+	set(b, keyFormat, []byte(formatVersion))
+	set(b, keyIndex, []byte(s.fingerprint()))
+	return s.commit(b, pebble.Sync)
+}
+
+// fingerprint is of all that the h/ and t/ keys depend on.
+func (s *Store) fingerprint() string {
+	return fmt.Sprintf("%s; expire %v; notice %v", s.opt.Routes, s.opt.Retry.ExpireAfter, s.opt.Retry.DelayNotice)
+}
+
+// collectOrphans deletes the chunks of large bodies that were cut off by a
+// crash: nobody was told that they are safe.
+func (s *Store) collectOrphans() error {
+	b := s.db.NewBatch()
+	defer b.Close()
+	err := eachKey(s.db, []byte(famPending), after([]byte(famPending)), func(key, _ []byte) error {
+		id, ok := parseID(key)
+		del(b, key)
+		if !ok {
+			return nil
+		}
+		if _, err := getMeta(s.db, id); errors.Is(err, queue.ErrNotFound) {
+			lower, upper := partRange(famChunk, id)
+			_ = b.DeleteRange(lower, upper, nil)
+		}
+		return nil
+	})
+	if err != nil || b.Empty() {
+		return err
+	}
+	return s.commit(b, pebble.Sync)
+}
+
+// rebuild makes the indexes anew from the messages, because hops are named
+// differently now. The fingerprint is gone while it is under way, so a crash
+// in between starts it again.
+func (s *Store) rebuild() error {
+	b := s.db.NewBatch()
+	defer func() { b.Close() }()
+	del(b, keyIndex)
+	_ = b.DeleteRange([]byte(famHop), after([]byte(famHop)), nil)
+	_ = b.DeleteRange([]byte(famDeadline), after([]byte(famDeadline)), nil)
+	if err := s.commit(b, pebble.Sync); err != nil {
+		return err
+	}
+	b.Close()
+	b = s.db.NewBatch()
+	err := eachKey(s.db, []byte(famMeta), after([]byte(famMeta)), func(key, value []byte) error {
+		err := s.reindex(b, key, value)
+		if errors.Is(err, errDamaged) {
+			s.opt.Log.Error("a queued message is not readable and was skipped", "error", queue.Safe(err.Error(), 1000))
+			err = nil
+		}
+		if err != nil || b.Len() < 1<<20 {
+			return err
+		}
+		if err := s.commit(b, pebble.NoSync); err != nil {
+			return err
+		}
+		b.Close()
+		b = s.db.NewBatch()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	set(b, keyIndex, []byte(s.fingerprint()))
+	return s.commit(b, pebble.Sync)
+}
+
+// reindex adds the h/ and t/ keys of one message.
+func (s *Store) reindex(b *pebble.Batch, key, value []byte) error {
+	m, err := decodeMeta(key, value)
+	if err != nil {
+		return err
+	}
+	id, _ := parseID(key)
+	all, err := getRecipients(s.db, id, m.Rcpts)
+	if err != nil {
+		return err
+	}
+	var waiting []int
+	var rcpts []queue.Recipient
+	for n, r := range all {
+		if !r.State.Final() {
+			waiting, rcpts = append(waiting, n), append(rcpts, r)
+		}
+	}
+	groups, err := s.groupUp(id, m.Sender, waiting, rcpts)
+	if err != nil {
+		return damaged(key, err)
+	}
+	for _, g := range groups {
+		set(b, groupKey(g.hop, g.group), encodeMembers(g.members))
+	}
+	m.Delay, m.Expire = s.delayAt(m, all), nano(m.Received.Add(s.opt.Retry.ExpireAfter))
+	set(b, bytes.Clone(key), mustJSON(m))
+	s.stageDeadline(b, id, 0, m.deadline())
+	return nil
+}
+
+// scanHops builds the table of hops from the keys of the index.
+func (s *Store) scanHops() error {
+	return eachKey(s.db, []byte(famHop), after([]byte(famHop)), func(key, _ []byte) error {
+		hop, g, ok := parseGroupKey(key)
+		if !ok {
+			s.opt.Log.Error("a queue record is damaged and was skipped", "key", keyName(key))
+			return nil
+		}
+		s.hops.found(hop, g)
+		return nil
+	})
+}
+
+// readHop implements hopIndex.read.
+func (s *Store) readHop(hop string, behind group, max int) (groups []group, err error) {
+	stop := errors.New("stop")
+	err = eachKey(s.db, append(groupKey(hop, behind), 0), hopEnd(hop), func(key, _ []byte) error {
+		if _, g, ok := parseGroupKey(key); ok {
+			groups = append(groups, g)
+		}
+		if len(groups) == max {
+			return stop
+		}
+		return nil
+	})
+	if errors.Is(err, stop) {
+		err = nil
+	}
+	return groups, err
+}

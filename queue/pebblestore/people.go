@@ -1,0 +1,315 @@
+package pebblestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
+
+	"srvrelay/queue"
+)
+
+// listPage is how many messages List reads at a time: nothing of the engine is
+// held while the caller looks at them.
+const listPage = 64
+
+// List implements queue.Store. A message that cannot be read is logged and
+// left out.
+func (s *Store) List(ctx context.Context, after queue.ID, fn func(*queue.Message) bool) error {
+	from := []byte(famMeta)
+	if after != "" {
+		id, err := ulid.ParseStrict(string(after))
+		if err != nil {
+			return fmt.Errorf("queue: %.40q is not a queue id", string(after))
+		}
+		from = append(metaKey(id), 0)
+	}
+	for {
+		page, last, err := s.readPage(from)
+		if err != nil {
+			return err
+		}
+		for _, m := range page {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if !fn(m) {
+				return nil
+			}
+		}
+		if last == nil {
+			return nil
+		}
+		from = append(last, 0)
+	}
+}
+
+// readPage reads messages from a key on; last is the last key that was
+// looked at, nil when there are no more. One snapshot, so that a message and
+// its recipients belong together.
+func (s *Store) readPage(from []byte) (page []*queue.Message, last []byte, err error) {
+	if err := s.begin(); err != nil {
+		return nil, nil, err
+	}
+	defer s.end()
+	snap := s.db.NewSnapshot()
+	defer snap.Close()
+	stop := errors.New("stop")
+	seen := 0
+	err = eachKey(snap, from, after([]byte(famMeta)), func(key, value []byte) error {
+		m, err := readMessage(snap, key, value)
+		switch {
+		case errors.Is(err, errDamaged):
+			s.opt.Log.Error("a queued message is not readable and was skipped", "error", queue.Safe(err.Error(), 1000))
+		case err != nil:
+			return err
+		default:
+			page = append(page, m)
+		}
+		if seen++; seen == listPage {
+			last = append([]byte(nil), key...)
+			return stop
+		}
+		return nil
+	})
+	if errors.Is(err, stop) {
+		err = nil
+	}
+	return page, last, err
+}
+
+func readMessage(db pebble.Reader, key, value []byte) (*queue.Message, error) {
+	m, err := decodeMeta(key, value)
+	if err != nil {
+		return nil, err
+	}
+	id, _ := parseID(key)
+	rcpts, err := getRecipients(db, id, m.Rcpts)
+	if err != nil {
+		return nil, err
+	}
+	return &queue.Message{Envelope: m.Envelope, Recipients: rcpts}, nil
+}
+
+// Get implements queue.Store.
+func (s *Store) Get(_ context.Context, id queue.ID) (*queue.Message, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	defer s.end()
+	u, err := idOf(id)
+	if err != nil {
+		return nil, err
+	}
+	snap := s.db.NewSnapshot()
+	defer snap.Close()
+	m, err := getMeta(snap, u)
+	if err != nil {
+		return nil, err
+	}
+	msg := &queue.Message{Envelope: m.Envelope}
+	if msg.Recipients, err = getRecipients(snap, u, m.Rcpts); err != nil {
+		return nil, err
+	}
+	msg.Attempts, err = getAttempts(snap, u)
+	return msg, err
+}
+
+// Retry implements queue.Store. Leased recipients are left alone: their
+// attempt is under way.
+func (s *Store) Retry(_ context.Context, id queue.ID) error {
+	c, unlock, err := s.openChange(id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	groups, err := c.groups()
+	if err != nil {
+		return err
+	}
+	leased := s.leases.leased(c.id, nil)
+	var waiting []int
+	var rcpts []queue.Recipient
+	for _, g := range groups {
+		if leased[g.members[0]] {
+			continue
+		}
+		c.gone = append(c.gone, g)
+		for _, n := range g.members {
+			r := c.all[n]
+			r.Next = c.now
+			c.rcpts[n] = r
+			waiting = append(waiting, n)
+			rcpts = append(rcpts, r)
+		}
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	if err := c.regroup(inOrder(waiting, rcpts)); err != nil {
+		return err
+	}
+	c.stage()
+	return c.commit(pebble.Sync)
+}
+
+// inOrder sorts recipients by their numbers, as groups want them.
+func inOrder(numbers []int, rcpts []queue.Recipient) ([]int, []queue.Recipient) {
+	byNumber := make(map[int]queue.Recipient, len(numbers))
+	for i, n := range numbers {
+		byNumber[n] = rcpts[i]
+	}
+	slices.Sort(numbers)
+	for i, n := range numbers {
+		rcpts[i] = byNumber[n]
+	}
+	return numbers, rcpts
+}
+
+// Delete implements queue.Store. A message that cannot be read can still be
+// deleted.
+func (s *Store) Delete(_ context.Context, id queue.ID) error {
+	c, unlock, err := s.openChange(id)
+	if errors.Is(err, errDamaged) {
+		return s.deleteDamaged(id)
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if c.s.leases.leased(c.id, nil) != nil {
+		return fmt.Errorf("%s: %w", id, queue.ErrLeased)
+	}
+	if c.gone, err = c.groups(); err != nil {
+		return err
+	}
+	c.m.Open, c.m.Unreported = 0, 0
+	c.stage()
+	return c.commit(pebble.Sync)
+}
+
+// deleteDamaged deletes all keys that carry the ID. Its groups cannot be
+// known; a Claim that meets one finds no message and skips it.
+func (s *Store) deleteDamaged(id queue.ID) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	u, err := idOf(id)
+	if err != nil {
+		return err
+	}
+	mu := s.stripe(u)
+	mu.Lock()
+	defer mu.Unlock()
+	b := s.db.NewBatch()
+	defer b.Close()
+	del(b, metaKey(u))
+	for _, family := range []string{famRcpt, famChunk, famAttempt} {
+		lower, upper := partRange(family, u)
+		_ = b.DeleteRange(lower, upper, nil)
+	}
+	return s.commit(b, pebble.Sync)
+}
+
+// openChange starts a change of a message with all its recipients read.
+// unlock ends it.
+func (s *Store) openChange(id queue.ID) (c *change, unlock func(), err error) {
+	if err := s.begin(); err != nil {
+		return nil, nil, err
+	}
+	u, err := idOf(id)
+	if err != nil {
+		s.end()
+		return nil, nil, err
+	}
+	mu := s.stripe(u)
+	mu.Lock()
+	unlock = func() {
+		if c != nil {
+			c.close()
+		}
+		mu.Unlock()
+		s.end()
+	}
+	m, err := getMeta(s.db, u)
+	if err == nil {
+		c = s.newChange(u, m, time.Now().UTC().Round(0))
+		_, err = c.readAll()
+	}
+	if err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return c, unlock, nil
+}
+
+// Hops implements queue.Store.
+func (s *Store) Hops(ctx context.Context) ([]queue.HopInfo, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	defer s.end()
+	now := time.Now()
+	infos := []queue.HopInfo{}
+	for _, name := range s.hops.names() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		due, count, err := s.hops.earliest(name)
+		if err != nil {
+			return nil, err
+		}
+		if count <= 0 {
+			continue // emptied meanwhile
+		}
+		info := queue.HopInfo{Hop: name, Waiting: count, Due: fromNano(due)}
+		if p, parked := s.parks.get(name, now); parked {
+			info.Parked, info.Status = p.until, p.status
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// Fact implements queue.Store.
+func (s *Store) Fact(_ context.Context, key string) (string, error) {
+	if err := s.begin(); err != nil {
+		return "", err
+	}
+	defer s.end()
+	return getString(s.db, factKey(key))
+}
+
+// SetFact implements queue.Store.
+func (s *Store) SetFact(_ context.Context, key, value string) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	b := s.db.NewBatch()
+	defer b.Close()
+	if value == "" {
+		del(b, factKey(key))
+	} else {
+		set(b, factKey(key), []byte(value))
+	}
+	return s.commit(b, pebble.Sync)
+}
+
+// getString reads a small value; a missing one is "".
+func getString(db pebble.Reader, key []byte) (string, error) {
+	b, done, err := db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("queue: reading %s: %w", keyName(key), err)
+	}
+	v := string(b)
+	return v, done.Close()
+}

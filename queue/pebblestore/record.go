@@ -1,0 +1,195 @@
+package pebblestore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
+
+	"srvrelay/queue"
+)
+
+// maxRecipients bounds what a damaged record can make us allocate.
+const maxRecipients = 1 << 20
+
+// maxAttempts is how many attempts of a message are kept, the newest ones.
+const maxAttempts = 200
+
+// errDamaged is wrapped by every error about a stored record that cannot be
+// what this package wrote.
+var errDamaged = errors.New("damaged record")
+
+// meta is the record of a message.
+type meta struct {
+	queue.Envelope
+	Rcpts      int `json:"rcpts"`
+	Open       int `json:"open"`                 // recipients in no final state
+	Unreported int `json:"unreported,omitempty"` // failed ones whose report waits for company
+	Chunks     int `json:"chunks"`
+	Attempts   int `json:"attempts,omitempty"` // ever made
+
+	// When Sweep must look, Unix time in ns, 0 = not for this reason.
+	Delay  int64 `json:"delay,omitempty"`
+	Expire int64 `json:"expire,omitempty"`
+	Report int64 `json:"report,omitempty"`
+}
+
+// deadline is when Sweep must look at the message first, 0 = never.
+func (m *meta) deadline() int64 {
+	var d int64
+	for _, t := range [...]int64{m.Delay, m.Expire, m.Report} {
+		if t != 0 && (d == 0 || t < d) {
+			d = t
+		}
+	}
+	return d
+}
+
+func damaged(key []byte, why error) error {
+	return fmt.Errorf("queue: %w %s: %w", errDamaged, keyName(key), why)
+}
+
+func decodeMeta(key, b []byte) (*meta, error) {
+	var m meta
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, damaged(key, err)
+	}
+	id, ok := parseID(key)
+	switch {
+	case !ok || m.ID != queue.ID(id.String()):
+		return nil, damaged(key, fmt.Errorf("it is about message %q", m.ID))
+	case m.Rcpts < 1 || m.Rcpts > maxRecipients || m.Open < 0 || m.Open > m.Rcpts ||
+		m.Unreported < 0 || m.Unreported > m.Rcpts-m.Open:
+		return nil, damaged(key, fmt.Errorf("%d recipients, %d open, %d unreported", m.Rcpts, m.Open, m.Unreported))
+	case m.Chunks < 0 || m.Attempts < 0 || m.Size < 0 || m.Size > int64(m.Chunks)*chunkSize:
+		return nil, damaged(key, fmt.Errorf("%d bytes in %d chunks, %d attempts", m.Size, m.Chunks, m.Attempts))
+	}
+	return &m, nil
+}
+
+func decodeRecipient(key, b []byte) (queue.Recipient, error) {
+	var r queue.Recipient
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, damaged(key, err)
+	}
+	switch r.State {
+	case queue.Queued, queue.Deferred, queue.Delivered, queue.Failed, queue.Expired:
+	default:
+		return r, damaged(key, fmt.Errorf("unknown state %.40q", r.State))
+	}
+	if r.Attempts < 0 {
+		return r, damaged(key, fmt.Errorf("%d attempts", r.Attempts))
+	}
+	return r, nil
+}
+
+func decodeAttempt(key, b []byte) (queue.Attempt, error) {
+	var a queue.Attempt
+	if err := json.Unmarshal(b, &a); err != nil {
+		return a, damaged(key, err)
+	}
+	return a, nil
+}
+
+// mustJSON encodes our own types, which cannot fail to encode but for a time
+// in the year 10000.
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// getMeta reads the record of a message (queue.ErrNotFound).
+func getMeta(db pebble.Reader, id ulid.ULID) (*meta, error) {
+	key := metaKey(id)
+	b, done, err := db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, fmt.Errorf("%s: %w", id, queue.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("queue: reading %s: %w", keyName(key), err)
+	}
+	defer done.Close()
+	return decodeMeta(key, b)
+}
+
+// getRecipients reads all recipients of a message.
+func getRecipients(db pebble.Reader, id ulid.ULID, n int) ([]queue.Recipient, error) {
+	rcpts := make([]queue.Recipient, 0, min(n, 1000))
+	err := eachPart(db, famRcpt, id, func(key, value []byte) error {
+		r, err := decodeRecipient(key, value)
+		rcpts = append(rcpts, r)
+		return err
+	})
+	if err == nil && len(rcpts) != n {
+		err = damaged(metaKey(id), fmt.Errorf("%d recipients are stored, not %d", len(rcpts), n))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rcpts, nil
+}
+
+// getSomeRecipients reads the named recipients of a message.
+func getSomeRecipients(db pebble.Reader, id ulid.ULID, members []int) ([]queue.Recipient, error) {
+	rcpts := make([]queue.Recipient, len(members))
+	for i, n := range members {
+		key := partKey(famRcpt, id, n)
+		b, done, err := db.Get(key)
+		if errors.Is(err, pebble.ErrNotFound) {
+			return nil, damaged(key, errors.New("missing"))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("queue: reading %s: %w", keyName(key), err)
+		}
+		rcpts[i], err = decodeRecipient(key, b)
+		done.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return rcpts, nil
+}
+
+func getAttempts(db pebble.Reader, id ulid.ULID) (attempts []queue.Attempt, err error) {
+	err = eachPart(db, famAttempt, id, func(key, value []byte) error {
+		a, err := decodeAttempt(key, value)
+		attempts = append(attempts, a)
+		return err
+	})
+	return attempts, err
+}
+
+// eachPart calls fn for the parts of a message in one family, in order.
+func eachPart(db pebble.Reader, family string, id ulid.ULID, fn func(key, value []byte) error) error {
+	lower, upper := partRange(family, id)
+	return eachKey(db, lower, upper, fn)
+}
+
+// eachKey calls fn for the keys from lower to before upper. The slices are
+// valid during the call only.
+func eachKey(db pebble.Reader, lower, upper []byte, fn func(key, value []byte) error) (err error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return fmt.Errorf("queue: reading from %s: %w", keyName(lower), err)
+	}
+	defer func() {
+		if cerr := it.Close(); err == nil && cerr != nil {
+			err = fmt.Errorf("queue: reading from %s: %w", keyName(lower), cerr)
+		}
+	}()
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return fmt.Errorf("queue: reading %s: %w", keyName(it.Key()), err)
+		}
+		if err := fn(it.Key(), value); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package pebblestore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"srvrelay/queue"
+)
+
+// Settle implements queue.Queue.
+func (s *Store) Settle(_ context.Context, l *queue.Lease, outcomes []queue.Outcome, attempt *queue.Attempt) (queue.Effects, error) {
+	if err := s.begin(); err != nil {
+		return queue.Effects{}, err
+	}
+	defer s.end()
+	le := s.leases.get(l.Token)
+	if le == nil {
+		return queue.Effects{}, fmt.Errorf("%s, hop %.80q: %w", l.Envelope.ID, l.Hop, queue.ErrLeaseLost)
+	}
+	mu := s.stripe(le.group.id)
+	mu.Lock()
+	defer mu.Unlock()
+	if s.leases.get(l.Token) != le { // settled while we waited
+		return queue.Effects{}, fmt.Errorf("%s, hop %.80q: %w", l.Envelope.ID, l.Hop, queue.ErrLeaseLost)
+	}
+	if err := checkOutcomes(le, outcomes); err != nil {
+		return queue.Effects{}, err
+	}
+	if len(outcomes) == 0 && attempt == nil {
+		s.giveBack(le)
+		return queue.Effects{}, nil
+	}
+	return s.settle(le, outcomes, attempt)
+}
+
+// giveBack ends a lease without a trace.
+func (s *Store) giveBack(le *lease) {
+	s.leases.end(le)
+	s.hops.giveBack(le.hop, le.group)
+	s.notify(le.hop, le.group.due)
+}
+
+func checkOutcomes(le *lease, outcomes []queue.Outcome) error {
+	seen := make([]bool, len(le.rcpts))
+	for _, o := range outcomes {
+		if o.Rcpt < 0 || o.Rcpt >= len(seen) || seen[o.Rcpt] || o.Result > queue.Fail {
+			return fmt.Errorf("queue: outcome %v of recipient %d, of %d, makes no sense or comes twice", uint8(o.Result), o.Rcpt, len(seen))
+		}
+		seen[o.Rcpt] = true
+	}
+	return nil
+}
+
+// settle does it, under the stripe.
+func (s *Store) settle(le *lease, outcomes []queue.Outcome, attempt *queue.Attempt) (queue.Effects, error) {
+	m, err := getMeta(s.db, le.group.id)
+	if err != nil {
+		return queue.Effects{}, err
+	}
+	c := s.newChange(le.group.id, m, time.Now().UTC().Round(0))
+	defer c.close()
+	c.lease = le
+	c.attempt(attempt)
+	relayed, err := c.advance(outcomes, attempt)
+	if err != nil {
+		return queue.Effects{}, err
+	}
+	if len(relayed) > 0 {
+		if err := c.addReport(queue.ReportRelayed, m.Sender, relayed); err != nil {
+			return queue.Effects{}, err
+		}
+	}
+	if err := c.reportFailures(); err != nil {
+		return queue.Effects{}, err
+	}
+	c.stage()
+	if err := c.commit(pebble.Sync); err != nil {
+		return queue.Effects{}, err
+	}
+	return c.effects, nil
+}
+
+// advance moves the recipients of the lease on and regroups those that wait.
+// It returns the ones whose sender is to hear that they were handed on.
+func (c *change) advance(outcomes []queue.Outcome, attempt *queue.Attempt) (relayed []queue.Recipient, err error) {
+	le, retry := c.lease, c.s.opt.Retry
+	expires := c.m.Received.Add(retry.ExpireAfter)
+	chance := c.s.opt.Chance() // one for all: recipients stay together
+	rcpts := slices.Clone(le.rcpts)
+	for _, o := range outcomes {
+		old, n := rcpts[o.Rcpt], le.members[o.Rcpt]
+		r := retry.Advance(old, o, expires, c.now, chance)
+		if !old.State.CanBecome(r.State) {
+			return nil, fmt.Errorf("queue: %s, recipient %d: %s cannot become %s", c.m.ID, n, old.State, r.State)
+		}
+		rcpts[o.Rcpt] = c.failed(r)
+		c.step(n, old, rcpts[o.Rcpt], queue.Transition{Hop: le.hop, Attempt: attempt})
+		if r.State == queue.Delivered && o.Relayed && queue.WantsRelayedReport(&c.m.Envelope, r) {
+			relayed = append(relayed, r)
+		}
+	}
+	var waiting []int
+	var left []queue.Recipient
+	for i, r := range rcpts {
+		if !r.State.Final() {
+			waiting = append(waiting, le.members[i])
+			left = append(left, r)
+		}
+	}
+	c.gone = append(c.gone, hopGroup{le.hop, le.group, le.members})
+	return relayed, c.regroup(waiting, left)
+}

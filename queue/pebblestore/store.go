@@ -1,0 +1,210 @@
+package pebblestore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+
+	"srvrelay/queue"
+)
+
+// Options configures a store. Dir is required; the zero value of everything
+// else is usable.
+type Options struct {
+	Dir string // of the store alone; made with mode 0700
+	FS  vfs.FS // nil: the operating system's
+
+	// HopOf names the hop of a recipient's domain; pure. nil: the domain itself.
+	HopOf func(sender, domain string) string
+	// Routes is a fingerprint of what HopOf depends on. When it changes, the
+	// index by hop is made anew at open.
+	Routes string
+
+	Retry      queue.Retry // zero: queue.DefaultRetry
+	Hostname   string      // ours, for reports
+	Postmaster string      // gets double bounces; "" = nobody does
+
+	MinFree   int64                 // bytes; with less free space Put refuses
+	FreeSpace func() (int64, error) // nil: of Dir's file system, looked at once a second
+
+	Chance func() float64 // jitter in [0,1); nil: math/rand/v2
+	Log    *slog.Logger   // troubles of the engine only; nil: none
+	// Fatal is called when the log could not be written: what is on the disk
+	// is not known any more, and the process must end. nil: exit with status 70.
+	Fatal func(error)
+}
+
+// Store is an open store. See the package comment.
+type Store struct {
+	opt  Options
+	db   *pebble.DB
+	lock *pebble.Lock
+
+	hops    hopIndex
+	parks   parks
+	cache   cache
+	leases  leases
+	stripes [256]sync.Mutex // serialise the changes of one message
+	space   freeSpace
+	health  health
+
+	watch atomic.Pointer[func(string, time.Time)]
+
+	sweepMu sync.Mutex // one Sweep at a time
+	floorMu sync.Mutex
+	floor   int64 // no t/ key is below it
+
+	lifeMu sync.Mutex
+	closed bool
+	calls  sync.WaitGroup
+}
+
+var _ queue.Store = (*Store)(nil)
+
+func (o *Options) setDefaults() error {
+	if o.Dir == "" {
+		return errors.New("queue: pebblestore.Options.Dir is empty")
+	}
+	if o.HopOf == nil {
+		o.HopOf = func(_, domain string) string { return domain }
+	}
+	if len(o.Retry.Schedule) == 0 {
+		o.Retry = queue.DefaultRetry
+	}
+	if o.Hostname == "" {
+		o.Hostname = "localhost"
+	}
+	if o.Chance == nil {
+		o.Chance = rand.Float64
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Fatal == nil {
+		o.Fatal = func(error) { os.Exit(70) } // EX_SOFTWARE; it has been logged
+	}
+	return nil
+}
+
+// begin enters a call; end leaves it. Close waits for all of them.
+func (s *Store) begin() error {
+	s.lifeMu.Lock()
+	defer s.lifeMu.Unlock()
+	if s.closed {
+		return queue.ErrClosed
+	}
+	s.calls.Add(1)
+	return nil
+}
+
+func (s *Store) end() { s.calls.Done() }
+
+// Close waits for the calls that are under way and closes the store. Later
+// calls return queue.ErrClosed.
+func (s *Store) Close() error {
+	s.lifeMu.Lock()
+	if s.closed {
+		s.lifeMu.Unlock()
+		return queue.ErrClosed
+	}
+	s.closed = true
+	s.lifeMu.Unlock()
+	s.calls.Wait()
+	if err := s.health.fatal(); err != nil {
+		return err // the engine is stuck; the process is about to end
+	}
+	return s.closeDB()
+}
+
+func (s *Store) closeDB() error {
+	err := s.db.Close()
+	if lerr := s.lock.Close(); err == nil {
+		err = lerr
+	}
+	if err != nil {
+		return fmt.Errorf("queue: closing %s: %w", s.opt.Dir, err)
+	}
+	return nil
+}
+
+// commit writes a batch. With pebble.Sync it returns when the batch, and all
+// that was committed before it, is on stable storage.
+func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
+	if err := s.health.fatal(); err != nil {
+		return err
+	}
+	defer func() {
+		if p := recover(); p != nil { // Pebble panics when the log cannot take the batch
+			err = s.die(fmt.Errorf("%v", p))
+		}
+	}()
+	if err := b.Commit(o); err != nil {
+		return s.die(err)
+	}
+	// A failed sync reaches us through Logger.Fatalf only: Commit returns nil.
+	return s.health.fatal()
+}
+
+// die is the end: see Options.Fatal.
+func (s *Store) die(why error) error {
+	err := fmt.Errorf("queue: writing to %s failed, and what is on the disk is not known any more: %w", s.opt.Dir, why)
+	if s.health.setFatal(err) {
+		s.opt.Log.Error("the queue cannot be written, giving up", "error", queue.Safe(err.Error(), 1000))
+		s.opt.Fatal(err)
+	}
+	return err
+}
+
+// stripe is the lock of a message. The last byte of an ID is random.
+func (s *Store) stripe(id ulid.ULID) *sync.Mutex { return &s.stripes[id[15]] }
+
+// Watch implements queue.Queue.
+func (s *Store) Watch(fn func(hop string, due time.Time)) {
+	if s.begin() != nil {
+		return
+	}
+	defer s.end()
+	s.watch.Store(&fn)
+	for _, hop := range s.hops.names() {
+		if due, ok := s.Next(hop); ok {
+			fn(hop, due)
+		}
+	}
+}
+
+func (s *Store) notify(hop string, due int64) {
+	if fn := s.watch.Load(); fn != nil {
+		(*fn)(hop, fromNano(due))
+	}
+}
+
+// Next implements queue.Queue.
+func (s *Store) Next(hop string) (time.Time, bool) {
+	if s.begin() != nil {
+		return time.Time{}, false
+	}
+	defer s.end()
+	due, ok, err := s.hops.next(hop)
+	if err != nil {
+		s.opt.Log.Error("the queue's index cannot be read", "hop", queue.Safe(hop, 255), "error", queue.Safe(err.Error(), 1000))
+	}
+	return fromNano(due), ok
+}
+
+// idOf parses the ID of a message that the caller names.
+func idOf(id queue.ID) (ulid.ULID, error) {
+	u, err := ulid.ParseStrict(string(id))
+	if err != nil || u.String() != string(id) {
+		return u, fmt.Errorf("%.40q: %w", string(id), queue.ErrNotFound)
+	}
+	return u, nil
+}

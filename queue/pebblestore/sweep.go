@@ -1,0 +1,235 @@
+package pebblestore
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
+
+	"srvrelay/queue"
+)
+
+const (
+	sweepBatch = 100             // messages a call
+	sweepRest  = time.Minute     // the longest time between two calls
+	rearm      = time.Minute     // when somebody else is at work on it now
+	lastChance = 5 * time.Minute // for the last attempt, after the expiry
+)
+
+// Sweep implements queue.Queue. The returned time is never more than a minute
+// ahead: a Settle may arm an earlier deadline at any time.
+func (s *Store) Sweep(ctx context.Context) (fx queue.Effects, next time.Time, err error) {
+	if err := s.begin(); err != nil {
+		return fx, next, err
+	}
+	defer s.end()
+	s.sweepMu.Lock()
+	defer s.sweepMu.Unlock()
+	now := time.Now().UTC().Round(0)
+	s.parks.prune(now)
+	from := s.takeFloor()
+	floor := from
+	defer func() { s.lowerFloor(floor) }()
+
+	due, rest, err := s.dueMessages(from, nano(now))
+	if err != nil {
+		return fx, next, err
+	}
+	for _, d := range due {
+		if err := ctx.Err(); err != nil {
+			return fx, next, err
+		}
+		more, err := s.sweepMessage(d, now)
+		if err != nil {
+			return fx, next, err
+		}
+		fx.Transitions = append(fx.Transitions, more.Transitions...)
+		fx.Reports = append(fx.Reports, more.Reports...)
+		fx.Removed = append(fx.Removed, more.Removed...)
+	}
+	if len(due) > 0 { // what was committed unsynced becomes durable together
+		b := s.db.NewBatch()
+		defer b.Close()
+		_ = b.LogData([]byte("sweep"), nil)
+		if err := s.commit(b, pebble.Sync); err != nil {
+			return fx, next, err
+		}
+	}
+	floor = rest
+	next = now.Add(sweepRest)
+	if rest < nano(next) {
+		next = fromNano(max(rest, nano(now)))
+	}
+	return fx, next, nil
+}
+
+// takeFloor returns where to look from. Until it is set again, it follows
+// what others add.
+func (s *Store) takeFloor() int64 {
+	s.floorMu.Lock()
+	defer s.floorMu.Unlock()
+	f := s.floor
+	s.floor = math.MaxInt64
+	return f
+}
+
+func (s *Store) lowerFloor(f int64) {
+	s.floorMu.Lock()
+	defer s.floorMu.Unlock()
+	s.floor = min(s.floor, f)
+}
+
+type deadline struct {
+	when int64
+	id   ulid.ULID
+}
+
+// dueMessages lists messages whose deadline has come. rest is the first
+// deadline that is not among them, or the end of time.
+func (s *Store) dueMessages(from, now int64) (due []deadline, rest int64, err error) {
+	if from == math.MaxInt64 {
+		return nil, from, nil
+	}
+	rest = math.MaxInt64
+	stop := errors.New("stop")
+	err = eachKey(s.db, deadlineKey(from, ulid.ULID{}), after([]byte(famDeadline)), func(key, _ []byte) error {
+		when, id, ok := parseDeadlineKey(key)
+		if !ok {
+			s.opt.Log.Error("a queue record is damaged and was skipped", "key", keyName(key))
+			return nil
+		}
+		if when > now || len(due) == sweepBatch {
+			rest = when
+			return stop
+		}
+		due = append(due, deadline{when, id})
+		return nil
+	})
+	if err != nil && !errors.Is(err, stop) {
+		return nil, 0, err
+	}
+	return due, rest, nil
+}
+
+// sweepMessage does what is due for one message. A message that cannot be
+// read loses its deadline, so that it does not stand in the way of others.
+func (s *Store) sweepMessage(d deadline, now time.Time) (queue.Effects, error) {
+	mu := s.stripe(d.id)
+	mu.Lock()
+	defer mu.Unlock()
+	c, err := s.sweepChange(d, now)
+	if c != nil {
+		defer c.close()
+	}
+	stale := errors.Is(err, errStale) || errors.Is(err, queue.ErrNotFound) // settled meanwhile
+	if stale || errors.Is(err, errDamaged) {
+		if !stale {
+			s.opt.Log.Error("a queued message is not readable and was skipped", "id", d.id.String(), "error", queue.Safe(err.Error(), 1000))
+		}
+		b := s.db.NewBatch()
+		defer b.Close()
+		del(b, deadlineKey(d.when, d.id))
+		return queue.Effects{}, s.commit(b, pebble.NoSync)
+	}
+	if err != nil {
+		return queue.Effects{}, err
+	}
+	c.stage()
+	return c.effects, c.commit(pebble.NoSync)
+}
+
+func (s *Store) sweepChange(d deadline, now time.Time) (*change, error) {
+	m, err := getMeta(s.db, d.id)
+	if err != nil {
+		return nil, err
+	}
+	c := s.newChange(d.id, m, now)
+	if c.oldDeadline != d.when {
+		return c, errStale
+	}
+	if _, err := c.readAll(); err != nil {
+		return c, err
+	}
+	if err := c.expire(); err != nil {
+		return c, err
+	}
+	if err := c.noticeDelay(); err != nil {
+		return c, err
+	}
+	return c, c.reportFailures()
+}
+
+// expire gives up the waiting recipients of an expired message. Those whose
+// hop is not parked get their last attempt from the scheduler, for which it
+// has some minutes; leased ones are settled by whoever holds the lease.
+func (c *change) expire() error {
+	expires := c.m.Received.Add(c.s.opt.Retry.ExpireAfter)
+	if c.now.Before(expires) {
+		if c.m.Expire <= nano(c.now) {
+			c.m.Expire = nano(expires)
+		}
+		return nil
+	}
+	groups, err := c.groups()
+	if err != nil {
+		return err
+	}
+	leased := c.s.leases.leased(c.id, nil)
+	forced := !c.now.Before(expires.Add(lastChance))
+	for _, g := range groups {
+		park, parked := c.s.parks.get(g.hop, c.now)
+		if leased[g.members[0]] || !parked && !forced {
+			continue
+		}
+		c.gone = append(c.gone, g)
+		for _, n := range g.members {
+			c.expireRecipient(n, g.hop, park.status)
+		}
+	}
+	c.m.Expire = 0
+	if c.m.Open > 0 {
+		c.m.Expire = nano(c.now.Add(rearm))
+	}
+	return nil
+}
+
+func (c *change) expireRecipient(n int, hop string, why queue.Status) {
+	old := c.all[n]
+	r := old
+	if r.Last == (queue.Status{}) {
+		r.Last = why // it was never tried: what its hop suffers from is its status
+	}
+	r = c.failed(c.s.opt.Retry.Expire(r, c.now))
+	c.step(n, old, r, queue.Transition{Hop: hop})
+}
+
+// noticeDelay tells the sender, once for each recipient, that it takes long.
+func (c *change) noticeDelay() error {
+	if c.m.Delay == 0 || nano(c.now) < c.m.Delay {
+		return nil
+	}
+	c.m.Delay = 0
+	leased := c.s.leases.leased(c.id, nil)
+	var late []queue.Recipient
+	for n := range c.all {
+		r := c.newest(n)
+		switch {
+		case r.State.Final() || r.Delayed:
+		case leased[n]:
+			c.m.Delay = nano(c.now.Add(rearm)) // about to be known
+		default:
+			r.Delayed = true
+			c.rcpts[n] = r
+			if queue.WantsDelayReport(&c.m.Envelope, r) {
+				late = append(late, r)
+			}
+		}
+	}
+	if len(late) == 0 {
+		return nil
+	}
+	return c.addReport(queue.ReportDelayed, c.m.Sender, late)
+}

@@ -1,0 +1,192 @@
+// Package queue owns accepted messages: their envelopes, the state of every
+// recipient and its legal transitions, retry times, and the reports (DSNs)
+// that senders get. It knows neither the network nor DNS, and stores nothing
+// itself: an engine such as queue/pebblestore implements [Queue].
+package queue
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// Errors that every engine returns (wrapped), for errors.Is.
+var (
+	// ErrFull: too little free space; try again later (452 4.3.1 at the door).
+	ErrFull = errors.New("queue: not enough free space")
+	// ErrLeaseLost: another holder took the lease over; nothing was changed.
+	ErrLeaseLost = errors.New("queue: lease lost")
+	// ErrNotFound: no such message.
+	ErrNotFound = errors.New("queue: no such message")
+	// ErrLeased: an attempt for the message is under way; try again.
+	ErrLeased = errors.New("queue: an attempt is under way")
+	// ErrLocked: another process has the data directory open.
+	ErrLocked = errors.New("queue: the data directory is in use by another process")
+	// ErrFormat: the store was written by an incompatible version.
+	ErrFormat = errors.New("queue: unknown store format")
+	// ErrClosed: the engine is closed.
+	ErrClosed = errors.New("queue: closed")
+)
+
+// Queue is what an engine does: the whole life of an accepted message, one
+// verb a step. All methods may be called concurrently.
+type Queue interface {
+	// Put streams body and makes the message durable: when it returns nil, the
+	// message is on stable storage and survives a power cut. Put sets env.Size,
+	// the recipients' first state, and env.ID unless the caller has (NewID). env is read after body's EOF,
+	// so a body reader may still fill in what only it can see (Has8Bit). An
+	// error of body is returned as it is and leaves nothing behind.
+	Put(ctx context.Context, env *Envelope, body io.Reader) (ID, error)
+
+	// Claim leases the earliest due recipients of one message with the given
+	// hop (at most MaxGroup). It returns nil and no error when nothing of the
+	// hop is due. It does not look at parks: the scheduler decides about those.
+	Claim(ctx context.Context, hop string) (*Lease, error)
+
+	// Settle ends a lease: it advances the recipients, records the attempt,
+	// queues the DSN that has become due and removes a message that is done,
+	// in one atomic, synced batch. Recipients of the lease that have no outcome
+	// go back as they were (a lease given back). ErrLeaseLost: nothing changed.
+	// The effects are returned for the log.
+	Settle(ctx context.Context, lease *Lease, outcomes []Outcome, attempt *Attempt) (Effects, error)
+
+	// Park makes the hop wait until the given time, for the reason in status;
+	// the zero time ends the park. The newest status of the hop is what a
+	// recipient inherits that expires without an attempt of its own.
+	// Parks are not stored: after a restart the first attempt finds out anew.
+	Park(ctx context.Context, hop string, until time.Time, status Status) error
+
+	// Sweep does what falls due without an attempt: delay notices, failure
+	// reports that waited for company, and the expiry of recipients whose hop
+	// is parked. It returns what it did and when it should be called next.
+	Sweep(ctx context.Context) (Effects, time.Time, error)
+
+	// Next tells when the hop's earliest unleased recipients are due, whether
+	// parked or not; false when the hop has none.
+	Next(hop string) (time.Time, bool)
+
+	// Watch registers the one function that learns that a hop has, or newly
+	// has, recipients due at a time. It is called at once for every hop that
+	// waits. It must not block and not call the engine.
+	Watch(fn func(hop string, due time.Time))
+}
+
+// Store is Queue and what a person does with it.
+type Store interface {
+	Queue
+
+	// Accepting returns nil, or why Put would be refused now (ErrFull).
+	Accepting() error
+	// List calls fn for messages in order of arrival, starting after the given
+	// ID ("" = the oldest), until fn returns false.
+	List(ctx context.Context, after ID, fn func(*Message) bool) error
+	// Get returns one message with its attempts (ErrNotFound).
+	Get(ctx context.Context, id ID) (*Message, error)
+	// Body opens the stored bytes of a message (ErrNotFound).
+	Body(ctx context.Context, id ID) (io.ReadCloser, error)
+	// Retry makes all waiting recipients of a message due now (ErrNotFound).
+	Retry(ctx context.Context, id ID) error
+	// Delete removes a message without a report (ErrNotFound, ErrLeased).
+	Delete(ctx context.Context, id ID) error
+	// Hops returns the hops with waiting recipients, sorted by name.
+	Hops(ctx context.Context) ([]HopInfo, error)
+	// Fact and SetFact keep small things that delivery must remember over a
+	// restart (say, that a domain had SRV records). A missing fact is "".
+	Fact(ctx context.Context, key string) (string, error)
+	SetFact(ctx context.Context, key, value string) error
+	Close() error
+}
+
+// MaxGroup is the most recipients of one message that share a lease, and so a
+// transaction: the number that every server must accept (RFC 5321 4.5.3.1.8).
+const MaxGroup = 100
+
+// Lease is the right to attempt delivery to some recipients of one message.
+type Lease struct {
+	Hop      string
+	Envelope *Envelope   // shared by all leases of the message; not to be changed
+	Rcpts    []Recipient // as stored; Outcome.Rcpt is an index into this slice
+	Token    uint64      // the engine's
+	// Open opens the stored body from its beginning; it may be called again
+	// for each target that is tried.
+	Open func() (io.ReadCloser, error)
+}
+
+// Result says what an attempt came to for one recipient.
+type Result uint8
+
+const (
+	Defer Result = iota // try again later
+	Sent                // a next hop has taken responsibility
+	Fail                // failed for good
+)
+
+func (r Result) String() string { return [...]string{"defer", "sent", "fail"}[r] }
+
+// Outcome is what an attempt came to for one recipient of a lease.
+type Outcome struct {
+	Rcpt   int // index into Lease.Rcpts
+	Result Result
+	Status Status
+	// HopWaits: no server was reached, so the hop is about to be parked and
+	// the recipient is due as soon as the park ends.
+	HopWaits bool
+	// Relayed: Sent to a next hop without the DSN extension, so that a
+	// NOTIFY=SUCCESS is answered by us with "relayed" (RFC 3461 5.2.3).
+	Relayed bool
+	// SameFirst: the target ("192.0.2.1:25") that may have the message
+	// already (its last reply was lost) and must come first the next time.
+	SameFirst string
+}
+
+// Attempt is the compact record of one attempt, for people.
+type Attempt struct {
+	Time    time.Time `json:"time"`
+	Hop     string    `json:"hop"`
+	Target  string    `json:"target,omitempty"` // "host address:port" of the last server that was tried
+	TLS     string    `json:"tls,omitempty"`    // "TLS 1.3", "" = clear text
+	Results []string  `json:"results"`          // one line for each target that was tried
+}
+
+// HopInfo is the state of a hop with waiting recipients.
+type HopInfo struct {
+	Hop     string    `json:"hop"`
+	Waiting int       `json:"waiting"`         // groups of recipients (leased ones too)
+	Due     time.Time `json:"due"`             // earliest
+	Parked  time.Time `json:"parked,omitzero"` // until; zero = not parked
+	Status  Status    `json:"status,omitzero"` // why it is parked
+}
+
+// Message is a stored message as a person sees it.
+type Message struct {
+	Envelope
+	Recipients []Recipient `json:"recipients"`
+	Attempts   []Attempt   `json:"attempts,omitempty"` // Get only
+}
+
+// Effects is what a Settle or Sweep changed, for the log and the metrics.
+type Effects struct {
+	Transitions []Transition
+	Reports     []Report
+	Removed     []ID // messages that are done
+}
+
+// Transition is one step of a recipient from state to state.
+type Transition struct {
+	ID      ID
+	Sender  string
+	Rcpt    Recipient // after the step
+	From    State
+	Hop     string
+	Attempt *Attempt // nil when there was none (Sweep)
+}
+
+// Report is a DSN that was queued, or swallowed because its addressee is the
+// null sender and no postmaster is configured.
+type Report struct {
+	About ID
+	ID    ID // of the DSN; "" when there was nobody to tell
+	To    string
+	Kind  ReportKind
+}

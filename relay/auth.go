@@ -1,0 +1,161 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+
+	"srvrelay/queue"
+)
+
+// Octets of a SASL response, a name and a password.
+const (
+	maxSASL     = 1024
+	maxName     = 255
+	maxPassword = 512
+)
+
+// AuthMechanisms is what EHLO offers: nothing outside TLS.
+func (s *session) AuthMechanisms() []string {
+	if s.conn.tls == nil || s.conn.listener.Mode != queue.Submission || s.srv.cfg.Users == nil {
+		return nil
+	}
+	return []string{sasl.Plain, sasl.Login}
+}
+
+// Auth begins an exchange. That it is in order was seen to by inOrder; it is
+// asked again because passwords hang on it.
+func (s *session) Auth(mech string) (sasl.Server, error) {
+	if len(s.AuthMechanisms()) == 0 {
+		return nil, reply(538, 5, 7, 11, "encryption required")
+	}
+	switch mech {
+	case sasl.Plain:
+		return bounded{sasl.NewPlainServer(func(identity, name, password string) error {
+			if identity != "" && identity != name {
+				return reply(535, 5, 7, 8, "acting for another user is not supported")
+			}
+			return s.login(name, password)
+		})}, nil
+	case sasl.Login:
+		return bounded{&loginServer{check: s.login}}, nil
+	}
+	return nil, reply(504, 5, 5, 4, "unknown mechanism: use PLAIN or LOGIN")
+}
+
+// bounded limits the responses of a mechanism and makes its errors replies:
+// go-smtp would send any other error's text as a temporary failure.
+type bounded struct{ sasl.Server }
+
+func (b bounded) Next(response []byte) ([]byte, bool, error) {
+	if len(response) > maxSASL {
+		return nil, false, reply(500, 5, 5, 6, "response too long")
+	}
+	challenge, done, err := b.Server.Next(response)
+	var r *smtp.SMTPError
+	if err != nil && !errors.As(err, &r) {
+		err = reply(501, 5, 5, 2, "malformed response")
+	}
+	return challenge, done, err
+}
+
+// loginServer is the server side of LOGIN (draft-murchison-sasl-login).
+type loginServer struct {
+	check func(name, password string) error
+	name  string
+	step  int
+}
+
+var errLoginOver = errors.New("login: response after the end")
+
+// Next takes a response; the first may be nil (no initial response).
+func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
+	if l.step == 0 && response != nil {
+		l.step = 1 // the name came with the command
+	}
+	l.step++
+	switch l.step {
+	case 1:
+		return []byte("Username:"), false, nil
+	case 2:
+		l.name = string(response)
+		return []byte("Password:"), false, nil
+	case 3:
+		return nil, true, l.check(l.name, string(response))
+	}
+	return nil, false, errLoginOver
+}
+
+// login checks a name and password, slowly for those who have failed before.
+func (s *session) login(name, password string) error {
+	if name == "" || len(name) > maxName || password == "" || len(password) > maxPassword || printable(name) != nil {
+		return s.failed(safeText(name))
+	}
+	keys := []string{"address " + addressKey(s.conn.remote.Addr()), "account " + name}
+	wait := s.srv.throttle.delay(keys, time.Now())
+	if wait > maxAuthDelay {
+		return reply(454, 4, 7, 0, "too many attempts, try again later")
+	}
+	if err := s.srv.sleep(s.srv.ctx, wait); err != nil {
+		return byeShutdown
+	}
+	ok, err := s.srv.verify(name, password)
+	if err != nil {
+		s.srv.cfg.Events.Fault("authentication", err)
+		return reply(454, 4, 7, 0, "cannot check passwords now, try again later")
+	}
+	if !ok {
+		s.srv.throttle.failed(keys, time.Now())
+		return s.failed(name)
+	}
+	s.srv.throttle.passed(keys)
+	s.user = name
+	return nil
+}
+
+// failed answers a wrong name or password; too many end the connection.
+func (s *session) failed(name string) error {
+	c := s.conn
+	c.authFailed++
+	s.srv.cfg.Events.AuthFailed(c.client(), name, c.authFailed)
+	if c.authFailed >= s.srv.cfg.Limits.AuthFailures {
+		c.closing = true
+		return byeAuth
+	}
+	return reply(535, 5, 7, 8, "wrong name or password")
+}
+
+var errBusy = errors.New("too many password checks at once")
+
+// verify asks the authenticator, with at most two checks at once: each may
+// take tens of megabytes.
+func (s *Server) verify(name, password string) (bool, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeouts.AuthWait)
+	defer cancel()
+	select {
+	case s.checks <- struct{}{}:
+		defer func() { <-s.checks }()
+	case <-ctx.Done():
+		return false, fmt.Errorf("%w: waited %s", errBusy, s.cfg.Timeouts.AuthWait)
+	}
+	return s.cfg.Users.Authenticate(name, password)
+}
+
+// sleepFor waits, unless the context ends first.
+func sleepFor(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,187 @@
+package relay
+
+import (
+	"bytes"
+	"encoding/base64"
+	"strconv"
+	"strings"
+
+	"github.com/emersion/go-smtp"
+)
+
+// command is one line of a client, taken apart.
+type command struct {
+	verb string // upper case
+	arg  string // without spaces around it
+}
+
+func (c command) String() string {
+	if c.arg == "" {
+		return c.verb + "\r\n"
+	}
+	return c.verb + " " + c.arg + "\r\n"
+}
+
+// Octets of a line with its CRLF. RFC 5321 4.5.3.1.4 says 512, and extensions
+// add to it (RFC 3461: 500 and more for RCPT); RFC 4954 4.3 says 12288.
+const (
+	maxCommandLine = 4096
+	maxAuthLine    = 12288
+)
+
+var refuseLongLine = reply(500, 5, 5, 2, "line too long")
+
+// parseCommand takes a line with its ending apart. Lines that do not end in
+// CRLF, or have other control characters, are refused: they come from someone
+// who does not know where the line ends, or hopes that we do not.
+func parseCommand(line []byte) (command, *smtp.SMTPError) {
+	body, ok := bytes.CutSuffix(line, []byte("\r\n"))
+	if !ok {
+		return command{}, reply(500, 5, 5, 2, "lines must end with CRLF")
+	}
+	if i := bytes.IndexFunc(body, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }); i >= 0 {
+		return command{}, reply(500, 5, 5, 2, "control character in the line")
+	}
+	verb, arg, _ := strings.Cut(strings.TrimRight(string(body), " \t"), " ")
+	cmd := command{verb: strings.ToUpper(verb), arg: strings.TrimSpace(arg)}
+	if len(line) > maxCommandLine && (cmd.verb != "AUTH" || len(line) > maxAuthLine) {
+		return command{}, refuseLongLine
+	}
+	return cmd, nil
+}
+
+// isHTTP tells whether a verb is a browser's, made by a page to talk to us.
+func isHTTP(verb string) bool {
+	switch verb {
+	case "GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI":
+		return true
+	}
+	return false
+}
+
+// isKnown tells whether a verb is handled here or by go-smtp.
+func isKnown(verb string) bool {
+	switch verb {
+	case "HELO", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT",
+		"VRFY", "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN":
+		return true
+	}
+	return false
+}
+
+// state is what of a session decides whether a command is in order.
+type state struct {
+	hello   bool // EHLO or HELO was said
+	authed  bool // with a name and password
+	mayMail bool // trusted, authenticated, or at the inbound door
+	tls     bool
+	offers  offers
+	txn     bool // after MAIL
+	rcpts   int
+}
+
+// offers are the extensions that depend on the door.
+type offers struct{ tls, auth bool }
+
+// inOrder decides whether a command is allowed now; nil = yes.
+func inOrder(verb string, s state) *smtp.SMTPError {
+	switch verb {
+	case "EHLO", "HELO", "NOOP", "RSET", "QUIT":
+		return nil
+	case "STARTTLS":
+		return starttlsInOrder(s)
+	case "AUTH":
+		return authInOrder(s)
+	}
+	if !s.hello {
+		return refuseHello
+	}
+	if !s.mayMail {
+		if s.offers.tls && !s.tls {
+			return refuseTLSFirst
+		}
+		return refuseAuth
+	}
+	switch {
+	case verb == "MAIL" && s.txn:
+		return reply(503, 5, 5, 1, "a transaction is open: finish it, or RSET")
+	case (verb == "RCPT" || verb == "DATA" || verb == "BDAT") && !s.txn:
+		return reply(503, 5, 5, 1, "MAIL first")
+	case (verb == "DATA" || verb == "BDAT") && s.rcpts == 0:
+		return reply(503, 5, 5, 1, "no valid recipients")
+	}
+	return nil
+}
+
+func starttlsInOrder(s state) *smtp.SMTPError {
+	switch {
+	case s.tls:
+		return reply(503, 5, 5, 1, "TLS is already on")
+	case !s.offers.tls:
+		return reply(502, 5, 5, 1, "no TLS here")
+	case s.txn:
+		return reply(503, 5, 5, 1, "not inside a transaction")
+	}
+	return nil
+}
+
+func authInOrder(s state) *smtp.SMTPError {
+	switch {
+	case !s.offers.auth:
+		return reply(502, 5, 5, 1, "no authentication here")
+	case !s.hello:
+		return refuseHello
+	case s.authed:
+		return reply(503, 5, 5, 1, "already authenticated")
+	case s.txn:
+		return reply(503, 5, 5, 1, "not inside a transaction")
+	case !s.tls: // RFC 4954 6
+		return reply(538, 5, 7, 11, "encryption required: STARTTLS first")
+	}
+	return nil
+}
+
+// vetHello keeps a usable name of an EHLO or HELO argument.
+func vetHello(arg string) (string, *smtp.SMTPError) {
+	name, _, _ := strings.Cut(arg, " ")
+	if name == "" || len(name) > 255 || !isASCII(name) {
+		return "", reply(501, 5, 5, 2, "a domain name or address literal must follow")
+	}
+	return name, nil
+}
+
+// vetAuth checks the initial response of AUTH, which go-smtp would call a
+// temporary failure.
+func vetAuth(arg string) *smtp.SMTPError {
+	f := strings.Fields(arg)
+	if len(f) == 0 || len(f) > 2 {
+		return reply(501, 5, 5, 4, "AUTH takes a mechanism and at most one response")
+	}
+	if len(f) == 2 && !isBase64(f[1]) {
+		return reply(501, 5, 5, 2, "not base64")
+	}
+	return nil
+}
+
+func isBase64(s string) bool {
+	if s == "=" || s == "*" {
+		return true
+	}
+	_, err := base64.StdEncoding.DecodeString(s)
+	return err == nil
+}
+
+// parseChunk reads the argument of BDAT (RFC 3030 2).
+func parseChunk(arg string) (size int64, last bool, r *smtp.SMTPError) {
+	f := strings.Fields(arg)
+	if len(f) == 2 && strings.EqualFold(f[1], "LAST") {
+		last = true
+	} else if len(f) != 1 {
+		return 0, false, reply(501, 5, 5, 4, "BDAT takes a size and optionally LAST")
+	}
+	n, err := strconv.ParseUint(f[0], 10, 62)
+	if err != nil {
+		return 0, false, reply(501, 5, 5, 4, "BDAT takes a size in octets")
+	}
+	return int64(n), last, nil
+}

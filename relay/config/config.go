@@ -1,0 +1,131 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the whole configuration, checked and with every default filled in.
+//
+// The tags are the reference: "key" is the name in the file, "default" is
+// written as it would be in the file, "doc" and "example" go to
+// docs/configuration.md ('quoted' words become code), "enum", "min", "max" and
+// "check" (a name in the table of scalar.go) limit the value. A "-" as key marks
+// a field that is not configured.
+type Config struct {
+	File     string   `key:"-"` // the file it came from; "" for the embedded default
+	Warnings []string `key:"-"` // what works, but hardly as meant
+
+	Hostname string `key:"hostname" check:"hostname" default:"" shown:"the name of the machine" flag:"common" example:"relay.example.net" doc:"The relay's own name: in its banner, in EHLO, in Received lines and as the sender of reports. It should be a full name (with a dot) that resolves to the relay's public address, else many servers refuse its mail."`
+	DataDir  string `key:"data_dir" check:"path" default:"" shown:"/var/lib/srvrelay for root, else $XDG_STATE_HOME/srvrelay or ~/.local/state/srvrelay" flag:"common" example:"/var/lib/srvrelay" doc:"The folder of the queue, the admin socket and the self-signed key. It must be on a local disk, and one process at a time uses it."`
+
+	Listeners       []Listener     `key:"listeners" shown:"127.0.0.1:2525, mode submission, tls none" doc:"The doors: where clients connect to hand in mail."`
+	TrustedNetworks []netip.Prefix `key:"trusted_networks" check:"trusted" default:"127.0.0.0/8 ::1/128" example:"[127.0.0.0/8, \"::1/128\"]" doc:"Clients that may submit without a password, at submission listeners that are bound to a loopback address and have no list of their own. Other listeners list their own."`
+
+	TLS  TLS  `key:"tls" doc:"The certificate of the listeners."`
+	Auth Auth `key:"auth" doc:"Who may submit with a password."`
+
+	RelayDomains    []string         `key:"relay_domains" check:"relaydomain" example:"[home.example.org, .example.org]" doc:"The domains that inbound listeners take mail for. 'home.example.org' is that name only, '.example.org' is every name below example.org. Mail for them is kept and retried where other mail would bounce for want of a path."`
+	PublicAddresses []netip.AddrPort `key:"public_addresses" check:"publicaddr" example:"[\"203.0.113.5\", \"203.0.113.5:25\"]" doc:"The relay's own addresses as seen from outside, when a router or a load balancer stands in front, so that it never delivers to itself. Without a port: the port of every listener."`
+	Postmaster      string           `key:"postmaster" check:"mailbox" default:"" example:"admin@example.org" doc:"Gets reports that could not be delivered to their sender, and the mail for postmaster at the relay's own name. Empty: such reports are dropped and logged."`
+
+	Limits   Limits   `key:"limits" doc:"What a client may ask for at most."`
+	DNS      DNS      `key:"dns" doc:"Where names are looked up."`
+	Delivery Delivery `key:"delivery" doc:"How mail goes out."`
+	Admin    Admin    `key:"admin" doc:"The socket that the commands 'queue' and 'explain' talk to."`
+	Log      Log      `key:"log" doc:"The log on standard error."`
+
+	origins origins // where each value was written
+}
+
+// Modes of a listener.
+const (
+	Submission = "submission"
+	Inbound    = "inbound"
+)
+
+// TLS of a listener.
+const (
+	TLSNone     = "none"
+	TLSStartTLS = "starttls"
+	TLSImplicit = "implicit"
+)
+
+// Listener is one door.
+type Listener struct {
+	Address string `key:"address" check:"listen" required:"true" example:"\":587\"" doc:"The address and port to listen on. ':587' is every address of the machine. Port 0 lets the system choose."`
+	Mode    string `key:"mode" enum:"submission inbound" required:"true" example:"submission" doc:"'submission': from our own users and programs (with a password under TLS, or from trusted_networks), to anywhere. 'inbound': from anyone, to relay_domains only; no passwords, no trust."`
+	TLS     string `key:"tls" enum:"none starttls implicit" default:"starttls" example:"starttls" doc:"'starttls': offered, and needed before a password. 'implicit': TLS from the first byte (port 465). 'none': clear text."`
+
+	// TrustedNetworks is nil when the key is absent; use Config.Trusted.
+	TrustedNetworks []netip.Prefix `key:"trusted_networks" check:"trusted" shown:"the global trusted_networks if the address is a loopback address, else none" example:"[192.0.2.0/24]" doc:"Clients that may submit without a password at this listener. Not for inbound listeners."`
+}
+
+// TLS names the certificate of the listeners.
+type TLS struct {
+	Certificate string `key:"certificate" check:"optpath" default:"" example:"/etc/srvrelay/tls.crt" doc:"The certificate with its chain, in PEM. Submission listeners with TLS need one; an inbound listener without one uses a self-signed key that is kept in data_dir."`
+	Key         string `key:"key" check:"optpath" default:"" example:"/etc/srvrelay/tls.key" doc:"The private key of the certificate, in PEM, readable by the relay only."`
+}
+
+// Auth says where the users are.
+type Auth struct {
+	UsersFile string `key:"users_file" check:"optpath" default:"" shown:"users in data_dir" example:"/etc/srvrelay/users" doc:"The users and their password hashes, as written by 'srvrelay user add NAME'. Changes apply without a restart."`
+}
+
+// Limits bound what a client may ask for.
+type Limits struct {
+	MaxMessageSize           int64 `key:"max_message_size" min:"1KiB" max:"4GiB" default:"50MiB" doc:"The largest message, announced as SIZE."`
+	MaxRecipients            int   `key:"max_recipients" min:"1" max:"100000" default:"1000" doc:"Recipients of one message. RFC 5321 4.5.3.1.8 wants at least 100."`
+	MinFree                  int64 `key:"min_free" min:"0B" max:"1024GiB" default:"100MiB" doc:"Free space on the disk of data_dir below which no new mail is taken (452 4.3.1). The queue goes on being delivered."`
+	MaxConnections           int   `key:"max_connections" min:"1" max:"100000" default:"500" doc:"Connections of clients at one time, over all listeners (421 beyond)."`
+	MaxConnectionsPerAddress int   `key:"max_connections_per_address" min:"1" max:"100000" default:"50" doc:"Connections of one address at one time; IPv6 addresses count by /64. Trusted clients are exempt."`
+}
+
+// DNS says where names are looked up.
+type DNS struct {
+	Servers []string `key:"servers" check:"server" shown:"those of /etc/resolv.conf" example:"[\"127.0.0.1:53\"]" doc:"The resolvers, tried in this order; port 53 if none is written."`
+	TrustAD bool     `key:"trust_ad" default:"false" doc:"Believe the resolver's word that an answer is secure (the AD bit, RFC 6840 5.8). Only for a validating resolver that is reached over a trusted path, such as loopback."`
+}
+
+// Delivery says how mail goes out.
+type Delivery struct {
+	Services             []string `key:"services" check:"service" default:"_smtp._tcp" nonempty:"true" example:"[_smtp._tcp]" doc:"The SRV services to look up below a recipient's domain, the first that has records wins."`
+	MXFallback           bool     `key:"mx_fallback" default:"true" doc:"Use MX records, then the domain's own addresses, for a domain without SRV records. Without it such mail fails."`
+	MXPort               uint16   `key:"mx_port" default:"25" doc:"The port of hosts that MX records name."`
+	ConnectionsPerTarget int      `key:"connections_per_target" min:"1" max:"1000" default:"10" doc:"Connections to one target (address and port) at one time. Fewer are used when the target says that it is busy."`
+	Concurrency          int      `key:"concurrency" min:"1" max:"10000" default:"100" doc:"Deliveries at one time over all targets."`
+	Timeouts             Timeouts `key:"timeouts" doc:"How long the next server may take; the timeouts that are not here are those of RFC 5321 4.5.3.2."`
+	Retry                Retry    `key:"retry" doc:"When to try again, and when to give up."`
+	Egress               Egress   `key:"egress" doc:"What delivery may connect to. A stranger's SRV record names both the host and the port, so private addresses and ports of other services are refused. These keys add to the built-in rules."`
+}
+
+// Timeouts of delivery.
+type Timeouts struct {
+	Connect  time.Duration `key:"connect" min:"10ms" max:"5m" default:"10s" doc:"To open a connection to one address."`
+	Greeting time.Duration `key:"greeting" min:"10ms" max:"10m" default:"30s" doc:"Until the server's banner. Shorter than the 5 minutes of RFC 5321, so that the next target is tried soon."`
+}
+
+// Retry says when to try again and when to give up.
+type Retry struct {
+	Schedule         []time.Duration `key:"schedule" min:"10ms" max:"7d" default:"1m 5m 10m 20m 30m 1h" nonempty:"true" example:"[1m, 5m, 10m, 20m, 30m, 1h]" doc:"The pauses after the first, second, … failed attempt; the last one repeats. Each is spread by 10 % either way."`
+	ExpireAfter      time.Duration   `key:"expire_after" min:"100ms" max:"90d" default:"5d" doc:"The age at which a message is given up and its sender gets a failure report."`
+	DelayNoticeAfter time.Duration   `key:"delay_notice_after" min:"0s" max:"90d" default:"4h" doc:"The age at which the sender is told that a message is late, once. '0s': never."`
+}
+
+// Egress adds to the built-in rules of what delivery may connect to.
+type Egress struct {
+	Allow      []netip.Prefix `key:"allow" check:"network" example:"[10.8.0.0/24]" doc:"Networks to allow although they are private or reserved, such as a home behind a VPN. The ports are checked all the same."`
+	AllowPorts []uint16       `key:"allow_ports" example:"[26]" doc:"Ports to allow although the built-in rules refuse them."`
+	DenyPorts  []uint16       `key:"deny_ports" example:"[8080]" doc:"Ports to refuse; stronger than allow_ports."`
+}
+
+// Admin is the socket of the commands.
+type Admin struct {
+	Socket string `key:"socket" check:"optpath" default:"" shown:"admin.sock in data_dir" example:"/run/srvrelay/admin.sock" doc:"The Unix socket of the commands. Only root and the user that runs the relay may use it."`
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string `key:"level" enum:"debug info warn error" default:"info" flag:"common" doc:"What is worth a line: this level and those after it in the list."`
+	Format string `key:"format" enum:"auto text json" default:"auto" flag:"common" doc:"'text' for people, 'json' for programs, 'auto': text on a terminal, else JSON."`
+}

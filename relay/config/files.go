@@ -1,0 +1,86 @@
+package config
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// CheckFiles looks at the files that the configuration names: the certificate
+// and its key, and the users if a listener is of no use without them. It adds
+// to Warnings where a secret can be read by everybody. It is apart from Load so
+// that a configuration can be checked on another machine.
+func (c *Config) CheckFiles() Problems {
+	var ps Problems
+	add := func(path, message string) { ps = append(ps, c.origins.problem(path, message)) }
+	if c.TLS.Certificate != "" {
+		path, err := c.checkCertificate()
+		if err != nil {
+			add(path, err.Error())
+		}
+		c.warnReadable("tls.key", c.TLS.Key)
+	}
+	_, written := c.origins["auth.users_file"]
+	if err := readable(c.Auth.UsersFile); err != nil && (c.NeedsUsers() || written && c.takesPasswords()) {
+		if errors.Is(err, fs.ErrNotExist) {
+			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'")
+		} else {
+			add("auth.users_file", fmt.Sprintf("%s cannot be read: %v", quote(c.Auth.UsersFile), underlying(err)))
+		}
+	}
+	c.warnReadable("auth.users_file", c.Auth.UsersFile)
+	return ps.sorted()
+}
+
+// takesPasswords tells whether a listener offers AUTH at all.
+func (c *Config) takesPasswords() bool {
+	for _, l := range c.Listeners {
+		if l.Mode == Submission && l.TLS != TLSNone {
+			return true
+		}
+	}
+	return false
+}
+
+// checkCertificate loads the pair as the relay will, and says which key of the
+// configuration to look at when that fails.
+func (c *Config) checkCertificate() (path string, err error) {
+	for _, f := range []struct{ path, name string }{
+		{"tls.certificate", c.TLS.Certificate}, {"tls.key", c.TLS.Key},
+	} {
+		if err := readable(f.name); err != nil {
+			return f.path, fmt.Errorf("%s cannot be read: %w", quote(f.name), underlying(err))
+		}
+	}
+	if _, err := tls.LoadX509KeyPair(c.TLS.Certificate, c.TLS.Key); err != nil {
+		return "tls.certificate", fmt.Errorf("%s and %s are no pair: %w", quote(c.TLS.Certificate), quote(c.TLS.Key), err)
+	}
+	return "", nil
+}
+
+// readable opens the file once: only that is sure to tell. A folder opens too,
+// and a pipe would block.
+func readable(name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("not a file")
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (c *Config) warnReadable(path, name string) {
+	info, err := os.Stat(name)
+	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 {
+		p := c.origins.problem(path, quote(name)+" can be read by every user of the machine (chmod o-r it)")
+		c.Warnings = append(c.Warnings, p.String())
+	}
+}

@@ -1,0 +1,225 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+)
+
+// SystemFile is read when neither --config nor $SRVRELAY_CONFIG names a file.
+const SystemFile = "/etc/srvrelay/srvrelay.yaml"
+
+// maxFile bounds what is read: no configuration is that long, but /dev/zero is.
+const maxFile = 1 << 20
+
+// Find is the file to load: the flag --config, else $SRVRELAY_CONFIG, else
+// SystemFile if it exists, else "" for the embedded default. It never looks in
+// the working directory: what a relay does must not depend on where it is
+// started.
+func Find(flag string, environ []string) string {
+	return find(flag, environ, SystemFile)
+}
+
+func find(flag string, environ []string, system string) string {
+	if flag != "" {
+		return flag
+	}
+	if path := getenv(environ, EnvFile); path != "" {
+		return path
+	}
+	// Anything but "not there" is for Load to complain about.
+	if _, err := os.Lstat(system); errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return system
+}
+
+// machine is what the defaults take from the machine.
+type machine struct {
+	hostname string
+	root     bool
+}
+
+func thisMachine() machine {
+	name, _ := os.Hostname() // without one, the default for that is used
+	return machine{hostname: name, root: os.Geteuid() == 0}
+}
+
+// Load reads the file at path ("" for none), then the variables SRVRELAY_* of
+// environ, then the flags of AddFlags that were given (nil for none), and
+// checks the result. The error is of the type Problems: all that is wrong, at
+// once. Files that the configuration names are looked at by CheckFiles only.
+func Load(path string, flags *pflag.FlagSet, environ []string) (*Config, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, Problems{{File: path, Message: err.Error()}}
+	}
+	return load(source{path, text, flags, environ, thisMachine()})
+}
+
+// source is all that a configuration is made of.
+type source struct {
+	path    string
+	text    []byte
+	flags   *pflag.FlagSet
+	environ []string
+	machine machine
+}
+
+func load(s source) (*Config, error) {
+	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter))
+	c := &Config{File: s.path, origins: origins{}}
+	for _, n := range schema().leaves() {
+		v.SetDefault(n.viperKey(), defaultOf(n))
+	}
+
+	r := &reader{file: s.path, origins: c.origins}
+	if s.path != "" {
+		if err := v.MergeConfigMap(r.readYAML(s.text)); err != nil {
+			return nil, Problems{{File: s.path, Message: err.Error()}}
+		}
+	}
+	problems := r.problems
+
+	env, wrong := readEnv(s.environ)
+	problems = append(problems, wrong...)
+	given, wrong := readFlags(s.flags)
+	problems = append(problems, wrong...)
+	for _, set := range append(env, given...) { // later ones win
+		v.Set(set.key.viperKey(), set.value)
+		c.origins[set.key.Path] = origin{File: set.source}
+	}
+
+	if err := decode(v, c); err != nil {
+		return nil, append(problems, Problem{File: s.path, Message: err.Error()}).sorted()
+	}
+	c.fillIn(s.machine, s.environ)
+	if !r.broken { // else all is defaults, and the rest would be noise
+		problems = append(problems, c.validate(problems)...)
+	}
+	if len(problems) > 0 {
+		return nil, problems.sorted()
+	}
+	return c, nil
+}
+
+// decode fills c from the layers. All texts have been checked by now, so an
+// error is a mistake in this package; it is reported all the same.
+func decode(v *viper.Viper, c *Config) error {
+	err := v.UnmarshalExact(c, func(d *mapstructure.DecoderConfig) {
+		d.TagName = "key"
+		d.WeaklyTypedInput = false // else 30 would be 30 ns
+		d.DecodeHook = func(from, to reflect.Type, data any) (any, error) {
+			text, ok := data.(string)
+			if !ok || to.Kind() == reflect.Slice {
+				return data, nil
+			}
+			return parse(to, text)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("the configuration cannot be read: %w", err)
+	}
+	return nil
+}
+
+// defaultOf is the default of a key as the file would have it.
+func defaultOf(n *node) any {
+	switch n.Kind {
+	case list:
+		words := []any{}
+		for _, w := range strings.Fields(n.Default) {
+			words = append(words, w)
+		}
+		return words
+	case objects:
+		// The only list of objects: one door for programs on this machine.
+		return []any{map[string]any{"address": "127.0.0.1:2525", "mode": Submission, "tls": TLSNone}}
+	}
+	return n.Default
+}
+
+func readFile(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("does not exist (--config FILE or $SRVRELAY_CONFIG names the configuration)")
+	} else if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", underlying(err))
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, errors.New("is a folder, want a file")
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", underlying(err))
+	}
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("is longer than %s, which no configuration is", FormatSize(maxFile))
+	}
+	return text, nil
+}
+
+// underlying is the cause without the operation and path, which the line says.
+func underlying(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+func getenv(environ []string, name string) string {
+	value := ""
+	for _, entry := range environ { // the last one counts, as for os/exec
+		if k, v, _ := strings.Cut(entry, "="); k == name {
+			value = v
+		}
+	}
+	return value
+}
+
+// fillIn sets the defaults that depend on the machine or on other keys.
+func (c *Config) fillIn(m machine, environ []string) {
+	if c.Hostname == "" {
+		c.Hostname = "localhost"
+		if name, err := domain(m.hostname); err == nil {
+			c.Hostname = name
+		}
+	}
+	if c.DataDir == "" {
+		c.DataDir = defaultDataDir(m.root, getenv(environ, "XDG_STATE_HOME"), getenv(environ, "HOME"))
+	}
+	if c.Auth.UsersFile == "" {
+		c.Auth.UsersFile = filepath.Join(c.DataDir, "users")
+	}
+	if c.Admin.Socket == "" {
+		c.Admin.Socket = filepath.Join(c.DataDir, "admin.sock")
+	}
+}
+
+// defaultDataDir follows the XDG base directory specification, in which a
+// relative $XDG_STATE_HOME is to be ignored. It is "" when there is no home.
+func defaultDataDir(root bool, state, home string) string {
+	switch {
+	case root:
+		return "/var/lib/srvrelay"
+	case filepath.IsAbs(state):
+		return filepath.Join(state, "srvrelay")
+	case filepath.IsAbs(home):
+		return filepath.Join(home, ".local", "state", "srvrelay")
+	}
+	return ""
+}

@@ -1,0 +1,33 @@
+package config
+
+import "strings"
+
+// origin is where a value was written.
+type origin struct {
+	File         string
+	Line, Column int
+}
+
+// origins knows the origin of each path that was written anywhere.
+type origins map[string]origin
+
+// at is the origin of a path or, if it was not written, of what it would stand
+// in. Only a later layer that set the very path wins over the file.
+func (o origins) at(path string) origin {
+	for {
+		if at, ok := o[path]; ok {
+			return at
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			return o[""]
+		}
+		path = path[:i]
+	}
+}
+
+// problem is a Problem with the origin of the path.
+func (o origins) problem(path, message string) Problem {
+	at := o.at(path)
+	return Problem{File: at.File, Line: at.Line, Column: at.Column, Path: path, Message: message}
+}

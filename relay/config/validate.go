@@ -1,0 +1,184 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Trusted are the networks whose clients may submit at l without a password:
+// the listener's own list, else the global one if l is bound to a loopback
+// address. Behind a wildcard or public address, a proxy or NAT could make every
+// stranger look like a neighbour, so there trust has to be written out. An
+// inbound listener trusts nobody.
+func (c *Config) Trusted(l Listener) []netip.Prefix {
+	switch {
+	case l.Mode != Submission:
+		return nil
+	case l.TrustedNetworks != nil:
+		return l.TrustedNetworks
+	case l.Loopback():
+		return c.TrustedNetworks
+	}
+	return nil
+}
+
+// Loopback tells whether only this machine can reach the listener.
+func (l Listener) Loopback() bool {
+	host, _, err := splitPort(l.Address)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+// validator checks what must hold between values. Where a value was wrong by
+// itself already, what depends on it is not reported as well.
+type validator struct {
+	*Config
+	before   Problems
+	problems Problems
+}
+
+// validate returns what is wrong between values and appends to c.Warnings.
+func (c *Config) validate(before Problems) Problems {
+	v := &validator{Config: c, before: before}
+	v.names()
+	v.folders()
+	v.certificate()
+	if len(c.Listeners) == 0 && !v.bad("listeners") {
+		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
+	}
+	if len(c.Listeners) > maxListeners {
+		v.add("listeners", "has %d elements, and %d are the most that make sense", len(c.Listeners), maxListeners)
+		return v.problems
+	}
+	for i, l := range c.Listeners {
+		v.listener(i, l)
+	}
+	return v.problems
+}
+
+// maxListeners bounds the comparison of each listener with every other.
+const maxListeners = 256
+
+// bad tells whether there is a problem at a path or below it.
+func (v *validator) bad(path string) bool {
+	return slices.ContainsFunc(v.before, func(p Problem) bool {
+		rest, below := strings.CutPrefix(p.Path, path)
+		return below && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}
+
+func (v *validator) add(path, format string, args ...any) {
+	v.problems = append(v.problems, v.origins.problem(path, fmt.Sprintf(format, args...)))
+}
+
+func (v *validator) warn(path, format string, args ...any) {
+	v.Warnings = append(v.Warnings, v.origins.problem(path, fmt.Sprintf(format, args...)).String())
+}
+
+func (v *validator) names() {
+	if !strings.Contains(v.Hostname, ".") && !v.bad("hostname") {
+		v.warn("hostname", "%s has no dot: many servers refuse mail from such a name (set the full name that resolves to this relay)", quote(v.Hostname))
+	}
+	if v.opensInbound() && len(v.RelayDomains) == 0 && v.Postmaster == "" && !v.bad("relay_domains") {
+		v.warn("relay_domains", "is empty, so the inbound listener takes mail for nobody (list the domains to take mail for)")
+	}
+}
+
+func (v *validator) opensInbound() bool {
+	return slices.ContainsFunc(v.Listeners, func(l Listener) bool { return l.Mode == Inbound })
+}
+
+// socketMax is the room for the path of a Unix socket (sun_path) on the
+// smallest of the systems that we run on.
+const socketMax = 104
+
+func (v *validator) folders() {
+	if v.DataDir == "" && !v.bad("data_dir") {
+		v.add("data_dir", "has no default, as neither $XDG_STATE_HOME nor $HOME is set: name a folder")
+		return
+	}
+	if n := len(v.Admin.Socket); n > socketMax && !v.bad("admin.socket") {
+		path, from := "admin.socket", ""
+		if v.Admin.Socket == filepath.Join(v.DataDir, "admin.sock") {
+			path, from = "data_dir", "admin.sock in it "
+		}
+		v.add(path, "%shas a path of %d bytes, and a Unix socket's may have %d: set a shorter admin.socket", from, n, socketMax)
+	}
+}
+
+func (v *validator) certificate() {
+	if v.bad("tls") {
+		return
+	}
+	switch {
+	case v.TLS.Certificate == "" && v.TLS.Key != "":
+		v.add("tls.key", "is a key without tls.certificate: set both or none")
+	case v.TLS.Certificate != "" && v.TLS.Key == "":
+		v.add("tls.certificate", "is a certificate without tls.key: set both or none")
+	}
+}
+
+// listener checks one listener against the others and the rest.
+func (v *validator) listener(i int, l Listener) {
+	path := fmt.Sprintf("listeners[%d]", i)
+	v.collision(i, l)
+	trustBad := v.bad(path+".trusted_networks") || v.bad("trusted_networks")
+	switch {
+	case l.Mode == Inbound && len(l.TrustedNetworks) > 0:
+		v.add(path+".trusted_networks", "an inbound listener trusts nobody: use a submission listener for your own clients")
+	case l.Mode != Submission || v.bad(path+".tls"):
+	case l.TLS == TLSNone && l.Address != "" && len(v.Trusted(l)) == 0 && !trustBad:
+		v.add(path, "nobody could submit here: passwords need TLS, and no client is trusted (set tls, or trusted_networks of this listener)")
+	case l.TLS != TLSNone && l.TLS != "" && v.TLS.Certificate == "" && !v.bad("tls"):
+		v.add(path+".tls", "a submission listener with TLS needs a certificate that its clients can verify: set tls.certificate and tls.key (or tls: none with trusted_networks)")
+	}
+}
+
+// collision finds an earlier listener that would keep l from its port. A
+// wildcard address takes the port of every address.
+func (v *validator) collision(i int, l Listener) {
+	host, port, err := splitPort(l.Address)
+	if err != nil || port == 0 {
+		return
+	}
+	for j, other := range v.Listeners[:i] {
+		otherHost, otherPort, err := splitPort(other.Address)
+		if err != nil || otherPort != port {
+			continue
+		}
+		if sameAddress(host, otherHost) {
+			v.add(fmt.Sprintf("listeners[%d].address", i), "%s is taken by listeners[%d] (%s)", quote(l.Address), j, other.Address)
+			return
+		}
+	}
+}
+
+func sameAddress(a, b string) bool {
+	return isWildcard(a) || isWildcard(b) || a == b ||
+		(a == "localhost" && b == "127.0.0.1") || (b == "localhost" && a == "127.0.0.1")
+}
+
+func isWildcard(host string) bool {
+	if host == "" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsUnspecified()
+}
+
+// NeedsUsers tells whether a submission listener takes passwords and trusts no
+// network, so that it is of no use without users.
+func (c *Config) NeedsUsers() bool {
+	return slices.ContainsFunc(c.Listeners, func(l Listener) bool {
+		return l.Mode == Submission && l.TLS != TLSNone && len(c.Trusted(l)) == 0
+	})
+}

@@ -1,0 +1,210 @@
+package relay
+
+import (
+	"bytes"
+	"io"
+	"strings"
+)
+
+// maxReceived is how often a message may have been passed on (RFC 5321 6.3).
+const maxReceived = 100
+
+// message checks a body while it streams into the queue, and learns what the
+// envelope must know. It changes nothing but what header adds.
+type message struct {
+	src    source
+	limit  int64 // most bytes
+	header header
+
+	size int64
+	has8 bool // some byte >= 0x80
+	cr   bool // the last byte was CR
+	rest []byte
+	err  error // sticky
+}
+
+// Read is io.Reader. Errors other than io.EOF are replies for the client.
+func (m *message) Read(p []byte) (int, error) {
+	for len(m.rest) == 0 {
+		if m.err != nil {
+			return 0, m.err
+		}
+		m.fill()
+	}
+	n := copy(p, m.rest)
+	m.rest = m.rest[n:]
+	return n, nil
+}
+
+func (m *message) fill() {
+	piece, err := m.src.next()
+	if err == nil {
+		err = m.check(piece)
+	} else if err == io.EOF && m.cr {
+		err = refuseBareEOL
+	}
+	switch {
+	case err == io.EOF:
+		m.rest = m.header.finish()
+	case err == nil:
+		m.rest = m.header.pass(piece)
+		if m.header.received > maxReceived {
+			m.rest, err = nil, refuseLoop
+		}
+	}
+	m.err = err
+}
+
+// check refuses what must not be stored (RFC 5321 2.3.8, 4.5.2).
+func (m *message) check(piece []byte) error {
+	if m.size += int64(len(piece)); m.size > m.limit {
+		return refuseTooBig
+	}
+	if bytes.IndexByte(piece, 0) >= 0 {
+		return refuseNUL
+	}
+	for _, ch := range piece {
+		if m.cr != (ch == '\n') { // a CR needs an LF, an LF needs a CR
+			return refuseBareEOL
+		}
+		m.cr = ch == '\r'
+		if ch >= 0x80 {
+			m.has8 = true
+		}
+	}
+	return nil
+}
+
+// header watches the header section go by. It holds back only the beginning of
+// a line, until it is clear what the line is.
+type header struct {
+	// add returns the fields to put at the end of the header section, each with
+	// its CRLF; nil = never any.
+	add func(date, messageID bool) string
+
+	received  int  // Received fields
+	date      bool // there is a Date field
+	messageID bool // there is a Message-ID field
+	has8      bool // some byte >= 0x80
+
+	done bool
+	any  bool // a field was seen, so that a continuation line can follow
+	mid  bool // in a line whose kind is known
+	held []byte
+	out  []byte
+}
+
+// pass takes a piece of the message and returns what can go on.
+func (h *header) pass(piece []byte) []byte {
+	if h.done || len(piece) == 0 {
+		return piece
+	}
+	h.has8 = h.has8 || !isASCII(string(piece))
+	complete := piece[len(piece)-1] == '\n'
+	if h.mid {
+		h.mid = !complete
+		return piece
+	}
+	h.held = append(h.held, piece...)
+	kind, name := lineKind(h.held)
+	switch kind {
+	case unclear:
+		return nil
+	case field:
+		h.any = true
+		h.count(name)
+	case continuation:
+		if !h.any {
+			return h.end("\r\n")
+		}
+	case blank:
+		return h.end("")
+	case noField: // the body begins without a blank line
+		return h.end("\r\n")
+	}
+	h.mid = !complete
+	h.out, h.held = h.held, h.out[:0]
+	return h.out
+}
+
+// end closes the header section before the held line. sep is the missing blank
+// line, used only when something is added: else nothing is touched.
+func (h *header) end(sep string) []byte {
+	h.done = true
+	out := h.additions()
+	if out != "" {
+		out += sep
+	}
+	return append([]byte(out), h.held...)
+}
+
+// finish is called at the end of the message; it returns what is left.
+func (h *header) finish() []byte {
+	if h.done {
+		return nil
+	}
+	h.done = true
+	extra := h.additions()
+	switch {
+	case extra == "":
+		return h.held
+	case len(h.held) > 0: // an unfinished line that is no field
+		return append([]byte(extra+"\r\n"), h.held...)
+	case h.mid: // an unfinished field
+		return []byte("\r\n" + extra)
+	}
+	return []byte(extra)
+}
+
+func (h *header) additions() string {
+	if h.add == nil {
+		return ""
+	}
+	return h.add(h.date, h.messageID)
+}
+
+func (h *header) count(name string) {
+	switch strings.ToLower(name) {
+	case "received":
+		h.received++
+	case "date":
+		h.date = true
+	case "message-id":
+		h.messageID = true
+	}
+}
+
+type kind int
+
+const (
+	unclear      kind = iota // more of the line is needed
+	field                    // "Name: "
+	continuation             // begins with white space
+	blank                    // CRLF: the end of the header section
+	noField
+)
+
+// maxFieldName is longer than any field name that can fit on a line (RFC 5322 2.1.1).
+const maxFieldName = 998
+
+// lineKind tells from its beginning what a header line is, and a field's name.
+func lineKind(line []byte) (kind, string) {
+	switch {
+	case line[0] == ' ' || line[0] == '\t':
+		return continuation, ""
+	case string(line) == "\r":
+		return unclear, ""
+	case string(line) == "\r\n":
+		return blank, ""
+	}
+	for i, ch := range line {
+		switch {
+		case ch == ':' && i > 0:
+			return field, strings.TrimRight(string(line[:i]), " \t")
+		case ch == ' ' || ch == '\t': // obsolete: white space before the colon
+		case ch <= ' ' || ch > '~' || ch == ':' || i > maxFieldName:
+			return noField, ""
+		}
+	}
+	return unclear, ""
+}

@@ -1,0 +1,73 @@
+package relay
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/emersion/go-smtp"
+
+	"srvrelay/queue"
+)
+
+// policy decides who may send to whom. It is the whole protection against
+// being an open relay, and knows nothing but its arguments.
+type policy struct {
+	relay      domainSet
+	hostname   string // A-labels, lower case
+	postmaster string // "" = none
+}
+
+// rcpt decides about one recipient at a door: the address to queue, or why not.
+func (p *policy) rcpt(mode queue.Mode, to path) (queue.Recipient, *smtp.SMTPError) {
+	if to, done, r := p.toPostmaster(mode, to); done || r != nil {
+		return to, r
+	}
+	out := queue.Recipient{Address: to.text, Domain: to.addr.Domain}
+	if mode == queue.Submission {
+		return out, nil
+	}
+	switch {
+	case to.addr.IsLiteral():
+		return out, reply(550, 5, 7, 1, "no mail to address literals here")
+	case !p.relay.has(to.addr.Domain):
+		return out, reply(550, 5, 7, 1, "relaying denied")
+	// A next hop may read these as a route to somewhere else.
+	case strings.ContainsAny(to.addr.Local, "%!@"):
+		return out, reply(550, 5, 7, 1, "routes in the local part are refused")
+	}
+	return out, nil
+}
+
+// toPostmaster handles the addresses that RFC 5321 4.5.1 reserves. done is
+// false for all others.
+func (p *policy) toPostmaster(mode queue.Mode, to path) (rcpt queue.Recipient, done bool, r *smtp.SMTPError) {
+	ours := to.bare || strings.EqualFold(to.addr.Local, "postmaster") && to.addr.Domain == p.hostname
+	if !ours {
+		return rcpt, false, nil
+	}
+	if p.postmaster == "" {
+		if to.bare || mode == queue.Inbound && !p.relay.has(p.hostname) {
+			return rcpt, false, reply(550, 5, 1, 1, "no postmaster is configured here")
+		}
+		return rcpt, false, nil // an address as any other
+	}
+	a, err := ParseAddress(p.postmaster, true) // New has seen to it
+	if err != nil {
+		return rcpt, false, refuseInternal
+	}
+	return queue.Recipient{Address: p.postmaster, Domain: a.Domain}, true, nil
+}
+
+// trusted tells whether a client needs no AUTH at a listener.
+func trusted(l Listener, client netip.Addr) bool {
+	if l.Mode != queue.Submission {
+		return false
+	}
+	client = client.Unmap()
+	for _, p := range l.Trusted {
+		if p.Contains(client) {
+			return true
+		}
+	}
+	return false
+}

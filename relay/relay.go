@@ -1,0 +1,248 @@
+// Package relay owns the SMTP doors: the listeners, connections and sessions
+// by which mail comes in, who may hand in what, and the limits on all of it.
+// It does not know how mail is stored, routed or delivered: an accepted
+// message goes to a [Queue], and what happened goes to [Events].
+//
+// The commands and replies are those of github.com/emersion/go-smtp. In front
+// of it stands our own connection type (conn.go): it ends TLS, hands over one
+// vetted command line at a time, and keeps message bodies to itself, so that
+// what the RFCs leave to chance is decided in one place.
+//
+// The way of a message: accept (listen.go) → vet a line (command.go, path.go)
+// → policy (policy.go) → session (session.go) → body (body.go) → header
+// (message.go) → Put → 250.
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"srvrelay/queue"
+)
+
+// Queue is what the doors need of the store.
+type Queue interface {
+	// Put makes a message durable before it returns nil (see queue.Queue).
+	Put(ctx context.Context, env *queue.Envelope, body io.Reader) (queue.ID, error)
+	// Accepting returns nil, or why Put would be refused now.
+	Accepting() error
+}
+
+// Authenticator checks a name and a password. False is "wrong"; an error is
+// "cannot tell now" and makes the client try again later. It is called by at
+// most two connections at once, as a check may cost a lot of memory.
+type Authenticator interface {
+	Authenticate(name, password string) (bool, error)
+}
+
+// Events learns what happened at the doors. Calls come from many connections
+// at once and must not block. Text in them that came from a client is printable
+// (addresses may be UTF-8), and bounded.
+type Events interface {
+	// Received: the message is in the queue and has been acknowledged.
+	Received(env *queue.Envelope)
+	// Refused: a command, a message or a connection was refused.
+	Refused(Refusal)
+	// AuthFailed: a name and password were wrong.
+	AuthFailed(client queue.Client, name string, failures int)
+	// Fault: something of our own went wrong (a store error, a bad users file).
+	Fault(where string, err error)
+}
+
+// Refusal is one reply with a 4xx or 5xx code, and what it was about.
+type Refusal struct {
+	Mode      queue.Mode
+	Client    queue.Client
+	ID        queue.ID // set when a body was being received
+	Command   string   // verb, "CONNECT" for a connection; "" when it was not a known one
+	Sender    string   // of the transaction, if there was one
+	Recipient string   // of a refused RCPT, if it could be parsed
+	Code      int      // 550
+	Enhanced  string   // "5.7.1"
+	Text      string
+}
+
+// TLSMode says how a listener uses TLS.
+type TLSMode string
+
+// The TLS modes of a listener.
+const (
+	TLSNone     TLSMode = "none"
+	TLSStartTLS TLSMode = "starttls"
+	TLSImplicit TLSMode = "implicit"
+)
+
+// Listener is one door.
+type Listener struct {
+	Address string // "host:port", as for net.Listen
+	Mode    queue.Mode
+	TLS     TLSMode        // "" = none
+	Trusted []netip.Prefix // clients that submit without AUTH; submission only
+}
+
+// Config is what New needs. Zero limits and timeouts stand for the defaults.
+type Config struct {
+	Hostname       string // our name in the banner and in Received
+	Listeners      []Listener
+	RelayDomains   []string // inbound mail is taken for these; ".example.org" = its subdomains
+	Postmaster     string   // gets the mail for postmaster and postmaster@Hostname; "" = nobody
+	MaxMessageSize int64    // bytes, default 50 MiB
+	MaxRecipients  int      // of one message, default 1000
+	TLS            *tls.Config
+	InboundTLS     *tls.Config // of inbound listeners; nil = TLS
+	Users          Authenticator
+	Queue          Queue
+	Events         Events // nil = nobody listens
+	Limits         Limits
+	Timeouts       Timeouts
+}
+
+// Limits bound what connections may cost.
+type Limits struct {
+	Connections  int // at once in all, default 500
+	PerAddress   int // at once from one IPv4 address or IPv6 /64, default 50; loopback and trusted clients are exempt
+	Commands     int // since the last accepted message, default 1000 and three for each allowed recipient
+	BadCommands  int // 5xx replies on one connection, default 100
+	AuthFailures int // on one connection, default 3
+}
+
+// Timeouts bound how long a connection may wait for its client.
+type Timeouts struct {
+	Command   time.Duration // for one whole command line, default 5 min (RFC 5321 4.5.3.2.7)
+	Block     time.Duration // for each 64 KiB of a body, default 3 min
+	Handshake time.Duration // TLS, default 30 s
+	Write     time.Duration // for replies, default 1 min
+	AuthWait  time.Duration // for a turn at checking a password, default 10 s
+}
+
+func (c *Config) setDefaults() {
+	def(&c.MaxMessageSize, 50<<20)
+	def(&c.MaxRecipients, 1000)
+	def(&c.Limits.Connections, 500)
+	def(&c.Limits.PerAddress, 50)
+	def(&c.Limits.Commands, 1000+3*c.MaxRecipients)
+	def(&c.Limits.BadCommands, 100)
+	def(&c.Limits.AuthFailures, 3)
+	def(&c.Timeouts.Command, 5*time.Minute)
+	def(&c.Timeouts.Block, 3*time.Minute)
+	def(&c.Timeouts.Handshake, 30*time.Second)
+	def(&c.Timeouts.Write, time.Minute)
+	def(&c.Timeouts.AuthWait, 10*time.Second)
+	if c.InboundTLS == nil {
+		c.InboundTLS = c.TLS
+	}
+	if c.Events == nil {
+		c.Events = silent{}
+	}
+}
+
+func def[T int | int64 | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// check returns everything that is wrong with the configuration.
+func (c *Config) check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if _, err := parseDomain(c.Hostname, true); err != nil {
+		bad("hostname %q: %w", c.Hostname, err)
+	}
+	if c.Queue == nil {
+		bad("no queue")
+	}
+	if len(c.Listeners) == 0 {
+		bad("no listeners")
+	}
+	if c.MaxMessageSize < 0 || c.MaxRecipients < 0 {
+		bad("limits must not be negative")
+	}
+	for i := range c.Listeners {
+		if err := c.checkListener(&c.Listeners[i]); err != nil {
+			bad("listeners[%d] %s: %w", i, c.Listeners[i].Address, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) checkListener(l *Listener) error {
+	if l.TLS == "" {
+		l.TLS = TLSNone
+	}
+	if l.Mode != queue.Submission && l.Mode != queue.Inbound {
+		return fmt.Errorf("mode %q is not one of submission, inbound", l.Mode)
+	}
+	if l.TLS != TLSNone && l.TLS != TLSStartTLS && l.TLS != TLSImplicit {
+		return fmt.Errorf("tls %q is not one of none, starttls, implicit", l.TLS)
+	}
+	if l.TLS != TLSNone && c.tlsFor(l.Mode) == nil {
+		return fmt.Errorf("tls: %s needs a certificate and key", l.TLS)
+	}
+	if l.Mode == queue.Inbound && len(l.Trusted) > 0 {
+		return errors.New("an inbound listener trusts nobody: trusted networks belong to a submission listener")
+	}
+	for _, p := range l.Trusted {
+		if p.Bits() == 0 {
+			return fmt.Errorf("trusted network %s is the whole internet: name the networks that are yours", p)
+		}
+	}
+	return nil
+}
+
+func (c *Config) tlsFor(m queue.Mode) *tls.Config {
+	if m == queue.Inbound {
+		return c.InboundTLS
+	}
+	return c.TLS
+}
+
+// domainSet is the relay domains, as A-labels in lower case.
+type domainSet struct {
+	exact    map[string]bool
+	suffixes []string // each with its leading dot
+}
+
+func newDomainSet(names []string) (domainSet, error) {
+	set := domainSet{exact: make(map[string]bool)}
+	for _, n := range names {
+		rest, sub := strings.CutPrefix(n, ".")
+		d, err := parseDomain(rest, true)
+		if err != nil {
+			return set, fmt.Errorf("relay domain %q: %w", n, err)
+		}
+		if sub {
+			set.suffixes = append(set.suffixes, "."+d)
+		} else {
+			set.exact[d] = true
+		}
+	}
+	return set, nil
+}
+
+// has tells whether a domain (A-labels, lower case) is in the set.
+func (s domainSet) has(domain string) bool {
+	if s.exact[domain] {
+		return true
+	}
+	for _, suf := range s.suffixes {
+		if strings.HasSuffix(domain, suf) {
+			return true
+		}
+	}
+	return false
+}
+
+// silent is Events for nobody.
+type silent struct{}
+
+func (silent) Received(*queue.Envelope)             {}
+func (silent) Refused(Refusal)                      {}
+func (silent) AuthFailed(queue.Client, string, int) {}
+func (silent) Fault(string, error)                  {}

@@ -1,0 +1,308 @@
+package relay
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unicode/utf8"
+)
+
+// Users is a users file: lines of "name:hash", blank lines and # comments. The
+// hash is argon2id in PHC form. Changes to the file apply to the next check.
+type Users struct {
+	path string
+
+	mu     sync.Mutex
+	stamp  fileStamp
+	hashes map[string]Hash
+	err    error // of the newest version of the file; the one before stays in force
+}
+
+// fileStamp tells versions of a file apart. An atomic replace changes the inode.
+type fileStamp struct {
+	mtime time.Time
+	size  int64
+	inode uint64
+}
+
+func stampOf(fi fs.FileInfo) fileStamp {
+	s := fileStamp{mtime: fi.ModTime(), size: fi.Size()}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		s.inode = st.Ino
+	}
+	return s
+}
+
+// LoadUsers reads a users file. A file that is not there is an error
+// (fs.ErrNotExist): AddUser creates it.
+func LoadUsers(path string) (*Users, error) {
+	u := &Users{path: path}
+	if err := u.reload(); err != nil {
+		return nil, err
+	}
+	return u, u.err
+}
+
+// Authenticate checks a name and password. It costs the same for a name that
+// does not exist. When the file cannot be read, the error says so; when it has
+// a mistake, the version before it stays in force (see Problem).
+func (u *Users) Authenticate(name, password string) (bool, error) {
+	u.mu.Lock()
+	err := u.reload()
+	h, known := u.hashes[name]
+	if !known {
+		h = u.standIn()
+	}
+	u.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	return h.Matches(password) && known, nil
+}
+
+// Problem returns what is wrong with the newest version of the file, or nil.
+func (u *Users) Problem() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := u.reload(); err != nil {
+		return err
+	}
+	return u.err
+}
+
+// Exposed tells whether the file can be read by others than its owner and
+// group: worth a warning.
+func (u *Users) Exposed() bool {
+	fi, err := os.Stat(u.path)
+	return err == nil && fi.Mode().Perm()&0o007 != 0
+}
+
+// standIn is a hash as costly as those of real users. mu is held.
+func (u *Users) standIn() Hash {
+	for _, h := range u.hashes {
+		h.key = make([]byte, len(h.key)) // no password is known to give it, and Authenticate would not take it
+		return h
+	}
+	return Hash{memory: hashMemory, time: hashTime, threads: hashThreads, salt: make([]byte, saltLen), key: make([]byte, keyLen)}
+}
+
+// reload reads the file if it has changed. mu is held (or u is new).
+func (u *Users) reload() error {
+	f, err := os.Open(u.path)
+	if err != nil {
+		return fmt.Errorf("users file: %w", err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("users file: %w", err)
+	}
+	if stampOf(fi) == u.stamp {
+		return nil
+	}
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(f); err != nil {
+		return fmt.Errorf("users file: %w", err)
+	}
+	hashes, err := parseUsers(u.path, b.Bytes())
+	u.stamp, u.err = stampOf(fi), err
+	if err == nil {
+		u.hashes = hashes
+	}
+	return nil
+}
+
+// parseUsers reads the lines of a users file; all mistakes are in the error.
+func parseUsers(path string, data []byte) (map[string]Hash, error) {
+	out := make(map[string]Hash)
+	var errs []error
+	sc := bufio.NewScanner(bytes.NewReader(data))
+	for n := 1; sc.Scan(); n++ {
+		name, hash, ok := userLine(sc.Text())
+		if !ok {
+			continue
+		}
+		h, err := ParseHash(hash)
+		if err == nil {
+			err = CheckUserName(name)
+		}
+		if _, twice := out[name]; err == nil && twice {
+			err = fmt.Errorf("user %q is there twice", name)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s:%d: %w", path, n, err))
+		}
+		out[name] = h
+	}
+	if err := sc.Err(); err != nil {
+		errs = append(errs, fmt.Errorf("%s: %w", path, err))
+	}
+	return out, errors.Join(errs...)
+}
+
+// userLine splits a line; false for a blank line or a comment.
+func userLine(line string) (name, hash string, ok bool) {
+	line = strings.TrimSpace(line)
+	if line == "" || line[0] == '#' {
+		return "", "", false
+	}
+	name, hash, _ = strings.Cut(line, ":")
+	return name, hash, true
+}
+
+// CheckUserName says what is wrong with a user's name, or nil.
+func CheckUserName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("a user needs a name")
+	case len(name) > maxName:
+		return fmt.Errorf("user name longer than %d bytes", maxName)
+	case !utf8.ValidString(name) || printable(name) != nil:
+		return fmt.Errorf("user name %q has a control character or is not UTF-8", name)
+	case strings.ContainsAny(name, ": \t") || name[0] == '#':
+		return fmt.Errorf("user name %q must not contain a colon or a space, or begin with #", name)
+	}
+	return nil
+}
+
+// AddUser adds a user, or gives an existing one a new password. It creates the
+// file, readable by its owner only, when there is none.
+func AddUser(path, name, password string) error {
+	if err := CheckUserName(name); err != nil {
+		return err
+	}
+	h, err := NewHash(password)
+	if err != nil {
+		return err
+	}
+	entry := name + ":" + h.String()
+	return editUsers(path, true, func(lines []string) ([]string, error) {
+		if i := findUser(lines, name); i >= 0 {
+			lines[i] = entry
+			return lines, nil
+		}
+		return append(lines, entry), nil
+	})
+}
+
+// ErrNoUser: there is no user of that name.
+var ErrNoUser = errors.New("no such user")
+
+// RemoveUser removes a user (ErrNoUser).
+func RemoveUser(path, name string) error {
+	return editUsers(path, false, func(lines []string) ([]string, error) {
+		i := findUser(lines, name)
+		if i < 0 {
+			return nil, fmt.Errorf("%w: %q", ErrNoUser, name)
+		}
+		return slices.Delete(lines, i, i+1), nil
+	})
+}
+
+// ListUsers returns the names in a users file, sorted.
+func ListUsers(path string) ([]string, error) {
+	u, err := LoadUsers(path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for n := range u.hashes {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+func findUser(lines []string, name string) int {
+	return slices.IndexFunc(lines, func(l string) bool {
+		n, _, ok := userLine(l)
+		return ok && n == name
+	})
+}
+
+// editUsers changes the lines of a users file and replaces it atomically.
+// Others who edit it this way wait: the folder is locked meanwhile.
+func editUsers(path string, create bool, edit func([]string) ([]string, error)) error {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // replace the file, not a link to it
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("users file: %w", err)
+	}
+	defer dir.Close()
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("users file: lock %s: %w", dir.Name(), err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil && (!create || !errors.Is(err, fs.ErrNotExist)) {
+		return fmt.Errorf("users file: %w", err)
+	}
+	if _, err := parseUsers(path, data); err != nil {
+		return fmt.Errorf("not changed, mend it first: %w", err)
+	}
+	var lines []string
+	if text := strings.TrimRight(string(data), "\n"); text != "" {
+		lines = strings.Split(text, "\n")
+	}
+	if lines, err = edit(lines); err != nil {
+		return err
+	}
+	text := strings.Join(lines, "\n")
+	if text != "" {
+		text += "\n"
+	}
+	return replaceFile(path, []byte(text))
+}
+
+// replaceFile writes a file so that readers, and a power cut, see the old or
+// the new one whole. A file that exists keeps its owner and group where that
+// is allowed; its mode becomes 0600, or 0640 when its group could read it.
+func replaceFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // after the rename there is nothing to remove
+	defer f.Close()
+	if old, err := os.Stat(path); err == nil {
+		keepOwner(f, old)
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// keepOwner makes a new file belong to whom the old one belonged: an
+// administrator changes it, the relay's own user must still read it.
+func keepOwner(f *os.File, old fs.FileInfo) {
+	st, ok := old.Sys().(*syscall.Stat_t)
+	if !ok {
+		return
+	}
+	// Fails for all but root, whose files these then are anyway.
+	if f.Chown(int(st.Uid), int(st.Gid)) == nil && old.Mode().Perm()&0o040 != 0 {
+		_ = f.Chmod(0o640)
+	}
+}
