@@ -53,6 +53,8 @@ var forms = []form{
 	{`<"user@evil.example>@home.example"@evil.example>`, "550 5.7.1", "250", "evil.example"},
 	{`<"user"@home.example>`, "250", "250", "home.example"},
 	{`<"a b"@home.example>`, "250", "250", "home.example"},
+	{`<"a\">b"@home.example>`, "250", "250", "home.example"},
+	{`<"a\">@home.example> "@evil.example>`, "550 5.7.1", "250", "evil.example"},
 	{`<"user"@evil.example>`, "550 5.7.1", "250", "evil.example"},
 	{`<"user@evil.example">`, "501 5.1.3", "501 5.1.3", ""},
 	{`<""@home.example>`, "501 5.1.3", "501 5.1.3", ""},

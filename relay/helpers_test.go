@@ -20,15 +20,15 @@ import (
 
 // memQueue is a Queue in memory.
 type memQueue struct {
-	mu      sync.Mutex
-	msgs    []stored
-	full    bool
-	fail    error         // Put fails with it after the whole body
-	soon    error         // Put fails with it before the body
-	boom    bool          // Put panics
-	hold    chan struct{} // Put waits for it before it returns
-	held    chan struct{} // gets a token when Put waits
-	aborted chan error    // gets the body's error
+	mu    sync.Mutex
+	msgs  []stored
+	full  bool
+	fail  error         // Put fails with it after the whole body
+	soon  error         // Put fails with it before the body
+	boom  bool          // Put panics
+	hold  chan struct{} // Put waits for it before it returns
+	held  chan struct{} // gets a token when Put waits
+	ended chan error    // gets what the body ended with, nil for a clean end
 }
 
 type stored struct {
@@ -53,10 +53,10 @@ func (q *memQueue) Put(ctx context.Context, env *queue.Envelope, body io.Reader)
 		panic("boom")
 	}
 	b, err := io.ReadAll(body)
+	if q.ended != nil {
+		q.ended <- err
+	}
 	if err != nil {
-		if q.aborted != nil {
-			q.aborted <- err
-		}
 		return "", err
 	}
 	if q.hold != nil {

@@ -21,7 +21,7 @@ import (
 func TestTrapDeathInsideLastChunk(t *testing.T) {
 	for _, under := range []string{"clear", "TLS"} {
 		f := start(t, nil)
-		f.queue.aborted = make(chan error, 1)
+		f.queue.ended = make(chan error, 1)
 		c := f.ready(trustedDoor)
 		if under == "TLS" {
 			c = f.secure(trustedDoor)
@@ -29,7 +29,7 @@ func TestTrapDeathInsideLastChunk(t *testing.T) {
 		c.envelope("b@x.example")
 		c.send("BDAT 1000 LAST\r\nSubject: half\r\n\r\nhal")
 		c.conn.Close() // under TLS with a close_notify: a clean EOF
-		if err := <-f.queue.aborted; err == nil {
+		if err := <-f.queue.ended; err == nil {
 			t.Errorf("%s: the queue saw a clean end", under)
 		}
 		f.queue.none(t)
@@ -40,7 +40,7 @@ func TestTrapDeathInsideLastChunk(t *testing.T) {
 func TestTrapDeathInsideBody(t *testing.T) {
 	for _, body := range []string{"DATA\r\nSubject: half\r\n\r\nhal", "DATA\r\nSubject: x\r\n\r\nx\r\n.", "BDAT 100\r\nSubj", "BDAT 4\r\nx:y\r"} {
 		f := start(t, nil)
-		f.queue.aborted = make(chan error, 1)
+		f.queue.ended = make(chan error, 1)
 		c := f.ready(trustedDoor)
 		c.envelope("b@x.example")
 		c.send(body)
@@ -48,7 +48,7 @@ func TestTrapDeathInsideBody(t *testing.T) {
 			c.want("250")
 		}
 		c.conn.Close()
-		if err := <-f.queue.aborted; err == nil {
+		if err := <-f.queue.ended; err == nil {
 			t.Errorf("%q: the queue saw a clean end", body)
 		}
 		f.queue.none(t)
@@ -260,6 +260,10 @@ func TestTrapPanic(t *testing.T) {
 	}
 	c := f.ready(trustedDoor) // the server lives
 	c.do("NOOP", "250")
+	// The fault is told after the connection has been closed.
+	if err := f.srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
 	defer f.events.lock()()
 	if len(f.events.faults) != 2 || !strings.Contains(f.events.faults[0], "boom") {
 		t.Errorf("faults %q", f.events.faults)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 func TestUsersFile(t *testing.T) {
@@ -143,17 +142,23 @@ func TestUserNamesAndPasswords(t *testing.T) {
 
 func TestUsersEditedAtOnce(t *testing.T) {
 	path := tempFile(t, "users")
+	h, _ := NewHash("x")
+	const editors, edits = 8, 10
 	var wg sync.WaitGroup
-	for i := range 8 {
+	for i := range editors {
 		wg.Go(func() {
-			if err := AddUser(path, fmt.Sprintf("user%d", i), "x"); err != nil {
-				t.Error(err)
+			for j := range edits {
+				if err := editUsers(path, true, func(lines []string) ([]string, error) {
+					return append(lines, fmt.Sprintf("user%d-%d:%s", i, j, h)), nil
+				}); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}
 	wg.Wait()
-	if names, err := ListUsers(path); err != nil || len(names) != 8 {
-		t.Errorf("%v, %v", names, err)
+	if names, err := ListUsers(path); err != nil || len(names) != editors*edits {
+		t.Errorf("%d of %d users, %v", len(names), editors*edits, err)
 	}
 }
 
@@ -217,66 +222,4 @@ func FuzzParseUsers(f *testing.F) {
 			}
 		}
 	})
-}
-
-func TestSelfSigned(t *testing.T) {
-	dir := t.TempDir()
-	a, err := SelfSigned(dir, "relay.example.net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Leaf.VerifyHostname("relay.example.net"); err != nil || time.Until(a.Leaf.NotAfter) < 9*365*24*time.Hour {
-		t.Errorf("%v, until %v", err, a.Leaf.NotAfter)
-	}
-	file := filepath.Join(dir, selfSignedFile)
-	if fi, err := os.Stat(file); err != nil || fi.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", fi.Mode(), err)
-	}
-	b, err := SelfSigned(dir, "relay.example.net")
-	if err != nil || !a.Leaf.Equal(b.Leaf) {
-		t.Errorf("made anew: %v", err)
-	}
-	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := SelfSigned(dir, "relay.example.net"); err == nil || !strings.Contains(err.Error(), "remove the file") {
-		t.Errorf("broken file: %v", err)
-	}
-}
-
-func TestCertificateIsReloaded(t *testing.T) {
-	path := tempFile(t, "tls.pem")
-	put := func(host string) {
-		pem, err := newSelfSigned(host, time.Now())
-		if err == nil {
-			err = replaceFile(path, pem)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := LoadCertificate(path, path); err == nil {
-		t.Error("loaded nothing")
-	}
-	put("one.example")
-	c, err := LoadCertificate(path, path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	serves := func(host string) {
-		t.Helper()
-		if cert, err := c.Get(nil); err != nil || cert.Leaf.VerifyHostname(host) != nil {
-			t.Errorf("does not serve %s: %v", host, err)
-		}
-	}
-	serves("one.example")
-	put("two.example")
-	serves("two.example")
-	if err := replaceFile(path, []byte("half written")); err != nil {
-		t.Fatal(err)
-	}
-	serves("two.example")
-	if c.Problem() == nil {
-		t.Error("no problem is told")
-	}
 }

@@ -17,28 +17,20 @@ func parseConfig(c *cobra.Command) (*config.Config, error) {
 	return config.Load(config.Find(flag, os.Environ()), c.Flags(), os.Environ())
 }
 
-// loadConfig is parseConfig with its warnings on standard error.
-func loadConfig(c *cobra.Command) (*config.Config, error) {
-	cfg, err := parseConfig(c)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range cfg.Warnings {
-		fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
-	}
-	return cfg, nil
-}
-
 func checkConfigCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "check-config", Short: "Check the configuration and the files that it names", Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(c)
+			cfg, err := parseConfig(c)
 			if err != nil {
 				return err
 			}
-			if p := cfg.CheckFiles(); len(p) > 0 {
-				return p
+			problems := cfg.CheckFiles()
+			for _, w := range cfg.Warnings {
+				fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
+			}
+			if len(problems) > 0 {
+				return problems
 			}
 			name := cfg.File
 			if name == "" {

@@ -23,7 +23,7 @@ targets, what is left out and why. With a relay running, also which targets are
 down and whether the domain's mail waits. Exit code: 0 mail has a way, 69 it has
 none for good, 75 it has none for now.`,
 		RunE: func(c *cobra.Command, a []string) error {
-			cfg, err := loadConfig(c)
+			cfg, err := parseConfig(c)
 			if err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -78,6 +79,10 @@ func report(w io.Writer, err error) int {
 		return exit.Code
 	}
 	fmt.Fprintln(w, "srvrelay:", err)
+	if strings.HasPrefix(err.Error(), "unknown command") { // cobra's, without a type of its own
+		fmt.Fprintln(w, "See: srvrelay --help")
+		return exitUsage
+	}
 	if errors.Is(err, admin.ErrNotRunning) {
 		fmt.Fprintln(w, "Start it with: srvrelay serve   (another configuration: --config FILE)")
 		return exitUnavailable

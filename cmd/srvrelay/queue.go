@@ -49,7 +49,7 @@ func queueCommand() *cobra.Command {
 // withClient runs a command that asks the running relay.
 func withClient(do func(*cobra.Command, *admin.Client, []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, a []string) error {
-		cfg, err := loadConfig(c)
+		cfg, err := parseConfig(c)
 		if err != nil {
 			return err
 		}

@@ -15,8 +15,6 @@ import (
 	"srvrelay/queue"
 )
 
-func time0() time.Time { return time.Now() }
-
 func withFree(free *atomic.Int64) func(*Options) {
 	return func(o *Options) {
 		o.MinFree = 100 << 20

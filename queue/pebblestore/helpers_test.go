@@ -177,6 +177,13 @@ func checkStore(t testing.TB, s *Store) {
 		}
 		delete(counts, hop)
 	}
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	for id := range s.cache.bodies {
+		if metas[id] == nil {
+			t.Errorf("the cache keeps the body of %s, which is gone", id)
+		}
+	}
 	if len(counts) > 0 {
 		t.Errorf("hops that memory does not know: %v", counts)
 	}

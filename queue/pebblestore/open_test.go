@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -31,7 +32,7 @@ func TestRealFolder(t *testing.T) {
 	if err := s.Accepting(); err != nil {
 		t.Error(err)
 	}
-	if free, err := s.space.get(time0()); err != nil || free <= 0 {
+	if free, err := s.space.get(time.Now()); err != nil || free <= 0 {
 		t.Errorf("free space %d, %v", free, err)
 	}
 	if err := s.Close(); err != nil {

@@ -1,6 +1,7 @@
 package queuetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,8 +9,6 @@ import (
 	"strings"
 	"testing/iotest"
 	"time"
-
-	"context"
 
 	"srvrelay/queue"
 )

@@ -154,12 +154,35 @@ func (f *fixture) none(hop string) {
 // settle gives all recipients of the lease the same outcome.
 func (f *fixture) settle(l *queue.Lease, o queue.Outcome) queue.Effects {
 	f.Helper()
+	return f.settleEach(l, forAll(l, o)...)
+}
+
+func forAll(l *queue.Lease, o queue.Outcome) []queue.Outcome {
 	outcomes := make([]queue.Outcome, len(l.Rcpts))
 	for i := range outcomes {
 		outcomes[i] = o
 		outcomes[i].Rcpt = i
 	}
-	return f.settleEach(l, outcomes...)
+	return outcomes
+}
+
+// settleBeside is settle on a goroutine of the case's own, where a failure
+// cannot end the test at once.
+func (f *fixture) settleBeside(l *queue.Lease, o queue.Outcome) queue.Effects {
+	fx, err := f.s.Settle(ctx, l, forAll(l, o), nil)
+	if err != nil {
+		f.Errorf("settle: %v", err)
+	}
+	return fx
+}
+
+// sweepBeside is one Sweep there.
+func (f *fixture) sweepBeside() queue.Effects {
+	fx, _, err := f.s.Sweep(ctx)
+	if err != nil {
+		f.Errorf("sweep: %v", err)
+	}
+	return fx
 }
 
 func (f *fixture) settleEach(l *queue.Lease, outcomes ...queue.Outcome) queue.Effects {

@@ -16,6 +16,7 @@ var reportCases = []testCase{
 	{"a double bounce goes to the postmaster, once", doubleBounce},
 	{"a report that cannot be delivered ends at the postmaster", reportFails},
 	{"one report names all failures", oneForAll},
+	{"a failure waits for an attempt that is under way", attemptUnderWay},
 	{"a failure does not wait longer than a minute", noEndlessCompany},
 	{"a failure does not wait for a parked hop", parkedCompany},
 	{"a failure that waits survives a restart", companyAfterRestart},
@@ -119,6 +120,21 @@ func oneForAll(f *fixture) {
 	}
 	f.settle(f.claim("a.example"), sent)
 	f.empty()
+}
+
+func attemptUnderWay(f *fixture) {
+	f.put("b@b.example", "c@c.example")
+	f.settle(f.claim("c.example"), greylist)
+	time.Sleep(time.Minute)
+	lc := f.claim("c.example")
+	f.noReport(f.settle(f.claim("b.example"), refused))
+	_, report := f.oneReport(f.settle(lc, refused), queue.ReportFailed, "alice@a.example")
+	f.names(report, []string{"b@b.example", "c@c.example"}, nil)
+
+	f.put("b@b.example", "c@c.example")
+	f.settle(f.claim("c.example"), greylist) // nothing under way: no reason to wait
+	_, report = f.oneReport(f.settle(f.claim("b.example"), refused), queue.ReportFailed, "alice@a.example")
+	f.names(report, []string{"b@b.example"}, []string{"c@c.example"})
 }
 
 func noEndlessCompany(f *fixture) {

@@ -66,7 +66,7 @@ func noDoubleLease(f *fixture) {
 					}
 					continue
 				}
-				f.settle(l, o)
+				f.settleBeside(l, o)
 			}
 		})
 	}
@@ -143,7 +143,7 @@ func everythingAtOnce(f *fixture) {
 					if hop != "a.example" {
 						o = []queue.Outcome{sent, sent, greylist, refused}[chance.IntN(4)]
 					}
-					note(f.settle(l, o))
+					note(f.settleBeside(l, o))
 				}
 				time.Sleep(time.Second)
 			}
@@ -156,9 +156,13 @@ func everythingAtOnce(f *fixture) {
 				return
 			case <-time.After(10 * time.Second):
 			}
-			note(f.sweep())
-			for _, id := range f.list() {
-				_ = f.s.Retry(ctx, id) // may be gone by now
+			note(f.sweepBeside())
+			err := f.s.List(ctx, "", func(m *queue.Message) bool {
+				_ = f.s.Retry(ctx, m.ID) // may be gone by now
+				return true
+			})
+			if err != nil {
+				f.Error(err)
 			}
 		}
 	})

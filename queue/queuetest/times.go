@@ -69,7 +69,7 @@ func earliestFirst(f *fixture) {
 // manyQueued has far more messages in one hop than an engine should keep in
 // memory, with due times in another order than their arrival.
 func manyQueued(f *fixture) {
-	const n = 700
+	const n = 400
 	chance := rand.New(rand.NewPCG(1, 2))
 	f.cfg.Chance = func() float64 { return chance.Float64() }
 	f.reopen()

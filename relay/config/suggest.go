@@ -12,7 +12,8 @@ func didYouMean(word string, candidates []string) string {
 }
 
 // nearest is the candidate at the smallest edit distance, if that is at most a
-// third of the word: further away, a suggestion is a riddle.
+// third of the word: further away, a suggestion is a riddle, unless the two
+// begin alike (retries, retry).
 func nearest(word string, candidates []string) string {
 	if len(word) > 100 {
 		return "" // the distance costs the product of the lengths
@@ -23,7 +24,21 @@ func nearest(word string, candidates []string) string {
 			best, least = c, d
 		}
 	}
+	for _, c := range candidates {
+		if best == "" && alike(plainWord(word), plainWord(c)) {
+			best = c
+		}
+	}
 	return best
+}
+
+// alike tells whether two words share all but their last three letters.
+func alike(a, b string) bool {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n >= 4 && len(a)-n <= 3 && len(b)-n <= 3
 }
 
 // plainWord drops what people mix up without meaning another word.
