@@ -179,6 +179,9 @@ func (w *walk) walkTargets(ctx context.Context) {
 		if w.try(ctx, s, deadline) != NextAddress {
 			skip = s.index
 		}
+		if w.busy.IsValid() {
+			return // a better target that has no slot free is no reason to use a worse one
+		}
 	}
 }
 
@@ -218,7 +221,6 @@ func (w *walk) try(ctx context.Context, s step, deadline time.Time) Step {
 			Code: "4.4.5", Text: "all connections to the server are in use", Reason: queue.ReasonTargetBusy}}, nil)
 		return NextTarget
 	}
-	w.connects++
 	dialCtx, cancel := context.WithDeadline(ctx, deadline)
 	c, v := w.connect(dialCtx, s.target, s.addr)
 	cancel()
@@ -292,169 +294,4 @@ func (w *walk) use(ctx context.Context, c *conn, s step) bool {
 	}
 	w.d.closeAll([]*conn{c})
 	return end != stale
-}
-
-// open returns the recipients without a final outcome, in order.
-func (w *walk) open() []int {
-	var open []int
-	for i, p := range w.rcpts {
-		if !p.done {
-			open = append(open, i)
-		}
-	}
-	return open
-}
-
-// verdictForOpen notes one verdict for everybody who is left. s is nil when
-// the verdict is our own and no server had a say.
-func (w *walk) verdictForOpen(v Verdict, s *step) {
-	if s != nil {
-		v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
-		w.results = append(w.results, targetName(s.target, s.addr)+": "+line(v.Status))
-	}
-	for _, i := range w.open() {
-		w.apply(i, v)
-	}
-}
-
-// note records what a session said about one recipient.
-func (w *walk) note(i int, v Verdict, c *conn) {
-	v.Status.MTA, v.Status.Target = w.host, c.key.ap.String()
-	if v.Unknown {
-		w.rcpts[i].outcome.SameFirst = c.key.ap.String()
-	}
-	if v.Result == queue.Sent {
-		w.rcpts[i].outcome.Relayed = !c.Ext().DSN
-		w.d.health.faster(c.key.ap)
-	}
-	w.d.slower(c.key.ap, v)
-	if l := w.lastName + ": " + line(v.Status); len(w.results) == 0 || w.results[len(w.results)-1] != l {
-		w.results = append(w.results, l)
-	}
-	w.apply(i, v)
-}
-
-// apply moves one recipient by a verdict.
-func (w *walk) apply(i int, v Verdict) {
-	p := &w.rcpts[i]
-	p.seen = true
-	if v.Status.Reason == queue.ReasonWantsAuth {
-		p.auth++
-	}
-	if v.Step == Stop {
-		p.done = true
-		p.outcome.Result, p.outcome.Status = v.Result, v.Status
-		return
-	}
-	p.temporary = p.temporary || v.Result == queue.Defer
-	w.better(i, v.Status, telling(v.Status))
-}
-
-// better keeps the most telling status; the later one of equals.
-func (w *walk) better(i int, s queue.Status, rank int) {
-	if p := &w.rcpts[i]; rank >= p.rank {
-		p.rank, p.outcome.Status = rank, s
-	}
-}
-
-// telling ranks a status: a server's reply beats a timeout, a timeout beats a
-// refused connection, and any of them beats what was not tried.
-func telling(s queue.Status) int {
-	switch {
-	case s.Reply != "":
-		return 4
-	case s.Reason == queue.ReasonTimeout || s.Reason == queue.ReasonConnectTimeout:
-		return 3
-	case s.Reason == queue.ReasonEgressRate || s.Reason == queue.ReasonTargetBusy:
-		return 1
-	}
-	return 2
-}
-
-func line(s queue.Status) string {
-	if s.Reply != "" {
-		return s.Reply
-	}
-	return s.Text
-}
-
-func (w *walk) allWantAuth() bool {
-	n := len(w.plan.Targets)
-	for _, p := range w.rcpts {
-		if p.done || p.auth < n {
-			return false
-		}
-	}
-	return n > 0
-}
-
-// record is the attempt as people will read it.
-func (w *walk) record() *queue.Attempt {
-	a := &queue.Attempt{Time: time.Now(), Hop: w.lease.Hop, Target: w.lastName, Results: w.results}
-	if w.last != nil {
-		a.TLS = w.last.tls
-	}
-	return a
-}
-
-// outcomes says what each recipient came to once the targets have run out.
-// Those whom a stop interrupted are left out: they go back as they were.
-func (w *walk) outcomes(ctx context.Context) []queue.Outcome {
-	var out []queue.Outcome
-	for i := range w.rcpts {
-		p := &w.rcpts[i]
-		p.outcome.Rcpt = i
-		if !p.done {
-			if ctx.Err() != nil || !p.seen || (w.busy.IsValid() && p.rank <= 1) {
-				continue
-			}
-			p.outcome.Result = queue.Fail // each target said so
-			if p.temporary || len(w.plan.Dropped) > 0 && droppedForNow(w.plan.Dropped) {
-				p.outcome.Result = queue.Defer
-				p.outcome.HopWaits = !w.greeted && !w.probeAt.IsZero()
-			}
-			if p.outcome.SameFirst == "" && w.untried.IsValid() {
-				p.outcome.SameFirst = w.untried.String()
-			}
-		}
-		out = append(out, p.outcome)
-	}
-	return out
-}
-
-// droppedForNow tells whether a target was left out of the plan for a reason
-// that may pass: its look-up failed.
-func droppedForNow(dropped []plan.Dropped) bool {
-	for _, d := range dropped {
-		if d.Reason == queue.ReasonDNSFailed {
-			return true
-		}
-	}
-	return false
-}
-
-func (w *walk) internalError() []queue.Outcome {
-	out := make([]queue.Outcome, len(w.rcpts))
-	for i, p := range w.rcpts {
-		out[i] = queue.Outcome{Rcpt: i, Result: queue.Defer, Status: queue.Status{
-			Code: "4.3.0", Text: "internal error", Reason: queue.ReasonInternal}}
-		if p.done {
-			out[i] = p.outcome
-			out[i].Rcpt = i
-		}
-	}
-	return out
-}
-
-// hopOutcome sums up what the attempt says about the hop: it is parked when
-// no target greeted us and one of them is down.
-func (w *walk) hopOutcome() hopOutcome {
-	h := hopOutcome{Greeted: w.greeted, Status: w.down}
-	if !w.greeted {
-		h.Busy = w.busy
-	}
-	if !w.greeted && !w.probeAt.IsZero() && !w.busy.IsValid() {
-		h.Wait = w.probeAt
-	}
-	return h
 }

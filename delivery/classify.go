@@ -102,6 +102,12 @@ func classifyReply(at smtpclient.Stage, r smtpclient.Reply) Verdict {
 // classifyFailure judges a connection that failed, or broke the protocol.
 func classifyFailure(at smtpclient.Stage, err error) Verdict {
 	v := Verdict{Step: NextTarget, Result: queue.Defer}
+	if errors.Is(err, smtpclient.ErrInput) || errors.Is(err, smtpclient.ErrBareLine) {
+		// The doors let nothing like it in; no server and no time makes it better.
+		return Verdict{Step: Stop, Result: queue.Fail, Status: queue.Status{
+			Code: "5.6.0", Text: "the message or an address of it cannot be sent by SMTP", Reason: queue.ReasonInternal,
+		}}
+	}
 	v.Status.Code, v.Status.Reason, v.Status.Text = failureStatus(at, err)
 	if at <= smtpclient.StageStartTLS {
 		v.Step, v.Down = NextAddress, true

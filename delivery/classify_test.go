@@ -59,6 +59,7 @@ func failures() []failure {
 		{"no route", nil, fmt.Errorf("dial: %w", syscall.EHOSTUNREACH)},
 		{"closed", nil, fmt.Errorf("read: %w", smtpclient.ErrClosed)},
 		{"nonsense", nil, fmt.Errorf("reply: %w", smtpclient.ErrProtocol)},
+		{"unspeakable", nil, fmt.Errorf("rcpt: %w", smtpclient.ErrInput)},
 		{"other", nil, errors.New("x509: \x1b[31mbad")},
 	}
 }

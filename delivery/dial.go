@@ -64,6 +64,7 @@ func (w *walk) greet(ctx context.Context, t plan.Target, ap netip.AddrPort, want
 			Code: "5.7.1", Text: "the server's address is not one that mail may be sent to", Reason: why,
 		}}
 	}
+	w.connects++
 	dialCtx, cancel := context.WithTimeout(ctx, w.d.cfg.Connect)
 	defer cancel()
 	nc, err := w.d.cfg.Dial(dialCtx, ap)

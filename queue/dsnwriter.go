@@ -33,7 +33,7 @@ func (w *writer) field(name, value string) {
 		w.WriteByte(' ')
 		col++
 		for col+len(word) > maxLine {
-			n := maxLine - col
+			n := max(0, maxLine-col)
 			w.WriteString(word[:n] + "\r\n ")
 			word, col = word[n:], 1
 		}

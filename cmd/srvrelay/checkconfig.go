@@ -36,7 +36,7 @@ func checkConfigCommand() *cobra.Command {
 			if name == "" {
 				name = "the built-in configuration"
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s is fine: %d listeners, queue in %s\n", name, len(cfg.Listeners), cfg.DataDir)
+			fmt.Fprintf(c.OutOrStdout(), "%s is fine: %d %s, queue in %s\n", name, len(cfg.Listeners), plural(len(cfg.Listeners), "listener"), cfg.DataDir)
 			return nil
 		},
 	}

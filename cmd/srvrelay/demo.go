@@ -147,7 +147,7 @@ func (d *demo) play() error {
 func (d *demo) introduce() {
 	fmt.Fprintf(d, "%s\n\n", d.bold("A relay, a DNS server and two mail servers are running on this machine."))
 	fmt.Fprintf(d, "  DNS      _smtp._tcp.demo.example   10 0 %d primary   20 0 %d backup\n", d.primary.Port(), d.backup.Port())
-	fmt.Fprintf(d, "  relay    smtp://%s   queue on disk in %s\n", d.relay.address(), d.dir)
+	fmt.Fprintf(d, "  relay    smtp://%s\n  queue    %s, on disk\n", d.relay.address(), d.dir)
 }
 
 // plan shows what explain would print for the domain.

@@ -113,12 +113,8 @@ func (s screen) headline(e admin.Explanation, now time.Time) string {
 		return fmt.Sprintf("%s → %s   %s %s", domain, s.bad("no way: "+queue.Safe(e.Text, 300)), e.Code, e.Reason)
 	}
 	n := e.Targets[len(e.Targets)-1].Order
-	noun := "targets"
-	if n == 1 {
-		noun = "target"
-	}
 	by := map[string]string{queue.ReasonSRV: "SRV", queue.ReasonMX: "MX", queue.ReasonAddress: "its own address", queue.ReasonLiteral: "address literal"}[e.Reason]
-	head := fmt.Sprintf("%s → %s by %s", domain, s.good(fmt.Sprintf("%d %s", n, noun)), by)
+	head := fmt.Sprintf("%s → %s by %s", domain, s.good(fmt.Sprintf("%d %s", n, plural(n, "target"))), by)
 	if e.Parked.After(now) {
 		head += "; " + s.wait("its mail waits until "+when(e.Parked, now)+": "+queue.Safe(e.Status.String(), 200))
 	} else if e.Waiting > 0 {

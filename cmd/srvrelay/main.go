@@ -64,11 +64,7 @@ func report(w io.Writer, err error) int {
 	}
 	var problems config.Problems
 	if errors.As(err, &problems) {
-		n := "1 problem"
-		if len(problems) != 1 {
-			n = fmt.Sprintf("%d problems", len(problems))
-		}
-		fmt.Fprintf(w, "%s\n%s; nothing was started\n", problems, n)
+		fmt.Fprintf(w, "%s\n%d %s; nothing was started\n", problems, len(problems), plural(len(problems), "problem"))
 		return exitConfig
 	}
 	var exit *exitError

@@ -137,11 +137,7 @@ func listText(ctx context.Context, s screen, client *admin.Client) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	unit := "messages"
-	if messages == 1 {
-		unit = "message"
-	}
-	_, err = fmt.Fprintf(s, "%s %s, %s\n", count(messages), unit, bytesText(size))
+	_, err = fmt.Fprintf(s, "%s %s, %s\n", count(messages), plural(messages, "message"), bytesText(size))
 	return err
 }
 

@@ -75,7 +75,12 @@ type service struct {
 	deliver *delivery.Deliverer
 	admin   net.Listener
 	planner *plan.Planner
+	watched []watched
 }
+
+// watched is a file that is read again when it changes; while the new version
+// cannot be used, the old one is, and somebody must hear of it.
+type watched interface{ Problem() error }
 
 // hopOf is who is asked to take the mail: the domain itself, as there are no
 // operator's routes yet.
@@ -100,10 +105,7 @@ func newService(cfg *config.Config, log maillog) (s *service, err error) {
 	if err != nil {
 		return s, err
 	}
-	if s.doors, err = newDoors(cfg, log, s.store); err != nil {
-		return s, err
-	}
-	if err = s.doors.Listen(); err != nil {
+	if err = s.openDoors(); err != nil {
 		return s, err
 	}
 	memory := delivery.NewMemory(s.store)
@@ -120,21 +122,23 @@ func newService(cfg *config.Config, log maillog) (s *service, err error) {
 	return s, err
 }
 
-// newDoors makes the listeners' server.
-func newDoors(cfg *config.Config, log maillog, store *pebblestore.Store) (*relay.Server, error) {
+// openDoors makes the listeners' server and binds its addresses.
+func (s *service) openDoors() error {
+	cfg := s.cfg
 	rc := relay.Config{
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
 		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
-		Queue:  store, Events: log,
+		Queue:  s.store, Events: s.log,
 	}
 	if cfg.NeedsUsers() {
 		users, err := relay.LoadUsers(usersFile(cfg))
 		if err != nil {
-			return nil, err
+			return err
 		}
+		s.watched = append(s.watched, users)
 		if users.Exposed() {
-			log.Warn("the users file can be read by everybody on this machine: chmod 600", "file", usersFile(cfg))
+			s.log.Warn("the users file can be read by everybody on this machine: chmod 600", "file", usersFile(cfg))
 		}
 		rc.Users = users
 	}
@@ -149,17 +153,47 @@ func newDoors(cfg *config.Config, log maillog, store *pebblestore.Store) (*relay
 	case cfg.TLS.Certificate != "":
 		cert, err := relay.LoadCertificate(cfg.TLS.Certificate, cfg.TLS.Key)
 		if err != nil {
-			return nil, err
+			return err
 		}
+		s.watched = append(s.watched, cert)
 		rc.TLS = cert.Config()
 	case inboundTLS:
 		cert, err := relay.SelfSigned(cfg.DataDir, cfg.Hostname)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		rc.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
 	}
-	return relay.New(rc)
+	var err error
+	if s.doors, err = relay.New(rc); err != nil {
+		return err
+	}
+	return s.doors.Listen()
+}
+
+// watchFiles logs what is wrong with the files that are read again when they
+// change, once for each new problem.
+func (s *service) watchFiles(ctx context.Context) {
+	last := make([]string, len(s.watched))
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		for i, w := range s.watched {
+			text := ""
+			if err := w.Problem(); err != nil {
+				text = err.Error()
+			}
+			if text != "" && text != last[i] {
+				s.log.Error("the version before stays in use", "error", text)
+			}
+			last[i] = text
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // newPlanner makes the planner that the worker and explain share. listening
@@ -202,6 +236,7 @@ func (s *service) run(ctx context.Context) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	wg.Go(func() { s.deliver.Run(running) })
+	wg.Go(func() { s.watchFiles(running) })
 	wg.Go(func() {
 		if err := admin.Serve(running, s.admin, s.backend()); err != nil {
 			s.log.Error("admin socket", "error", err)

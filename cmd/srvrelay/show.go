@@ -69,6 +69,14 @@ func count(n int) string {
 	return s
 }
 
+// plural is the noun for a number of things.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}
+
 // span is a duration for people: "2 h 10 m", "48 s".
 func span(d time.Duration) string {
 	d = d.Round(time.Second)

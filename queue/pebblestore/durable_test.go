@@ -196,7 +196,7 @@ func TestLogFailureIsFatal(t *testing.T) {
 
 // Random power cuts under load. SRVRELAY_STRESS=1 makes many more of them.
 func TestPowerCuts(t *testing.T) {
-	cuts := 10
+	cuts := 6
 	if os.Getenv("SRVRELAY_STRESS") != "" {
 		cuts = 300
 	}

@@ -3,6 +3,7 @@ package pebblestore
 import (
 	"errors"
 	"io"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"srvrelay/queue"
 )
@@ -114,4 +116,48 @@ func TestEngineTrouble(t *testing.T) {
 	if s.health.check(now.Add(time.Hour)) != nil {
 		t.Error("the stall does not end")
 	}
+}
+
+// A disk that is full for tables while the log still fits: the door closes,
+// what is queued goes on, and all is well again when there is space.
+func TestFlushWithoutSpace(t *testing.T) {
+	var full atomic.Bool
+	refused := make(chan struct{}, 1)
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if !full.Load() || op.Kind != errorfs.OpCreate || filepath.Ext(op.Path) != ".sst" {
+			return nil
+		}
+		select {
+		case refused <- struct{}{}:
+		default:
+		}
+		return syscall.ENOSPC
+	}))
+	s := openMem(t, fs)
+	id := put(t, s, 300<<10, "b@b.example")
+	full.Store(true)
+	flushed, err := s.db.AsyncFlush()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // the first refusals have been told by the third
+		<-refused
+	}
+	if err := s.Accepting(); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("accepting: %v", err)
+	}
+	l := claim(t, s, "b.example")
+	if len(readBody(t, s, id)) != 300<<10 {
+		t.Error("the body is not readable")
+	}
+	settle(t, s, l, queue.Sent)
+	full.Store(false)
+	<-flushed
+	if err := s.db.Flush(); err != nil { // the next flush begins after the last has told its end
+		t.Fatal(err)
+	}
+	if err := s.Accepting(); err != nil {
+		t.Errorf("accepting again: %v", err)
+	}
+	checkStore(t, s)
 }

@@ -149,9 +149,10 @@ func keyName(k []byte) string {
 		return fmt.Sprintf("h/%s %s %s/%d", queue.Safe(string(hop), 255), fromNano(g.due).Format(time.RFC3339), g.id, g.first)
 	}
 	if id, ok := parseID(k); ok && k[0] != famDeadline[0] && k[0] != famFact[0] {
-		return fmt.Sprintf("%s%s%x", k[:2], id, k[18:])
+		return fmt.Sprintf("%s%s%x", queue.Safe(string(k[:2]), 2), id, k[18:])
 	}
-	return fmt.Sprintf("%.2s%x", k, k[min(2, len(k)):])
+	n := min(2, len(k))
+	return fmt.Sprintf("%s%x", queue.Safe(string(k[:n]), 2), k[n:])
 }
 
 // nano is a time as it is stored; the zero time is 0.

@@ -162,6 +162,7 @@ func FuzzDecodeRecipient(f *testing.F) {
 func FuzzDecodeKeys(f *testing.F) {
 	f.Add(groupKey("b.example", group{due: 1, first: 3}), []byte{0, 1, 2})
 	f.Add(deadlineKey(7, ulid.ULID{1}), []byte{})
+	f.Add([]byte("\x16"), []byte("0"))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		if hop, g, ok := parseGroupKey(key); ok && strings.HasPrefix(string(key), famHop) && string(groupKey(string(hop), g)) != string(key) {
 			t.Fatalf("%q", key)
