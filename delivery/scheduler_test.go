@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -160,10 +159,7 @@ func (noFacts) Fact(context.Context, string) (string, error)  { return "", nil }
 func (noFacts) SetFact(context.Context, string, string) error { return nil }
 
 // quiet is nobody who listens; trouble fails the test.
-type quiet struct {
-	t *testing.T
-	b *bytes.Buffer
-}
+type quiet struct{ t *testing.T }
 
 func (quiet) Attempted(*queue.Lease, *queue.Attempt) {}
 func (quiet) Settled(queue.Effects)                  {}

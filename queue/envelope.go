@@ -114,8 +114,8 @@ func (s Status) String() string {
 		return s.MTA + " said: " + s.Reply
 	case s.Reply != "":
 		return s.Reply
-	case s.Code != "" && s.Text != "":
-		return s.Code + " " + s.Text
+	case s.MTA != "" && s.Text != "":
+		return strings.TrimSpace(s.Code + " " + s.MTA + ": " + s.Text)
 	}
-	return s.Code + s.Text
+	return strings.TrimSpace(s.Code + " " + s.Text)
 }

@@ -78,7 +78,7 @@ func ParseHash(s string) (Hash, error) {
 	var h Hash
 	var extra string
 	if n, _ := fmt.Sscanf(f[3]+" end", "m=%d,t=%d,p=%d %s", &h.memory, &h.time, &h.threads, &extra); n != 4 || extra != "end" {
-		return Hash{}, errors.New("argon2 parameters are not m=...,t=...,p=...")
+		return Hash{}, errors.New("argon2 parameters are not of the form m=MEMORY,t=TIME,p=THREADS")
 	}
 	if h.memory < 8*uint32(h.threads) || h.memory > maxHashMemory || h.time < 1 || h.time > maxHashTime ||
 		h.threads < 1 || h.threads > maxHashThreads {

@@ -29,7 +29,7 @@ func newMaillog(w io.Writer, format, level string) maillog {
 	f, isFile := w.(*os.File)
 	terminal := isFile && term.IsTerminal(int(f.Fd()))
 	if format == "text" || (format == "auto" && terminal) {
-		return maillog{slog.New(tint.NewHandler(w, &tint.Options{Level: lv, TimeFormat: time.TimeOnly, NoColor: !terminal}))}
+		return maillog{slog.New(tint.NewTextHandler(w, &tint.Options{Level: lv, TimeFormat: time.TimeOnly, NoColor: !terminal}))}
 	}
 	return maillog{slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: lv}))}
 }

@@ -55,14 +55,6 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// err is ps as an error: nil, not an empty list, when nothing is wrong.
-func (ps Problems) err() error {
-	if len(ps) == 0 {
-		return nil
-	}
-	return ps
-}
-
 // sorted has the problems by origin and position, each once.
 func (ps Problems) sorted() Problems {
 	rank := func(p Problem) int {

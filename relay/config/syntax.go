@@ -107,10 +107,10 @@ func syntaxProblem(text []byte, err error) *Problem {
 	if found := firstBadLine(lines); found > 0 {
 		line = found
 	}
-	line, column := within(lines, line, 1)
+	line, _ = within(lines, line, 1)
 	content := lines[line-1]
 	indent := content[:len(content)-len(strings.TrimLeft(content, " \t"))]
-	column = len(indent) + 1
+	column := len(indent) + 1
 	if tab := strings.IndexByte(indent, '\t'); tab >= 0 {
 		return &Problem{Line: line, Column: tab + 1, Message: "a tab cannot indent YAML: use spaces"}
 	}
