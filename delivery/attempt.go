@@ -55,34 +55,37 @@ type hopOutcome struct {
 	Alarm   bool
 }
 
-// attempt makes one attempt for a lease and settles it.
-func (d *Deliverer) attempt(ctx context.Context, lease *queue.Lease, forced bool) (h hopOutcome) {
-	w := &walk{d: d, lease: lease, forced: forced, rcpts: make([]progress, len(lease.Rcpts))}
-	outcomes := []queue.Outcome(nil)
-	func() {
-		defer func() { // a poison message must not take the process down, again and again
-			if p := recover(); p != nil {
-				d.cfg.Events.Trouble(Trouble{ID: lease.Envelope.ID, Hop: lease.Hop, What: "internal error in an attempt",
-					Err: fmt.Errorf("%v\n%s", p, debug.Stack())})
-				outcomes, h = w.internalError(), hopOutcome{Greeted: true}
-			}
-		}()
-		outcomes, h = w.run(ctx)
+// attempt makes the attempt. A poison message must not take the process down,
+// again and again: a panic defers it.
+func (w *walk) attempt(ctx context.Context) (outcomes []queue.Outcome, h hopOutcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.d.cfg.Events.Trouble(Trouble{
+				ID: w.lease.Envelope.ID, Hop: w.lease.Hop, What: "internal error in an attempt", Err: fmt.Errorf("%v\n%s", p, debug.Stack()),
+			})
+			outcomes, h = w.internalError(), hopOutcome{Greeted: true}
+		}
 	}()
-	record := w.record()
-	if len(outcomes) == 0 {
-		record = nil // given back: nothing was attempted
+	return w.run(ctx)
+}
+
+// settle stores what the attempt came to. Without outcomes the lease is given
+// back: nothing was attempted.
+func (w *walk) settle(ctx context.Context, outcomes []queue.Outcome) {
+	cfg := &w.d.cfg
+	var record *queue.Attempt
+	if len(outcomes) > 0 {
+		record = w.record()
 	}
-	effects, err := d.cfg.Queue.Settle(context.WithoutCancel(ctx), lease, outcomes, record)
+	effects, err := cfg.Queue.Settle(context.WithoutCancel(ctx), w.lease, outcomes, record)
 	if err != nil {
-		d.cfg.Events.Trouble(Trouble{ID: lease.Envelope.ID, Hop: lease.Hop, What: "the outcome could not be stored", Err: err})
-		return h
+		cfg.Events.Trouble(Trouble{ID: w.lease.Envelope.ID, Hop: w.lease.Hop, What: "the outcome could not be stored", Err: err})
+		return
 	}
 	if record != nil {
-		d.cfg.Events.Attempted(lease, record)
+		cfg.Events.Attempted(w.lease, record)
 	}
-	d.cfg.Events.Settled(effects)
-	return h
+	cfg.Events.Settled(effects)
 }
 
 // run plans, walks the targets and says what each recipient came to.
@@ -234,6 +237,7 @@ func (w *walk) try(ctx context.Context, s step, deadline time.Time) Step {
 	if ctx.Err() != nil { // told to stop: that says nothing about the target
 		return Stop
 	}
+	v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
 	if v.Down {
 		settled = true
 		at := w.d.health.failed(s.addr, v.Status, time.Now())

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/textproto"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,6 +81,20 @@ func (n *network) count(a string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.hosts[a].got
+}
+
+// dialled is when somebody tried to connect.
+func (n *network) dialled(a string) []time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.dials[a])
+}
+
+// most is the largest number of connections at once.
+func (n *network) most(a string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.widest[a]
 }
 
 func (n *network) serve(h *host, c *textproto.Conn) {

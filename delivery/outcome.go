@@ -160,6 +160,9 @@ func (w *walk) internalError() []queue.Outcome {
 	return out
 }
 
+// probeGlance is how long a hop waits for the probe that another hop makes.
+const probeGlance = time.Second
+
 // hopOutcome sums up what the attempt says about the hop: it is parked when
 // no target greeted us and one of them is down.
 func (w *walk) hopOutcome() hopOutcome {
@@ -168,7 +171,12 @@ func (w *walk) hopOutcome() hopOutcome {
 		h.Busy = w.busy
 	}
 	if !w.greeted && !w.probeAt.IsZero() && !w.busy.IsValid() {
+		// Somebody else's probe may be overdue and under way: wait for its end
+		// without asking again and again.
 		h.Wait = w.probeAt
+		if soon := time.Now().Add(probeGlance); h.Wait.Before(soon) {
+			h.Wait = soon
+		}
 	}
 	return h
 }

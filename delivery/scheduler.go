@@ -42,6 +42,7 @@ type hop struct {
 	parked   time.Time // until; zero = not parked
 	failures int       // in a row, of attempts that reached no server
 	busy     bool      // waits for a slot of a target
+	wishes   int       // how often Unpark was called
 	forced   bool      // somebody asked: targets that are down are looked at whatever their time
 }
 
@@ -165,34 +166,38 @@ func (d *Deliverer) work(ctx context.Context, h *hop) {
 		d.cfg.Events.Trouble(Trouble{Hop: h.name, What: "the queue could not be read", Err: err})
 	}
 	if lease == nil {
-		d.finished(h, nil, err)
+		d.finished(h, err)
 		return
 	}
 	d.mu.Lock()
 	if h.active < d.allowed(h) {
 		d.schedule(h, time.Now()) // there may be more for another attempt beside this one
 	}
-	forced := h.forced
+	w := &walk{d: d, lease: lease, forced: h.forced, rcpts: make([]progress, len(lease.Rcpts))}
 	h.forced = false
+	wishes := h.wishes
 	d.mu.Unlock()
-	outcome := d.attempt(ctx, lease, forced)
-	d.finished(h, &outcome, nil)
+
+	outcomes, outcome := w.attempt(ctx)
+	// The hop first: if it is parked, its recipients are not due again at once.
+	if event := d.learn(h, &outcome, wishes); event != nil {
+		d.announce(*event)
+	}
+	w.settle(ctx, outcomes)
+	d.finished(h, nil)
 }
 
-// finished ends an attempt (or a look that found nothing: o is nil) and says
-// when the hop is looked at again.
-func (d *Deliverer) finished(h *hop, o *hopOutcome, err error) {
-	var event *HopEvent
-	if o != nil {
-		event = d.learn(h, o)
+// announce tells the queue, so that it shows why the hop waits, and the log.
+func (d *Deliverer) announce(e HopEvent) {
+	if err := d.cfg.Queue.Park(context.Background(), e.Hop, e.Until, e.Status); err != nil {
+		d.cfg.Events.Trouble(Trouble{Hop: e.Hop, What: "the hop could not be parked", Err: err})
 	}
-	if event != nil {
-		// Parked before it is scheduled, so that the queue shows why it waits.
-		if err := d.cfg.Queue.Park(context.Background(), h.name, event.Until, event.Status); err != nil {
-			d.cfg.Events.Trouble(Trouble{Hop: h.name, What: "the hop could not be parked", Err: err})
-		}
-		d.cfg.Events.Hop(*event)
-	}
+	d.cfg.Events.Hop(e)
+}
+
+// finished ends an attempt, or a look that found nothing, and says when the
+// hop is looked at again.
+func (d *Deliverer) finished(h *hop, err error) {
 	next, waiting := d.cfg.Queue.Next(h.name)
 
 	d.mu.Lock()
@@ -211,8 +216,8 @@ func (d *Deliverer) finished(h *hop, o *hopOutcome, err error) {
 }
 
 // learn moves a hop by the outcome of an attempt and returns the event that
-// it amounts to, if any.
-func (d *Deliverer) learn(h *hop, o *hopOutcome) *HopEvent {
+// it amounts to, if any. wishes is what h.wishes was when the attempt began.
+func (d *Deliverer) learn(h *hop, o *hopOutcome, wishes int) *HopEvent {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -227,6 +232,9 @@ func (d *Deliverer) learn(h *hop, o *hopOutcome) *HopEvent {
 	case !o.Wait.IsZero():
 		if time.Now().Before(h.parked) {
 			return nil // another attempt, begun before, has found out the same
+		}
+		if h.wishes != wishes {
+			return nil // what it found out is older than somebody's wish to look again
 		}
 		h.failures++
 		h.limit = firstConcurrency
@@ -286,6 +294,7 @@ func (d *Deliverer) Unpark(ctx context.Context, name string) error {
 	d.mu.Lock()
 	if h := d.hops[name]; h != nil {
 		h.parked, h.forced = time.Time{}, true
+		h.wishes++
 		d.schedule(h, time.Now())
 	}
 	d.mu.Unlock()

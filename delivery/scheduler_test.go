@@ -152,6 +152,18 @@ func (q *memQueue) delivered(hop string) int {
 	return q.done[hop]
 }
 
+func (q *memQueue) claimed() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.claims
+}
+
+func (q *memQueue) parkedUntil(hop string) time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.parked[hop]
+}
+
 // noFacts is a store of facts that forgets.
 type noFacts struct{}
 
@@ -205,7 +217,7 @@ func TestDeadTargetIsProbedByRule(t *testing.T) {
 			t.Errorf("the live hop has %d of 10 messages after a second", got)
 		}
 		time.Sleep(2 * time.Hour)
-		dials := n.dials[deadAddr]
+		dials := n.dialled(deadAddr)
 		// Two attempts may begin at once; then 1, 2, 4 and ever 5 minutes.
 		if len(dials) < 20 || len(dials) > 30 {
 			t.Errorf("%d connects to the dead target in two hours", len(dials))
@@ -220,7 +232,7 @@ func TestDeadTargetIsProbedByRule(t *testing.T) {
 		if got := q.delivered("dead.test"); got != 5000 {
 			t.Errorf("%d of 5000 messages six minutes after the target came back", got)
 		}
-		if w := n.widest[deadAddr]; w > 10 {
+		if w := n.most(deadAddr); w > 10 {
 			t.Errorf("%d connections at once, 10 are allowed", w)
 		}
 	})
@@ -240,7 +252,7 @@ func TestDeadPrimaryCostsOneConnect(t *testing.T) {
 		if got := q.delivered("x.test"); got != 300 {
 			t.Errorf("%d of 300 delivered", got)
 		}
-		if got := len(n.dials[deadAddr]); got < 3 || got > 5 {
+		if got := len(n.dialled(deadAddr)); got < 3 || got > 5 {
 			t.Errorf("%d connects to the dead primary in five minutes", got)
 		}
 		n.set(deadAddr, func(h *host) { h.down = false })
@@ -299,11 +311,11 @@ func TestSharedTarget(t *testing.T) {
 				t.Errorf("%s has %d of 5", hop, got)
 			}
 		}
-		if w := n.widest[liveAddr]; w > 10 {
+		if w := n.most(liveAddr); w > 10 {
 			t.Errorf("%d connections at once, 10 are allowed", w)
 		}
-		if q.claims > 2000 {
-			t.Errorf("%d claims for 200 messages: waiting for a slot is polling", q.claims)
+		if got := q.claimed(); got > 2000 {
+			t.Errorf("%d claims for 200 messages: waiting for a slot is polling", got)
 		}
 	})
 }
@@ -337,11 +349,57 @@ func TestDNSFailureParksTheHop(t *testing.T) {
 	play(t, plans{}, newNetwork(), func(q *memQueue, d *Deliverer) {
 		q.put("broken.test", 1000)
 		time.Sleep(time.Hour)
-		if q.claims > 40 {
-			t.Errorf("%d attempts in an hour", q.claims)
+		if got := q.claimed(); got > 40 {
+			t.Errorf("%d attempts in an hour", got)
 		}
-		if q.parked["broken.test"].Before(time.Now()) {
+		if q.parkedUntil("broken.test").Before(time.Now()) {
 			t.Error("the hop is not parked")
+		}
+	})
+}
+
+// TestSharedDeadTarget: hops that share a dead target do not spin while one of
+// them probes it, and all go when it is back.
+func TestSharedDeadTarget(t *testing.T) {
+	n := newNetwork()
+	n.hosts[deadAddr] = &host{silent: true} // a probe takes ten seconds
+	p := plans{}
+	for i := range 20 {
+		p[fmt.Sprintf("d%d.test", i)] = []string{deadAddr}
+	}
+	play(t, p, n, func(q *memQueue, d *Deliverer) {
+		for hop := range p {
+			q.put(hop, 5)
+		}
+		time.Sleep(time.Hour)
+		if got := q.claimed(); got > 5000 {
+			t.Errorf("%d claims in an hour", got)
+		}
+		n.set(deadAddr, func(h *host) { h.silent = false })
+		time.Sleep(15 * time.Minute)
+		for hop := range p {
+			if got := q.delivered(hop); got != 5 {
+				t.Errorf("%s has %d of 5", hop, got)
+			}
+		}
+	})
+}
+
+// TestUnparkDuringAnAttempt: an attempt that began before somebody asked for a
+// new look must not park the hop again with what it found out before.
+func TestUnparkDuringAnAttempt(t *testing.T) {
+	n := newNetwork()
+	n.hosts[deadAddr] = &host{silent: true}
+	play(t, plans{"dead.test": {deadAddr}}, n, func(q *memQueue, d *Deliverer) {
+		q.put("dead.test", 1)
+		time.Sleep(5 * time.Second) // the attempt waits for an answer
+		n.set(deadAddr, func(h *host) { h.silent = false })
+		if err := d.Unpark(t.Context(), "dead.test"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if got := q.delivered("dead.test"); got != 1 {
+			t.Error("not delivered: the wish was forgotten")
 		}
 	})
 }
