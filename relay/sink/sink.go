@@ -55,6 +55,7 @@ type Server struct {
 	mu          sync.Mutex
 	script      *script
 	listener    net.Listener // nil when stopped
+	release     func()       // gives the port up, see holdPort
 	conns       map[net.Conn]struct{}
 	stopped     chan struct{} // closed by Stop
 	arrived     chan struct{} // closed, and replaced, when a message arrives
@@ -151,7 +152,12 @@ func (s *Server) Restart() error {
 	if s.listener != nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", s.addr)
+	l, err := listen(s.addr)
+	if err == nil && s.release == nil {
+		if s.release, err = holdPort(l); err != nil {
+			l.Close()
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("sink: %w", err)
 	}
@@ -162,11 +168,12 @@ func (s *Server) Restart() error {
 	return nil
 }
 
-// Stop closes the listener, so that the port refuses, and all connections,
+// Stop closes the listener, so that the port refuses (it stays ours), and all connections,
 // and waits until nothing of them runs. What has arrived is kept.
 func (s *Server) Stop() {
 	s.mu.Lock()
 	if s.listener != nil {
+		deafen(s.listener)
 		s.listener.Close()
 		close(s.stopped)
 		s.listener = nil
@@ -178,8 +185,16 @@ func (s *Server) Stop() {
 	s.wg.Wait()
 }
 
-// Close is Stop, for defer.
-func (s *Server) Close() { s.Stop() }
+// Close is Stop, and gives the port up.
+func (s *Server) Close() {
+	s.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.release != nil {
+		s.release()
+		s.release = nil
+	}
+}
 
 func (s *Server) accept(l net.Listener, stopped chan struct{}) {
 	defer s.wg.Done()
