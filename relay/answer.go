@@ -31,6 +31,10 @@ func (c *conn) Write(p []byte) (int, error) {
 	case c.greeting && code == 250:
 		p = c.greet(p)
 		c.greeting = !final
+	case code == 250 && c.verb == "MAIL":
+		p = []byte("250 2.1.0 sender ok\r\n")
+	case code == 250 && c.verb == "RCPT":
+		p = []byte("250 2.1.5 recipient ok\r\n")
 	}
 	c.out = append(c.out, p...)
 	if final && code >= 400 {

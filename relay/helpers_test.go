@@ -329,9 +329,9 @@ func (c *client) gone() string {
 // envelope begins a message from a to each of the recipients.
 func (c *client) envelope(rcpts ...string) {
 	c.Helper()
-	c.do("MAIL FROM:<a@sender.example>", "250 2.0.0")
+	c.do("MAIL FROM:<a@sender.example>", "250 2.1.0")
 	for _, r := range rcpts {
-		c.do("RCPT TO:<"+r+">", "250 2.0.0")
+		c.do("RCPT TO:<"+r+">", "250 2.1.5")
 	}
 }
 

@@ -95,7 +95,10 @@ func (l maillog) transition(t queue.Transition) {
 	case queue.Delivered:
 		l.Info("delivered", a...)
 	case queue.Deferred:
-		l.Info("deferred", append(a, "next", t.Rcpt.Next)...)
+		if t.Rcpt.Next.After(time.Now()) { // else it waits for its hop: "parked" says until when
+			a = append(a, "next", t.Rcpt.Next)
+		}
+		l.Info("deferred", a...)
 	case queue.Expired:
 		l.Warn("expired", a...)
 	default:
