@@ -19,11 +19,13 @@ type health struct {
 	dead    error     // the log could not be written
 	trouble error     // flush or compaction fails; it is tried again
 	logged  time.Time // when trouble was logged
+	last    time.Time // when trouble was last met
 	stalled time.Time // since when writes wait for a flush; zero = they do not
 }
 
 const (
 	troubleEvery = time.Minute     // between two log lines about the same trouble
+	troubleFresh = 5 * time.Second // of trouble, before new mail may find out whether it is over
 	stallLimit   = 2 * time.Second // of waiting writes, before new mail is refused
 )
 
@@ -48,7 +50,7 @@ func (h *health) set(err error, now time.Time) (log bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	changed := (err == nil) != (h.trouble == nil)
-	h.trouble = err
+	h.trouble, h.last = err, now
 	if !changed && (err == nil || now.Sub(h.logged) < troubleEvery) {
 		return false
 	}
@@ -66,12 +68,16 @@ func (h *health) stall(since time.Time) {
 func (h *health) check(now time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	// A flush that fails is tried again at once, so that its trouble stays fresh.
+	// A compaction that fails is only tried again after writes, so it must not
+	// keep them out for ever.
+	fresh := h.trouble != nil && now.Sub(h.last) < troubleFresh
 	switch {
 	case h.dead != nil:
 		return h.dead
-	case errors.Is(h.trouble, syscall.ENOSPC):
+	case fresh && errors.Is(h.trouble, syscall.ENOSPC):
 		return fmt.Errorf("%w: the disk is full: %w", queue.ErrFull, h.trouble)
-	case h.trouble != nil:
+	case fresh:
 		return fmt.Errorf("queue: the storage engine cannot write: %w", h.trouble)
 	case !h.stalled.IsZero() && now.Sub(h.stalled) > stallLimit:
 		return fmt.Errorf("queue: the disk has been too slow for the storage engine for %v", now.Sub(h.stalled).Round(time.Second))
@@ -86,6 +92,9 @@ func (s *Store) events() *pebble.EventListener {
 		now := time.Now()
 		if !s.health.set(err, now) {
 			return
+		}
+		if err != nil && s.opening.Load() {
+			_ = s.die(err) // the engine would try for ever, and hear no signal
 		}
 		if err == nil {
 			s.opt.Log.Info("the storage engine writes again")

@@ -84,6 +84,24 @@ func TestFreeSpaceIsAskedOnceASecond(t *testing.T) {
 	}
 }
 
+// A compaction that has failed is tried again only after writes: its trouble
+// must not keep them out for ever.
+func TestEngineTroubleGrowsOld(t *testing.T) {
+	var h health
+	now := time.Now()
+	h.set(syscall.ENOSPC, now)
+	if err := h.check(now.Add(troubleFresh - time.Millisecond)); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("fresh trouble: %v", err)
+	}
+	if err := h.check(now.Add(troubleFresh)); err != nil {
+		t.Errorf("old trouble: %v", err)
+	}
+	h.set(syscall.ENOSPC, now.Add(time.Minute)) // and is met again
+	if err := h.check(now.Add(time.Minute)); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("trouble again: %v", err)
+	}
+}
+
 // What the engine says in the background closes the door, and opens it again.
 func TestEngineTrouble(t *testing.T) {
 	s := openMem(t, vfs.NewMem())

@@ -75,7 +75,10 @@ func (s *Store) openDB(fs vfs.FS) error {
 		return fmt.Errorf("%w: %s: %w", queue.ErrFormat, dir, err)
 	}
 	s.lock = lock
-	if s.db, err = pebble.Open(dir, s.engineOptions(fs)); err != nil {
+	s.opening.Store(true)
+	s.db, err = pebble.Open(dir, s.engineOptions(fs))
+	s.opening.Store(false)
+	if err != nil {
 		lock.Close()
 		return fmt.Errorf("queue: opening %s: %w", dir, err)
 	}

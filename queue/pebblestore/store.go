@@ -56,6 +56,7 @@ type Store struct {
 	stripes [256]sync.Mutex // serialise the changes of one message
 	space   freeSpace
 	health  health
+	opening atomic.Bool // the engine is being opened
 
 	watch atomic.Pointer[func(string, time.Time)]
 
