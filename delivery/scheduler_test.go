@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -76,8 +77,9 @@ func (q *memQueue) put(hop string, n int) {
 func (q *memQueue) Watch(fn func(string, time.Time)) {
 	q.mu.Lock()
 	q.watch = fn
+	hops := slices.Collect(maps.Keys(q.hops))
 	q.mu.Unlock()
-	for hop := range q.hops {
+	for _, hop := range hops {
 		if at, ok := q.Next(hop); ok {
 			fn(hop, at)
 		}
