@@ -22,6 +22,7 @@ type relayProcess struct {
 
 	mu        sync.Mutex
 	lines     []string
+	events    []map[string]any // the lines that are events
 	ready     bool
 	listening map[string]string // mode -> address
 	grown     chan struct{}     // closed and replaced when a line comes
@@ -52,11 +53,12 @@ func (r *relayProcess) read(stderr io.Reader) {
 	for lines.Scan() {
 		r.mu.Lock()
 		r.lines = append(r.lines, lines.Text())
-		var e struct{ Msg, Mode, Address string }
+		var e map[string]any
 		if json.Unmarshal(lines.Bytes(), &e) == nil {
-			switch e.Msg {
+			r.events = append(r.events, e)
+			switch e["msg"] {
 			case "listening":
-				r.listening[e.Mode] = e.Address
+				r.listening[fmt.Sprint(e["mode"])] = fmt.Sprint(e["address"])
 			case "ready":
 				r.ready = true
 			}
@@ -72,8 +74,11 @@ func (r *relayProcess) read(stderr io.Reader) {
 	r.grown = make(chan struct{})
 }
 
+// breath is how often await looks at a log that grows all the time.
+const breath = 5 * time.Millisecond
+
 // await waits until cond, which may look at r, holds; it is asked again
-// whenever the log grows.
+// whenever the log has grown.
 func (r *relayProcess) await(limit time.Duration, cond func() bool) bool {
 	deadline := time.After(limit)
 	for {
@@ -85,6 +90,10 @@ func (r *relayProcess) await(limit time.Duration, cond func() bool) bool {
 		}
 		select {
 		case <-grown:
+			select {
+			case <-time.After(breath):
+			case <-r.done:
+			}
 		case <-r.done:
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -106,17 +115,17 @@ func (r *relayProcess) kill() {
 	<-r.done
 }
 
-// events returns the log lines of an event whose attributes contain all that is wanted.
+// matching counts the events whose name begins so and whose attributes contain
+// all that is wanted. The caller holds r.mu.
 func (r *relayProcess) matching(event string, want map[string]string) int {
 	n := 0
-	for _, line := range r.lines {
-		var e map[string]any
-		if json.Unmarshal([]byte(line), &e) != nil || !strings.HasPrefix(fmt.Sprint(e["msg"]), event) {
-			continue
-		}
-		hit := true
+	for _, e := range r.events {
+		hit := strings.HasPrefix(fmt.Sprint(e["msg"]), event)
 		for k, v := range want {
-			hit = hit && strings.Contains(fmt.Sprint(e[k]), v)
+			if !hit {
+				break
+			}
+			hit = strings.Contains(fmt.Sprint(e[k]), v)
 		}
 		if hit {
 			n++
