@@ -50,6 +50,9 @@ func TestCommandLine(t *testing.T) {
 		{"help", "", "", []string{"--help"}, 0, []string{"srvrelay demo", "srvrelay explain"}},
 		{"unknown command", "", "", []string{"frobnicate"}, exitUsage, []string{"unknown command", "--help"}},
 		{"unknown flag", "", "", []string{"serve", "--frob"}, exitUsage, []string{"unknown flag: --frob"}},
+		{"a typing error below a command", "", "", []string{"queue", "lst"}, exitUsage, []string{"unknown command \"lst\"", "srvrelay queue --help"}},
+		{"no users yet", good, "", []string{"user", "list"}, 0, []string{"no users yet"}},
+		{"version as a flag", "", "", []string{"--version"}, 0, []string{"srvrelay"}},
 		{"missing argument", "", "", []string{"queue", "show"}, exitUsage, []string{"Usage: srvrelay queue show ID"}},
 		{"config is fine", good, "", []string{"check-config"}, 0, []string{"is fine: 1 listener"}},
 		{"all mistakes at once", bad, "", []string{"check-config"}, exitConfig, []string{
@@ -61,7 +64,7 @@ func TestCommandLine(t *testing.T) {
 		{"serve with mistakes", bad, "", []string{"serve"}, exitConfig, []string{"3 problems; nothing was started"}},
 		{"no such file", filepath.Join(dir, "none.yaml"), "", []string{"serve"}, exitConfig, []string{"does not exist"}},
 		{"no relay is running", good, "", []string{"queue", "list"}, exitUnavailable, []string{"no relay is running", "srvrelay serve"}},
-		{"explain without a relay", good, "", []string{"explain", "me@[10.0.0.1]"}, exitUnavailable, []string{"[10.0.0.1] → no way", "egress-address", "No relay is running here"}},
+		{"explain without a relay", good, "", []string{"explain", "me@[10.0.0.1]"}, exitUnavailable, []string{"[10.0.0.1] → no way", "egress-address", "What to do: ", "No relay is running here"}},
 		{"explain without DNS", good, "", []string{"explain", "example.test"}, exitTempFail, []string{"no way for now", "dns-failed", "connection refused"}},
 		{"a password as an argument", good, "", []string{"user", "add", "me"}, exitUsage, []string{"--password-stdin"}},
 		{"an empty password", good, "\n", []string{"user", "add", "me", "--password-stdin"}, exitUsage, []string{"empty"}},

@@ -98,6 +98,11 @@ func printExplanation(s screen, e admin.Explanation, now time.Time) {
 		}
 		t.Flush()
 	}
+	for _, d := range queue.ReasonDocs {
+		if d.Code == e.Reason && e.Verdict != "deliver" {
+			fmt.Fprintf(s, "\n  What to do: %s\n", d.Next)
+		}
+	}
 	if !e.Running {
 		fmt.Fprintln(s, "\n  No relay is running here: which targets are down is not known.")
 	}

@@ -28,6 +28,7 @@ const (
 	exitUnavailable = 69 // EX_UNAVAILABLE: no relay is running; mail has no way
 	exitSoftware    = 70 // EX_SOFTWARE
 	exitTempFail    = 75 // EX_TEMPFAIL: try again later
+	exitNoPerm      = 77 // EX_NOPERM: the system does not let us
 	exitConfig      = 78 // EX_CONFIG
 )
 
@@ -79,6 +80,9 @@ func report(w io.Writer, err error) int {
 		fmt.Fprintln(w, "See: srvrelay --help")
 		return exitUsage
 	}
+	if errors.Is(err, admin.ErrNotAllowed) {
+		return exitNoPerm
+	}
 	if errors.Is(err, admin.ErrNotRunning) {
 		fmt.Fprintln(w, "Start it with: srvrelay serve   (another configuration: --config FILE)")
 		return exitUnavailable
@@ -90,8 +94,9 @@ func usage(err error) error { return &exitError{exitUsage, err} }
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "srvrelay",
-		Short: "An SMTP relay that delivers by DNS SRV records",
+		Use:     "srvrelay",
+		Version: version,
+		Short:   "An SMTP relay that delivers by DNS SRV records",
 		Long: `srvrelay takes mail in, keeps it on disk, and delivers it to the hosts and ports
 that the recipient's domain names in its SRV records (_smtp._tcp.DOMAIN), or in
 its MX records when there are none; it fails over, retries and reports.
@@ -109,6 +114,14 @@ its MX records when there are none; it fails over, retries and reports.
 	})
 	root.AddCommand(serveCommand(), demoCommand(), explainCommand(), queueCommand(), userCommand(), checkConfigCommand(), versionCommand())
 	return root
+}
+
+// parent is the RunE of a command that only has others below it.
+func parent(c *cobra.Command, a []string) error {
+	if len(a) > 0 {
+		return usage(fmt.Errorf("unknown command %q for %q\nSee: %s --help", a[0], c.CommandPath(), c.CommandPath()))
+	}
+	return c.Help()
 }
 
 // args wraps cobra's checks of arguments so that they exit with 64.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,7 @@ import (
 )
 
 func queueCommand() *cobra.Command {
-	c := &cobra.Command{Use: "queue", Short: "Look at the queue of the running relay and take it in hand"}
+	c := &cobra.Command{Use: "queue", Short: "Look at the queue of the running relay and take it in hand", RunE: parent}
 	list := &cobra.Command{
 		Use: "list", Short: "List what waits, for what, and when it is tried next", Args: args(cobra.NoArgs),
 		RunE: withClient(func(c *cobra.Command, client *admin.Client, _ []string) error {
@@ -41,7 +42,7 @@ func queueCommand() *cobra.Command {
 	list.Flags().Bool("json", false, "one JSON array of messages")
 	show.Flags().Bool("json", false, "one JSON object")
 	c.AddCommand(list, show,
-		eachID("retry ID...", "Try messages now", "due now", (*admin.Client).Retry),
+		eachID("retry ID...", "Try messages now, and look at once whether their hops are back", "due now", (*admin.Client).Retry),
 		eachID("delete ID...", "Remove messages without telling anybody", "deleted", (*admin.Client).Delete))
 	return c
 }
@@ -77,8 +78,11 @@ func eachID(use, short, done string, do func(*admin.Client, context.Context, str
 
 // aboutID says which message an error is about.
 func aboutID(id string, err error) error {
-	if errors.Is(err, admin.ErrNotRunning) {
+	if errors.Is(err, admin.ErrNotRunning) || errors.Is(err, admin.ErrNotAllowed) {
 		return err
+	}
+	if strings.Contains(err.Error(), "no such message") {
+		err = errors.New("no such message in the queue: it has been delivered, given up or deleted (the log says which)")
 	}
 	return &exitError{exitData, fmt.Errorf("%s: %w", queue.Safe(id, 40), err)}
 }

@@ -5,11 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,8 +32,9 @@ func serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the relay", Args: args(cobra.NoArgs),
 		Long: `Takes mail in and delivers it until it is told to stop (SIGTERM, SIGINT): then it
-stops accepting, lets what is in flight finish, and exits. Nothing accepted is
-lost, however it ends.`,
+stops accepting, gives what is in flight some seconds to finish, and exits.
+Nothing accepted is lost, however it ends. Every single-valued key of the
+configuration has a flag too (delivery.mx_port: --delivery-mx-port).`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := parseConfig(c)
 			if err != nil {
@@ -47,7 +51,9 @@ lost, however it ends.`,
 			if err != nil {
 				return startError(err)
 			}
-			return s.run(c.Context())
+			err = s.run(c.Context())
+			log.Info("stopped")
+			return err
 		},
 	}
 	config.AddFlags(c.Flags())
@@ -61,6 +67,10 @@ func startError(err error) error {
 		return &exitError{exitTempFail, err}
 	case errors.Is(err, queue.ErrFormat):
 		return &exitError{exitConfig, err}
+	case errors.Is(err, syscall.EADDRINUSE):
+		return &exitError{exitUnavailable, fmt.Errorf("%w\nAnother program listens there; see: ss -ltnp", err)}
+	case errors.Is(err, fs.ErrPermission):
+		return &exitError{exitNoPerm, fmt.Errorf("%w\nPorts below 1024 need root or CAP_NET_BIND_SERVICE; data_dir must belong to the user that runs this", err)}
 	}
 	return &exitError{exitUnavailable, err}
 }
@@ -237,6 +247,7 @@ func (s *service) run(ctx context.Context) error {
 	defer stop()
 	wg.Go(func() { s.deliver.Run(running) })
 	wg.Go(func() { s.watchFiles(running) })
+	wg.Go(func() { s.hangups(running) })
 	wg.Go(func() {
 		if err := admin.Serve(running, s.admin, s.backend()); err != nil {
 			s.log.Error("admin socket", "error", err)
@@ -263,6 +274,22 @@ func (s *service) run(ctx context.Context) error {
 	return err
 }
 
+// hangups answers SIGHUP, which would end the process if nobody listened: a
+// closed terminal must not stop the mail.
+func (s *service) hangups(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			s.log.Warn("SIGHUP: users and certificate are read again by themselves; a changed configuration needs a restart")
+		}
+	}
+}
+
 // close gives everything back that newService opened.
 func (s *service) close() {
 	if s.admin != nil {
@@ -276,9 +303,7 @@ func (s *service) close() {
 	if s.store != nil {
 		if err := s.store.Close(); err != nil {
 			s.log.Error("closing the queue", "error", err)
-			return
 		}
-		s.log.Info("stopped")
 	}
 }
 

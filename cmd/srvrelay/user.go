@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,7 @@ import (
 )
 
 func userCommand() *cobra.Command {
-	c := &cobra.Command{Use: "user", Short: "Manage who may submit with a password"}
+	c := &cobra.Command{Use: "user", Short: "Manage who may submit with a password", RunE: parent}
 	add := &cobra.Command{
 		Use: "add NAME --password-stdin", Short: "Add a user, or give one a new password", Args: args(cobra.ExactArgs(1)),
 		RunE: withUsers(func(c *cobra.Command, file string, a []string) error {
@@ -48,6 +49,10 @@ func userCommand() *cobra.Command {
 		Use: "list", Short: "List the users", Args: args(cobra.NoArgs),
 		RunE: withUsers(func(c *cobra.Command, file string, _ []string) error {
 			names, err := relay.ListUsers(file)
+			if errors.Is(err, fs.ErrNotExist) {
+				fmt.Fprintf(c.ErrOrStderr(), "no users yet (%s)\n", file)
+				return nil
+			}
 			if err != nil {
 				return &exitError{exitData, err}
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,6 +17,9 @@ import (
 
 // ErrNotRunning: nobody listens on the admin socket.
 var ErrNotRunning = errors.New("no relay is running")
+
+// ErrNotAllowed: the relay runs as somebody else.
+var ErrNotAllowed = errors.New("permission denied: run this as root, or as the user that the relay runs as")
 
 // Client asks a running relay.
 type Client struct {
@@ -87,6 +91,9 @@ func (c *Client) do(ctx context.Context, method, path string, into any) error {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var op *net.OpError
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, io.EOF) { // EOF: the relay looked who we are
+			return fmt.Errorf("%w (%s)", ErrNotAllowed, c.socket)
+		}
 		if errors.As(err, &op) && op.Op == "dial" {
 			return fmt.Errorf("%w (nobody answers on %s)", ErrNotRunning, c.socket)
 		}

@@ -25,7 +25,7 @@ func (c *Config) CheckFiles() Problems {
 	_, written := c.origins["auth.users_file"]
 	if err := readable(c.Auth.UsersFile); err != nil && (c.NeedsUsers() || written && c.takesPasswords()) {
 		if errors.Is(err, fs.ErrNotExist) {
-			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'")
+			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME --password-stdin'")
 		} else {
 			add("auth.users_file", fmt.Sprintf("%s cannot be read: %v", quote(c.Auth.UsersFile), underlying(err)))
 		}
