@@ -29,16 +29,37 @@ type walk struct {
 	connects int
 	untried  netip.AddrPort // the first address that time, or the bound on connects, left out
 	greeted  bool           // some target greeted us
-	dead     bool           // some target was left out because it is down
 	busy     netip.AddrPort // a target that was left out because its slots are taken
+	crowded  netip.AddrPort // a target that serves us and wants no more connections
+	news     bool           // the attempt has found out itself that a target is down
 	host     string         // name of the target in hand
 	probeAt  time.Time      // the earliest probe of what is down
 	down     queue.Status   // why
+
+	first      string        // the target that comes first, see queue.Outcome.SameFirst; "" = none
+	triedFirst bool          // it has had its turn
+	spent      time.Duration // on connecting and greeting
+}
+
+func (d *Deliverer) newWalk(lease *queue.Lease, forced bool) *walk {
+	w := &walk{d: d, lease: lease, forced: forced, first: lease.Rcpts[0].SameFirst}
+	w.begin()
+	return w
+}
+
+// begin forgets what the recipients have come to. Those for whom another
+// target comes first have an attempt of their own: they are given back.
+func (w *walk) begin() {
+	w.rcpts = make([]progress, len(w.lease.Rcpts))
+	for i, r := range w.lease.Rcpts {
+		w.rcpts[i].later = r.SameFirst != w.first
+	}
 }
 
 // progress is how far one recipient has got in this attempt.
 type progress struct {
 	done      bool // Stop: outcome is final for this attempt
+	later     bool // has no part in this attempt
 	outcome   queue.Outcome
 	rank      int  // of outcome.Status, see telling
 	seen      bool // some target was asked
@@ -51,6 +72,7 @@ type hopOutcome struct {
 	Greeted bool           // some server was there
 	Wait    time.Time      // park until; zero = no
 	Busy    netip.AddrPort // has no slot free: the hop is woken when it has
+	News    bool           // else it has only met what other attempts had found out
 	Status  queue.Status
 	Alarm   bool
 }
@@ -63,7 +85,7 @@ func (w *walk) attempt(ctx context.Context) (outcomes []queue.Outcome, h hopOutc
 			w.d.cfg.Events.Trouble(Trouble{
 				ID: w.lease.Envelope.ID, Hop: w.lease.Hop, What: "internal error in an attempt", Err: fmt.Errorf("%v\n%s", p, debug.Stack()),
 			})
-			outcomes, h = w.internalError(), hopOutcome{Greeted: true}
+			outcomes, h = w.internalError(), hopOutcome{} // a bug of ours says nothing about the hop
 		}
 	}()
 	return w.run(ctx)
@@ -100,7 +122,7 @@ func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 		if w.plan.Source == queue.ReasonSRV && w.allWantAuth() {
 			// Records for submission, not for mail transfer: they say nothing about where mail goes.
 			w.plan = w.d.cfg.Planner.PlanMX(ctx, w.lease.Hop)
-			w.rcpts = make([]progress, len(w.lease.Rcpts))
+			w.begin()
 			w.walkTargets(ctx)
 		}
 	}
@@ -113,10 +135,10 @@ func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 // planFailed applies the verdict of a plan without targets to everybody.
 func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 	p := w.plan
-	h := hopOutcome{Status: p.Status, Alarm: p.Alarm, Greeted: p.Verdict == queue.Fail}
+	h := hopOutcome{Status: p.Status, Alarm: p.Alarm, News: true, Greeted: p.Verdict == queue.Fail}
 	out := make([]queue.Outcome, len(w.rcpts))
 	for i := range out {
-		out[i] = queue.Outcome{Rcpt: i, Result: p.Verdict, Status: p.Status}
+		out[i] = queue.Outcome{Rcpt: i, Result: p.Verdict, Status: p.Status, SameFirst: w.lease.Rcpts[i].SameFirst}
 	}
 	w.results = append(w.results, p.Status.String())
 	if p.Verdict == queue.Defer {
@@ -135,57 +157,51 @@ type step struct {
 	index  int // of the target in the plan
 }
 
-// steps lays the plan's addresses out in order: the target that may have the
-// message already first, down targets whose probe is not due left out.
+// steps lays the plan's addresses out in order, but for the one that is to come
+// first.
 func (w *walk) steps() []step {
 	var first, rest []step
-	want := w.sameFirst()
 	for i, t := range w.plan.Targets {
 		for _, ap := range t.AddrPorts() {
 			s := step{t, ap, i}
-			if want != "" && ap.String() == want {
+			if w.first != "" && ap.String() == w.first {
 				first = append(first, s)
 			} else {
 				rest = append(rest, s)
 			}
 		}
 	}
-	return append(first, rest...)
-}
-
-func (w *walk) sameFirst() string {
-	for _, r := range w.lease.Rcpts {
-		if r.SameFirst != "" {
-			return r.SameFirst
-		}
+	if len(first) == 0 {
+		w.triedFirst = true // it is not planned any more
 	}
-	return ""
+	return append(first, rest...)
 }
 
 // walkTargets tries one address after the other until nobody is left.
 func (w *walk) walkTargets(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	deadline := time.Now().Add(w.d.cfg.Budget)
-	skip := -1 // the target that has answered: its other addresses are not tried
+	answered := map[int]bool{} // targets whose other addresses are not tried
 	for _, s := range w.steps() {
 		if len(w.open()) == 0 || ctx.Err() != nil {
 			return
 		}
-		if s.index == skip {
+		if answered[s.index] {
 			continue
 		}
-		if w.connects >= maxConnects || time.Now().After(deadline) || !w.d.budget.allowed(w.plan.Domain, time.Now()) {
-			w.leaveOut(s)
-			continue
-		}
-		if w.try(ctx, s, deadline) != NextAddress {
-			skip = s.index
+		if w.try(ctx, s) != NextAddress {
+			answered[s.index] = true
 		}
 		if w.busy.IsValid() {
 			return // a better target that has no slot free is no reason to use a worse one
 		}
 	}
+	w.busy = w.crowded // the hop waits for its slot, if somebody is left
+}
+
+// mayConnect tells whether the bounds on connecting leave room for one more.
+func (w *walk) mayConnect() bool {
+	return w.connects < maxConnects && w.spent < w.d.cfg.Budget && w.d.budget.allowed(w.plan.Domain, time.Now())
 }
 
 // leaveOut notes an address that is not tried in this attempt.
@@ -199,15 +215,15 @@ func (w *walk) leaveOut(s step) {
 }
 
 // try is one address: connect or reuse, then hand over.
-func (w *walk) try(ctx context.Context, s step, deadline time.Time) Step {
+func (w *walk) try(ctx context.Context, s step) Step {
 	st, why, at := w.d.health.ask(s.addr, w.forced, time.Now())
 	if st == dead {
 		w.isDown(s, why, at)
 		return NextAddress
 	}
-	settled := st == live
+	promised := st == probe
 	defer func() {
-		if !settled {
+		if promised {
 			w.d.health.skipped(s.addr)
 		}
 	}()
@@ -218,43 +234,90 @@ func (w *walk) try(ctx context.Context, s step, deadline time.Time) Step {
 			return NextTarget
 		}
 	}
+	if !w.mayConnect() {
+		w.leaveOut(s)
+		return NextAddress
+	}
 	if !w.slot(s.addr) {
 		w.busy = s.addr
 		w.verdictForOpen(Verdict{Step: NextTarget, Result: queue.Defer, Status: queue.Status{
 			Code: "4.4.5", Text: "all connections to the server are in use", Reason: queue.ReasonTargetBusy}}, nil)
 		return NextTarget
 	}
-	dialCtx, cancel := context.WithDeadline(ctx, deadline)
-	c, v := w.connect(dialCtx, s.target, s.addr)
-	cancel()
-	if v == nil {
-		settled = true
+	c, v := w.reach(ctx, s)
+	switch {
+	case v == nil:
+		promised, w.greeted = false, true
 		w.d.health.succeeded(s.addr)
 		w.use(ctx, c, s)
 		return NextTarget
-	}
-	w.d.freeSlot(s.addr)
-	if ctx.Err() != nil { // told to stop: that says nothing about the target
+	case ctx.Err() != nil: // told to stop: that says nothing about the target
 		return Stop
+	case v.Slower && w.d.health.inUse(s.addr):
+		w.isCrowded(s, *v)
+		return v.Step
 	}
+	promised = promised && !v.Down
+	w.unreached(s, *v)
+	return v.Step
+}
+
+// reach opens and greets a session in the slot that is held; without one the
+// slot is free again, whatever happens.
+func (w *walk) reach(ctx context.Context, s step) (c *conn, v *Verdict) {
+	defer func() {
+		if c == nil {
+			w.d.freeSlot(s.addr)
+		}
+	}()
+	w.tried(s)
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, w.d.cfg.Budget-w.spent)
+	defer cancel()
+	c, v = w.connect(ctx, s.target, s.addr)
+	w.spent += time.Since(begin)
+	return c, v
+}
+
+// tried notes that a target has had its turn.
+func (w *walk) tried(s step) {
+	w.triedFirst = w.triedFirst || s.addr.String() == w.first
+}
+
+// unreached notes a target that did not connect or greet.
+func (w *walk) unreached(s step, v Verdict) {
 	v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
 	if v.Down {
-		settled = true
-		at := w.d.health.failed(s.addr, v.Status, time.Now())
-		w.sawDown(at, v.Status)
+		w.news = true
+		w.sawDown(w.d.health.failed(s.addr, v.Status, time.Now()), v.Status)
 		w.d.budget.failed(w.plan.Domain, time.Now())
 	}
-	w.d.slower(s.addr, *v)
-	w.verdictForOpen(*v, &s)
-	return v.Step
+	if v.Slower {
+		w.d.health.slower(s.addr)
+	}
+	w.verdictForOpen(v, &s)
+}
+
+// isCrowded notes a target that serves us on other connections and does not
+// want this one: it is no more down than one whose slots are all taken.
+func (w *walk) isCrowded(s step, v Verdict) {
+	w.d.health.slower(s.addr)
+	w.d.budget.failed(w.plan.Domain, time.Now())
+	w.crowded = s.addr
+	w.notTried(s, v.Status, line(v.Status))
 }
 
 // isDown notes a target that is left out because it is known to be down.
 func (w *walk) isDown(s step, why queue.Status, at time.Time) {
-	w.dead = true
 	w.sawDown(at, why)
+	w.notTried(s, why, fmt.Sprintf("not tried, it is down (%s)", line(why)))
+}
+
+// notTried notes a target that nobody was offered to, and that may take them
+// another time.
+func (w *walk) notTried(s step, why queue.Status, result string) {
 	why.MTA, why.Target = s.target.Host, s.addr.String()
-	w.results = append(w.results, fmt.Sprintf("%s: not tried, it is down (%s)", targetName(s.target, s.addr), why.Text))
+	w.results = append(w.results, targetName(s.target, s.addr)+": "+result)
 	for _, i := range w.open() {
 		w.rcpts[i].temporary = true
 		w.better(i, why, 0)
@@ -284,18 +347,28 @@ func (w *walk) slot(ap netip.AddrPort) bool {
 }
 
 // use hands the open recipients over on a session and puts it back or closes
-// it. It returns false when the session was stale, so that nothing was tried.
+// it, whatever happens. It returns false when the session was stale, so that
+// nothing was tried.
 func (w *walk) use(ctx context.Context, c *conn, s step) bool {
-	w.greeted = true
+	kept := false
+	defer func() {
+		if !kept {
+			w.d.closeAll([]*conn{c})
+		}
+	}()
 	w.last, w.lastName, w.host = c, targetName(s.target, s.addr), s.target.Host
 	end := w.transact(ctx, c)
+	if end == stale {
+		return false
+	}
+	w.tried(s)
+	w.greeted = true
 	if end == reusable {
-		if w.d.pool.put(c, time.Now()) {
+		if kept = w.d.pool.put(c, time.Now()); kept {
 			w.d.wakeNext(c.key.ap)
 			return true
 		}
 		c.Quit()
 	}
-	w.d.closeAll([]*conn{c})
-	return end != stale
+	return true
 }

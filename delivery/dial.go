@@ -49,6 +49,10 @@ func (w *walk) connect(ctx context.Context, t plan.Target, ap netip.AddrPort) (*
 	if v == nil || v.Status.Reason != queue.ReasonTLS || t.TLS.Level != plan.TLSMay || ctx.Err() != nil {
 		return c, v
 	}
+	if w.connects >= maxConnects {
+		v.Down, w.untried = false, ap // its second try comes first the next time
+		return nil, v
+	}
 	w.d.cfg.Events.Trouble(Trouble{
 		ID: w.lease.Envelope.ID, Hop: w.lease.Hop, Target: targetName(t, ap),
 		What: "TLS failed; trying again in clear text", Err: fmt.Errorf("%s", v.Status),
@@ -60,8 +64,10 @@ func (w *walk) connect(ctx context.Context, t plan.Target, ap netip.AddrPort) (*
 // starts TLS.
 func (w *walk) greet(ctx context.Context, t plan.Target, ap netip.AddrPort, wantTLS bool) (*conn, *Verdict) {
 	if why := w.d.cfg.Planner.Refused(w.plan.Domain, ap); why != "" {
-		return nil, &Verdict{Step: NextAddress, Result: queue.Fail, Status: queue.Status{
-			Code: "5.7.1", Text: "the server's address is not one that mail may be sent to", Reason: why,
+		// The plan thought otherwise a moment ago. What it comes to, and for a
+		// relay domain it is no failure, is for the next plan to say.
+		return nil, &Verdict{Step: NextAddress, Result: queue.Defer, Status: queue.Status{
+			Code: "4.7.1", Text: "the server's address is not one that mail may be sent to", Reason: why,
 		}}
 	}
 	w.connects++

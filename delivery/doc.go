@@ -51,6 +51,8 @@ type HopEvent struct {
 	Until  time.Time // of a park
 	Status queue.Status
 	Alarm  bool // mail that we promised to carry home cannot go: look at it
+
+	again bool // the park goes on, and nothing new was found out: for the queue only
 }
 
 // Trouble is something that an operator may want to know of an attempt that

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -25,16 +24,26 @@ type targetState struct {
 	since   time.Time
 	probeAt time.Time
 	probing bool
+	looked  time.Time    // when the probe under way began
 	status  queue.Status // why it is down
 
-	limit   int      // connections now allowed, 1..health.limit
-	conns   int      // open, idle ones too
-	good    int      // transactions since the limit last moved
-	waiting []string // hops that found it busy
+	limit   int // connections now allowed, 1..health.limit
+	conns   int // open, idle ones too
+	good    int // transactions since the limit last moved
+	slowed  time.Time
+	waiting []string // hops that found it busy, in the order in which they came
+	listed  map[string]bool
 }
 
-// forgetDown is how long a down target that nobody asks about is remembered.
+// forgetDown is how long a down target that nobody asks about is remembered,
+// and a target's wish for fewer connections.
 const forgetDown = time.Hour
+
+// Bounds on how long a hop waits for the end of a probe that another one makes.
+const (
+	minGlance = time.Second
+	maxGlance = 10 * time.Second
+)
 
 func newHealth(retry queue.Retry, limit int) *health {
 	return &health{retry: retry, limit: limit, targets: map[netip.AddrPort]*targetState{}}
@@ -74,7 +83,8 @@ func (h *health) get(ap netip.AddrPort) *targetState {
 // tidy forgets a target about which there is nothing to remember.
 func (h *health) tidy(ap netip.AddrPort, t *targetState, now time.Time) {
 	old := t.fails > 0 && !t.probing && now.Sub(t.probeAt) > forgetDown
-	if t.conns == 0 && len(t.waiting) == 0 && (old || (t.fails == 0 && t.limit == h.limit)) {
+	spared := t.limit < h.limit && now.Sub(t.slowed) <= forgetDown
+	if t.conns == 0 && len(t.waiting) == 0 && (old || t.fails == 0) && !spared {
 		delete(h.targets, ap)
 	}
 }
@@ -107,10 +117,15 @@ func (h *health) ask(ap netip.AddrPort, forced bool, now time.Time) (standing, q
 	switch {
 	case t == nil || t.fails == 0:
 		return live, queue.Status{}, time.Time{}
-	case t.probing || (now.Before(t.probeAt) && !forced):
+	case t.probing:
+		// Each look at a probe that goes on is as far from the one before as that
+		// was from its beginning.
+		wait := min(max(now.Sub(t.looked), minGlance), maxGlance)
+		return dead, t.status, now.Add(wait)
+	case now.Before(t.probeAt) && !forced:
 		return dead, t.status, t.probeAt
 	}
-	t.probing = true
+	t.probing, t.looked = true, now
 	return probe, t.status, t.probeAt
 }
 
@@ -172,6 +187,14 @@ func (h *health) release(ap netip.AddrPort) {
 	h.tidy(ap, t, time.Now())
 }
 
+// inUse tells whether some connection to the target is open or being opened.
+func (h *health) inUse(ap netip.AddrPort) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.targets[ap]
+	return t != nil && t.conns > 0
+}
+
 // hasRoom tells whether a slot is free.
 func (h *health) hasRoom(ap netip.AddrPort) bool {
 	h.mu.Lock()
@@ -181,13 +204,19 @@ func (h *health) hasRoom(ap netip.AddrPort) bool {
 }
 
 // enlist notes a hop that wants to be woken when the target has a slot or an
-// idle session.
-func (h *health) enlist(ap netip.AddrPort, hop string) {
+// idle session, and returns how many wait.
+func (h *health) enlist(ap netip.AddrPort, hop string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t := h.get(ap); !slices.Contains(t.waiting, hop) {
+	t := h.get(ap)
+	if t.listed == nil {
+		t.listed = map[string]bool{}
+	}
+	if !t.listed[hop] {
+		t.listed[hop] = true
 		t.waiting = append(t.waiting, hop)
 	}
+	return len(t.waiting)
 }
 
 // nextWaiting takes the hop out that has waited longest, "" when none does.
@@ -196,6 +225,7 @@ func (h *health) nextWaiting(ap netip.AddrPort) (hop string) {
 	defer h.mu.Unlock()
 	if t := h.targets[ap]; t != nil && len(t.waiting) > 0 {
 		hop, t.waiting = t.waiting[0], t.waiting[1:]
+		delete(t.listed, hop)
 	}
 	return hop
 }
@@ -205,7 +235,7 @@ func (h *health) slower(ap netip.AddrPort) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.get(ap)
-	t.limit, t.good = max(1, t.limit/2), 0
+	t.limit, t.good, t.slowed = max(1, t.limit/2), 0, time.Now()
 }
 
 // faster lets them grow again by one for as many good transactions as there

@@ -18,6 +18,9 @@ func (d *Deliverer) sweepQueue(ctx context.Context) {
 		case <-timer.C:
 		}
 		effects, next, err := d.cfg.Queue.Sweep(ctx)
+		if err != nil {
+			next = time.Now().Add(d.sweepEvery()) // else it would be tried, and complained of, without a pause
+		}
 		if err != nil && ctx.Err() == nil {
 			d.cfg.Events.Trouble(Trouble{What: "what fell due in the queue could not be done", Err: err})
 		}
@@ -82,13 +85,6 @@ func (d *Deliverer) freeSlot(ap netip.AddrPort) {
 // wakeNext wakes the hop that has waited longest for the target.
 func (d *Deliverer) wakeNext(ap netip.AddrPort) {
 	for hop := d.health.nextWaiting(ap); hop != "" && !d.wake(hop); hop = d.health.nextWaiting(ap) {
-	}
-}
-
-// slower passes a server's wish for fewer connections on.
-func (d *Deliverer) slower(ap netip.AddrPort, v Verdict) {
-	if v.Slower {
-		d.health.slower(ap)
 	}
 }
 

@@ -33,6 +33,8 @@ type host struct {
 	silent bool                     // never answers a connection
 	work   time.Duration            // for each message
 	rcpt   func(addr string) string // reply to RCPT, "" = 250
+	ext    string                   // one more extension
+	say    func(line string) string // another reply to a line ("banner" and "." too), "" = the usual one, "drop" closes
 	got    int
 }
 
@@ -60,15 +62,26 @@ func (n *network) dial(ctx context.Context, ap netip.AddrPort) (net.Conn, error)
 	}
 	client, server := bufferedPipe()
 	go func() {
-		defer func() {
-			server.Close()
-			n.mu.Lock()
-			n.open[a]--
-			n.mu.Unlock()
-		}()
+		defer server.Close()
 		n.serve(h, textproto.NewConn(server))
 	}()
-	return client, nil
+	return &dialledConn{Conn: client, closed: sync.OnceFunc(func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.open[a]--
+	})}, nil
+}
+
+// dialledConn is open until the client closes it: that the server has yet to
+// notice is not the client's doing.
+type dialledConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *dialledConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
 }
 
 func (n *network) set(a string, change func(*host)) {
@@ -81,6 +94,13 @@ func (n *network) count(a string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.hosts[a].got
+}
+
+// now is the number of connections that are open.
+func (n *network) now(a string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.open[a]
 }
 
 // dialled is when somebody tried to connect.
@@ -98,15 +118,39 @@ func (n *network) most(a string) int {
 }
 
 func (n *network) serve(h *host, c *textproto.Conn) {
-	c.PrintfLine("220 in-memory")
+	other := func(line string) (said, dropped bool) {
+		if h.say == nil {
+			return false, false
+		}
+		reply := h.say(line)
+		if reply != "" && reply != "drop" {
+			c.PrintfLine("%s", reply)
+		}
+		return reply != "", reply == "drop"
+	}
+	switch said, dropped := other("banner"); {
+	case dropped:
+		return
+	case !said:
+		c.PrintfLine("220 in-memory")
+	}
 	for {
 		line, err := c.ReadLine()
 		if err != nil {
 			return
 		}
+		if said, dropped := other(line); dropped {
+			return
+		} else if said {
+			continue
+		}
 		verb, rest, _ := strings.Cut(line, " ")
 		switch verb {
 		case "EHLO":
+			if h.ext != "" {
+				c.PrintfLine("250-in-memory\r\n250-%s\r\n250 PIPELINING", h.ext)
+				continue
+			}
 			c.PrintfLine("250-in-memory\r\n250 PIPELINING")
 		case "RCPT":
 			reply := ""
@@ -121,6 +165,11 @@ func (n *network) serve(h *host, c *textproto.Conn) {
 			c.PrintfLine("354 go on")
 			if _, err := io.Copy(io.Discard, c.DotReader()); err != nil {
 				return
+			}
+			if said, dropped := other("."); dropped {
+				return
+			} else if said {
+				continue
 			}
 			n.mu.Lock()
 			work := h.work

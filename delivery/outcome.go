@@ -12,7 +12,7 @@ import (
 func (w *walk) open() []int {
 	var open []int
 	for i, p := range w.rcpts {
-		if !p.done {
+		if !p.done && !p.later {
 			open = append(open, i)
 		}
 	}
@@ -39,9 +39,7 @@ func (w *walk) note(i int, v Verdict, c *conn) {
 	}
 	if v.Result == queue.Sent {
 		w.rcpts[i].outcome.Relayed = !c.Ext().DSN
-		w.d.health.faster(c.key.ap)
 	}
-	w.d.slower(c.key.ap, v)
 	if l := w.lastName + ": " + line(v.Status); len(w.results) == 0 || w.results[len(w.results)-1] != l {
 		w.results = append(w.results, l)
 	}
@@ -95,7 +93,7 @@ func line(s queue.Status) string {
 func (w *walk) allWantAuth() bool {
 	n := len(w.plan.Targets)
 	for _, p := range w.rcpts {
-		if p.done || p.auth < n {
+		if !p.later && (p.done || p.auth < n) {
 			return false
 		}
 	}
@@ -127,13 +125,26 @@ func (w *walk) outcomes(ctx context.Context) []queue.Outcome {
 				p.outcome.Result = queue.Defer
 				p.outcome.HopWaits = !w.greeted && !w.probeAt.IsZero()
 			}
-			if p.outcome.SameFirst == "" && w.untried.IsValid() {
-				p.outcome.SameFirst = w.untried.String()
-			}
+			p.outcome.SameFirst = w.nextFirst()
+		} else if p.outcome.Result == queue.Defer && p.outcome.SameFirst == "" {
+			p.outcome.SameFirst = w.lease.Rcpts[i].SameFirst // our own trouble: nobody was sent anything
 		}
 		out = append(out, p.outcome)
 	}
 	return out
+}
+
+// nextFirst is the target that comes first the next time for a recipient who
+// is put off: the one that may have the message, unless it has had its turn;
+// else what there was no time for.
+func (w *walk) nextFirst() string {
+	switch {
+	case !w.triedFirst && w.first != "":
+		return w.first
+	case w.untried.IsValid():
+		return w.untried.String()
+	}
+	return ""
 }
 
 // droppedForNow tells whether a target was left out of the plan for a reason
@@ -150,7 +161,7 @@ func droppedForNow(dropped []plan.Dropped) bool {
 func (w *walk) internalError() []queue.Outcome {
 	out := make([]queue.Outcome, len(w.rcpts))
 	for i, p := range w.rcpts {
-		out[i] = queue.Outcome{Rcpt: i, Result: queue.Defer, Status: queue.Status{
+		out[i] = queue.Outcome{Rcpt: i, Result: queue.Defer, SameFirst: w.lease.Rcpts[i].SameFirst, Status: queue.Status{
 			Code: "4.3.0", Text: "internal error", Reason: queue.ReasonInternal}}
 		if p.done {
 			out[i] = p.outcome
@@ -160,21 +171,16 @@ func (w *walk) internalError() []queue.Outcome {
 	return out
 }
 
-// probeGlance is how long a hop waits for the probe that another hop makes.
-const probeGlance = time.Second
-
 // hopOutcome sums up what the attempt says about the hop: it is parked when
 // no target greeted us and one of them is down.
 func (w *walk) hopOutcome() hopOutcome {
-	h := hopOutcome{Greeted: w.greeted, Status: w.down}
+	h := hopOutcome{Greeted: w.greeted, Status: w.down, News: w.news}
 	if !w.greeted {
 		h.Busy = w.busy
 	}
 	if !w.greeted && !w.probeAt.IsZero() && !w.busy.IsValid() {
-		// Somebody else's probe may be overdue and under way: wait for its end
-		// without asking again and again.
 		h.Wait = w.probeAt
-		if soon := time.Now().Add(probeGlance); h.Wait.Before(soon) {
+		if soon := time.Now().Add(minGlance); h.Wait.Before(soon) {
 			h.Wait = soon
 		}
 	}

@@ -41,9 +41,11 @@ type hop struct {
 	limit    int       // attempts allowed
 	parked   time.Time // until; zero = not parked
 	failures int       // in a row, of attempts that reached no server
+	again    bool      // was due, and had no room for another attempt
 	busy     bool      // waits for a slot of a target
-	wishes   int       // how often Unpark was called
-	forced   bool      // somebody asked: targets that are down are looked at whatever their time
+	patience *time.Timer
+	wishes   int  // how often Unpark was called
+	forced   bool // somebody asked: targets that are down are looked at whatever their time
 }
 
 // New makes a Deliverer; memory is what the planner asks about the past.
@@ -141,7 +143,8 @@ func (d *Deliverer) startDue(work context.Context) time.Duration {
 		}
 		heap.Pop(&d.due)
 		if h.active >= d.allowed(h) {
-			continue // the attempt that ends looks again
+			h.again = true // the attempt that ends looks again
+			continue
 		}
 		h.active++
 		d.running++
@@ -173,7 +176,7 @@ func (d *Deliverer) work(ctx context.Context, h *hop) {
 	if h.active < d.allowed(h) {
 		d.schedule(h, time.Now()) // there may be more for another attempt beside this one
 	}
-	w := &walk{d: d, lease: lease, forced: h.forced, rcpts: make([]progress, len(lease.Rcpts))}
+	w := d.newWalk(lease, h.forced)
 	h.forced = false
 	wishes := h.wishes
 	d.mu.Unlock()
@@ -192,7 +195,9 @@ func (d *Deliverer) announce(e HopEvent) {
 	if err := d.cfg.Queue.Park(context.Background(), e.Hop, e.Until, e.Status); err != nil {
 		d.cfg.Events.Trouble(Trouble{Hop: e.Hop, What: "the hop could not be parked", Err: err})
 	}
-	d.cfg.Events.Hop(e)
+	if !e.again {
+		d.cfg.Events.Hop(e)
+	}
 }
 
 // finished ends an attempt, or a look that found nothing, and says when the
@@ -207,11 +212,18 @@ func (d *Deliverer) finished(h *hop, err error) {
 	switch {
 	case err != nil:
 		d.schedule(h, time.Now().Add(time.Second))
+	case h.again:
+		// Something may have fallen due since the look at the queue above.
+		d.schedule(h, time.Now())
 	case waiting:
 		d.schedule(h, next)
-	case h.active == 0 && h.index < 0 && !h.busy && !time.Now().Before(h.parked):
+	case h.active > 0 || h.index >= 0 || h.busy: // looked at again
+	case time.Now().Before(h.parked):
+		d.schedule(h, h.parked) // to be forgotten then
+	default:
 		delete(d.hops, h.name)
 	}
+	h.again = false
 	d.nudge()
 }
 
@@ -236,23 +248,31 @@ func (d *Deliverer) learn(h *hop, o *hopOutcome, wishes int) *HopEvent {
 		if h.wishes != wishes {
 			return nil // what it found out is older than somebody's wish to look again
 		}
-		h.failures++
+		// One who has only met the failures of others adds nothing to a park.
+		again := h.failures > 0 && !o.News
+		if !again {
+			h.failures++
+		}
 		h.limit = firstConcurrency
 		h.parked = o.Wait
 		if h.index >= 0 && h.at.Before(h.parked) {
 			h.at = h.parked
 			heap.Fix(&d.due, h.index)
 		}
-		return &HopEvent{Hop: h.name, Parked: true, Until: h.parked, Status: o.Status, Alarm: o.Alarm}
+		return &HopEvent{Hop: h.name, Parked: true, Until: h.parked, Status: o.Status, Alarm: o.Alarm, again: again}
 	case o.Busy.IsValid():
 		d.waitForSlot(h, o.Busy)
 	}
 	return nil
 }
 
-// slotPatience is how long a hop waits for a slot before it looks again by
-// itself, in case that the hop that was woken did not need it.
-const slotPatience = 2 * time.Second
+// A hop waits for a slot this long, and so much longer for each that waits
+// before it, until it looks again by itself, in case that a hop that was woken
+// did not need the slot.
+const (
+	slotPatience = 2 * time.Second
+	waiterTime   = 100 * time.Millisecond
+)
 
 // waitForSlot takes a hop out of the schedule until wake. The caller holds d.mu.
 func (d *Deliverer) waitForSlot(h *hop, ap netip.AddrPort) {
@@ -262,12 +282,22 @@ func (d *Deliverer) waitForSlot(h *hop, ap netip.AddrPort) {
 	h.busy = true
 	// Enlisted before the second look: a slot that is freed meanwhile is either
 	// seen here or wakes the hop.
-	d.health.enlist(ap, h.name)
+	waiting := d.health.enlist(ap, h.name)
 	if d.health.hasRoom(ap) || d.pool.hasIdle(ap) {
 		d.unwait(h)
 		return
 	}
-	time.AfterFunc(slotPatience, func() { d.wake(h.name) })
+	h.stopPatience()
+	h.patience = time.AfterFunc(slotPatience+time.Duration(waiting)*waiterTime, func() { d.wake(h.name) })
+}
+
+// stopPatience ends the timer of a wait that is over: the timers of all waits
+// together would have the hop look again and again.
+func (h *hop) stopPatience() {
+	if h.patience != nil {
+		h.patience.Stop()
+		h.patience = nil
+	}
 }
 
 // wake has a hop that waits for a slot looked at now; false when it does not wait.
@@ -286,6 +316,7 @@ func (d *Deliverer) wake(name string) bool {
 // holds d.mu.
 func (d *Deliverer) unwait(h *hop) {
 	h.busy = false
+	h.stopPatience()
 	d.schedule(h, time.Now())
 }
 

@@ -182,10 +182,17 @@ func (q quiet) Trouble(t Trouble)                    { q.t.Errorf("trouble: %+v"
 
 // play runs a deliverer in virtual time until the play is over.
 func play(t *testing.T, p plans, n *network, do func(q *memQueue, d *Deliverer)) {
+	playWith(t, p, n, func(*Config) {}, do)
+}
+
+// playWith is play with another configuration.
+func playWith(t *testing.T, p plans, n *network, configure func(*Config), do func(q *memQueue, d *Deliverer)) {
 	synctest.Test(t, func(t *testing.T) {
 		retry := queue.DefaultRetry
 		q := newMemQueue(retry)
-		d := New(Config{Hostname: "relay.test", Queue: q, Planner: p, Events: quiet{t: t}, Retry: retry, Dial: n.dial}, NewMemory(noFacts{}))
+		cfg := Config{Hostname: "relay.test", Queue: q, Planner: p, Events: quiet{t: t}, Retry: retry, Dial: n.dial}
+		configure(&cfg)
+		d := New(cfg, NewMemory(noFacts{}))
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { defer close(ended); d.Run(ctx) }()
@@ -383,44 +390,6 @@ func TestSharedDeadTarget(t *testing.T) {
 			if got := q.delivered(hop); got != 5 {
 				t.Errorf("%s has %d of 5", hop, got)
 			}
-		}
-	})
-}
-
-// TestUnparkDuringAnAttempt: an attempt that began before somebody asked for a
-// new look must not park the hop again with what it found out before.
-func TestUnparkDuringAnAttempt(t *testing.T) {
-	n := newNetwork()
-	n.hosts[deadAddr] = &host{silent: true}
-	play(t, plans{"dead.test": {deadAddr}}, n, func(q *memQueue, d *Deliverer) {
-		q.put("dead.test", 1)
-		time.Sleep(5 * time.Second) // the attempt waits for an answer
-		n.set(deadAddr, func(h *host) { h.silent = false })
-		if err := d.Unpark(t.Context(), "dead.test"); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Second)
-		if got := q.delivered("dead.test"); got != 1 {
-			t.Error("not delivered: the wish was forgotten")
-		}
-	})
-}
-
-// TestUnparkTriesAtOnce: an operator's word ends the wait.
-func TestUnparkTriesAtOnce(t *testing.T) {
-	n := newNetwork()
-	n.hosts[deadAddr] = &host{down: true}
-	play(t, plans{"dead.test": {deadAddr}}, n, func(q *memQueue, d *Deliverer) {
-		q.put("dead.test", 3)
-		time.Sleep(20 * time.Minute)
-		n.set(deadAddr, func(h *host) { h.down = false })
-		time.Sleep(time.Second)
-		if err := d.Unpark(t.Context(), "dead.test"); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * time.Second)
-		if got := q.delivered("dead.test"); got != 3 {
-			t.Errorf("%d of 3 delivered right after Unpark", got)
 		}
 	})
 }

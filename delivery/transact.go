@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"srvrelay/delivery/smtpclient"
 	"srvrelay/queue"
@@ -32,6 +33,7 @@ func (w *walk) transact(ctx context.Context, c *conn) ending {
 			return stale
 		}
 		var again []int
+		w.pace(c, t)
 		for i, v := range t.verdicts {
 			w.note(now[i], v, c)
 			if v.Step == SameTarget && t.took {
@@ -39,8 +41,8 @@ func (w *walk) transact(ctx context.Context, c *conn) ending {
 			}
 		}
 		if t.end == spent || t.refused {
-			for _, i := range rest { // not asked one by one: they share the last fate
-				w.note(i, t.verdicts[len(t.verdicts)-1], c)
+			for _, i := range rest {
+				w.note(i, t.unasked(), c)
 			}
 			return t.end
 		}
@@ -52,20 +54,44 @@ func (w *walk) transact(ctx context.Context, c *conn) ending {
 // transaction is what one transaction came to.
 type transaction struct {
 	verdicts []Verdict // one a recipient
+	shared   Verdict   // of those who were not refused one by one
 	end      ending
 	took     bool // the server accepted the message for somebody
 	refused  bool // as a whole, before any recipient was named
+}
+
+// unasked is the verdict on the recipients whom a session that ended never
+// named: no reply to others is theirs, but for a refusal of the whole.
+func (t transaction) unasked() Verdict {
+	switch {
+	case t.refused:
+		return t.shared
+	case t.shared.Step == NextTarget && t.shared.Result == queue.Defer:
+		return t.shared // how the session ended, and nothing more
+	}
+	return classifyFailure(smtpclient.StageMail, smtpclient.ErrClosed)
+}
+
+// pace lets a transaction count for the connections that its target gets:
+// once, however many its recipients.
+func (w *walk) pace(c *conn, t transaction) {
+	if slices.ContainsFunc(t.verdicts, func(v Verdict) bool { return v.Slower }) {
+		w.d.health.slower(c.key.ap)
+	} else if t.took {
+		w.d.health.faster(c.key.ap)
+	}
 }
 
 // transaction is one MAIL ... end of data for some of the lease's recipients.
 func (w *walk) transaction(ctx context.Context, c *conn, rcpts []int) transaction {
 	m := w.mail(rcpts)
 	if v := lacking(c.Ext().Lacks(m)); v != nil {
-		return transaction{verdicts: same(*v, len(rcpts)), refused: true}
+		return transaction{verdicts: same(*v, len(rcpts)), shared: *v, refused: true}
 	}
 	body, err := w.lease.Open()
 	if err != nil {
-		return transaction{verdicts: same(w.unreadable(err), len(rcpts)), refused: true}
+		v := w.unreadable(err)
+		return transaction{verdicts: same(v, len(rcpts)), shared: v, refused: true}
 	}
 	defer body.Close()
 	src := &source{Reader: body}
@@ -77,9 +103,10 @@ func (w *walk) transaction(ctx context.Context, c *conn, rcpts []int) transactio
 		return transaction{end: stale}
 	}
 	c.fresh = true // it has spoken: from here on its failures are its own
-	t := transaction{verdicts: Judge(res), refused: res.Stage == smtpclient.StageMail}
+	t := transaction{verdicts: Judge(res), shared: fate(res), refused: res.Stage == smtpclient.StageMail}
 	if src.err != nil && res.Stage < smtpclient.StageDot {
-		t.verdicts = same(w.unreadable(src.err), len(rcpts))
+		t.shared = w.unreadable(src.err)
+		t.verdicts, t.refused = same(t.shared, len(rcpts)), true
 	}
 	if res.Closing || res.Err != nil {
 		t.end = spent
@@ -109,7 +136,10 @@ func goneBeforeReply(res smtpclient.Result) bool {
 	if res.Stage != smtpclient.StageMail {
 		return false
 	}
-	return res.Final == nil || res.Final.Code == 421
+	if res.Final != nil {
+		return res.Final.Code == 421
+	}
+	return res.Err != nil && errors.Is(res.Err, smtpclient.ErrClosed) // a server that only keeps silent is there
 }
 
 // source remembers an error of the stored body, so that it is not blamed on
