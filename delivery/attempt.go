@@ -141,6 +141,7 @@ func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 		out[i] = queue.Outcome{Rcpt: i, Result: p.Verdict, Status: p.Status, SameFirst: w.lease.Rcpts[i].SameFirst}
 	}
 	w.results = append(w.results, p.Status.String())
+	w.results = append(w.results, leftOut(p.Dropped)...)
 	if p.Verdict == queue.Defer {
 		h.Wait = time.Now().Add(w.d.cfg.Retry.ProbeInterval(w.d.hopFailures(w.lease.Hop) + 1))
 		for i := range out {
@@ -148,6 +149,22 @@ func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 		}
 	}
 	return out, h
+}
+
+// maxLeftOut bounds the lines about targets that a plan leaves out.
+const maxLeftOut = 5
+
+// leftOut says for the operator what the sender must not read: which addresses
+// a plan leaves out, and why.
+func leftOut(dropped []plan.Dropped) (lines []string) {
+	for _, d := range dropped[:min(len(dropped), maxLeftOut)] {
+		where := fmt.Sprintf("%s port %d", d.Host, d.Port)
+		if d.Addr.IsValid() {
+			where = targetName(plan.Target{Host: d.Host}, netip.AddrPortFrom(d.Addr, d.Port))
+		}
+		lines = append(lines, fmt.Sprintf("%s: left out (%s): %s", where, d.Reason, d.Detail))
+	}
+	return lines
 }
 
 // step is one address of one target, in the order in which they are tried.

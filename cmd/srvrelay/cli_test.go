@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -170,6 +171,12 @@ func TestQueueInHand(t *testing.T) {
 	second, out := invoke(t, config, "", "serve")
 	if second != exitTempFail || !strings.Contains(out, "in use by another process") {
 		t.Errorf("a second relay on the same data: exit %d\n%s", second, out)
+	}
+	if err := relay.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if !relay.await(waitLimit, func() bool { return relay.matching("SIGHUP", nil) == 1 }) {
+		t.Error("SIGHUP is not answered")
 	}
 	if took, err := relay.terminate(); err != nil {
 		t.Errorf("SIGTERM: %v after %s", err, took)

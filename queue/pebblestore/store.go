@@ -197,6 +197,7 @@ func (s *Store) Next(hop string) (time.Time, bool) {
 	due, ok, err := s.hops.next(hop)
 	if err != nil {
 		s.opt.Log.Error("the queue's index cannot be read", "hop", queue.Safe(hop, 255), "error", queue.Safe(err.Error(), 1000))
+		return time.Now().Add(time.Second), true // else the hop would be forgotten
 	}
 	return fromNano(due), ok
 }
