@@ -24,9 +24,7 @@ const (
 	ReasonNo8BitMIME     = "no-8bitmime"
 	ReasonNoSMTPUTF8     = "no-smtputf8"
 	ReasonTooBig         = "too-big"
-	ReasonTargetDown     = "target-down" // not tried: known to be down
 	ReasonTargetBusy     = "target-busy" // not tried: its connections are all in use
-	ReasonParked         = "hop-parked"
 	ReasonInternal       = "internal-error"
 
 	// What DNS said, or a rule about it.

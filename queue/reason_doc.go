@@ -26,9 +26,7 @@ var ReasonDocs = []ReasonDoc{
 	{ReasonNo8BitMIME, "The message has 8-bit text and no server of the domain takes that (8BITMIME).", "The sender's program should encode it (quoted-printable or base64)."},
 	{ReasonNoSMTPUTF8, "The message needs SMTPUTF8 and no server of the domain offers it.", "Use an ASCII address."},
 	{ReasonTooBig, "The message is larger than every server of the domain takes.", "Send a link instead."},
-	{ReasonTargetDown, "The target was not tried: it is down, and its next probe is not due.", "See connect-refused. `srvrelay queue retry ID` tries at once."},
 	{ReasonTargetBusy, "All connections that the target gets are in use.", "Nothing: it goes out when one is free. `delivery.connections_per_target` is the bound."},
-	{ReasonParked, "No target of the hop can be reached; its mail waits together for the next probe.", "See the status beside it."},
 	{ReasonInternal, "Something in the relay itself went wrong; the log has it.", "Please report it with the log line."},
 
 	{ReasonSRV, "SRV records name the targets.", "Nothing."},
