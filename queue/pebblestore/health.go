@@ -202,7 +202,22 @@ func (s *Store) Accepting() error {
 	return s.accepting()
 }
 
+// accepting is Accepting of an open store. The door tells a client as little
+// as it may; what is wrong stands in the log, once when it begins and ends.
 func (s *Store) accepting() error {
+	err := s.refusal()
+	refuses := err != nil
+	switch was := s.refusing.Swap(refuses); {
+	case refuses && !was:
+		s.opt.Log.Warn("new mail is refused (452); delivery goes on", "error", queue.Safe(err.Error(), 1000))
+	case was && !refuses:
+		s.opt.Log.Info("new mail is taken again")
+	}
+	return err
+}
+
+// refusal is why new mail is not taken now, or nil.
+func (s *Store) refusal() error {
 	now := time.Now()
 	if err := s.health.check(now); err != nil {
 		return err

@@ -1,8 +1,10 @@
 package pebblestore
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -46,6 +48,24 @@ func TestMinFree(t *testing.T) {
 	}
 	put(t, s, 10, "c@c.example")
 	checkStore(t, s)
+}
+
+// An operator hears once that new mail is refused, why, and when that is over.
+func TestRefusalIsLogged(t *testing.T) {
+	var free atomic.Int64
+	var log bytes.Buffer
+	s := openMem(t, vfs.NewMem(), withFree(&free), func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for range 3 {
+		_ = s.Accepting()
+	}
+	free.Store(200 << 20)
+	for range 3 {
+		_ = s.Accepting()
+	}
+	text := log.String()
+	if strings.Count(text, "new mail is refused") != 1 || strings.Count(text, "new mail is taken again") != 1 || !strings.Contains(text, "at least 100 MiB are wanted") {
+		t.Error(text)
+	}
 }
 
 // A large body is cut off when space runs out on the way, without a trace.

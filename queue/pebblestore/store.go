@@ -49,14 +49,15 @@ type Store struct {
 	db   *pebble.DB
 	lock *pebble.Lock
 
-	hops    hopIndex
-	parks   parks
-	cache   cache
-	leases  leases
-	stripes [256]sync.Mutex // serialise the changes of one message
-	space   freeSpace
-	health  health
-	opening atomic.Bool // the engine is being opened
+	hops     hopIndex
+	parks    parks
+	cache    cache
+	leases   leases
+	stripes  [256]sync.Mutex // serialise the changes of one message
+	space    freeSpace
+	health   health
+	opening  atomic.Bool // the engine is being opened
+	refusing atomic.Bool // new mail is refused, and the log says so
 
 	watch atomic.Pointer[func(string, time.Time)]
 
