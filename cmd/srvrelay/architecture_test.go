@@ -32,7 +32,7 @@ var keepers = map[string][]string{
 	"github.com/cockroachdb/pebble/v2":    {"srvrelay/queue/pebblestore"},
 	"github.com/spf13/viper":              {"srvrelay/relay/config"},
 	"github.com/emersion/go-smtp":         {"srvrelay/relay", "srvrelay/cmd/srvrelay"},
-	"github.com/emersion/go-sasl":         {"srvrelay/relay"},
+	"github.com/emersion/go-sasl":         {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
 	"github.com/spf13/cobra":              {"srvrelay/cmd/srvrelay"},
 	"github.com/lmittmann/tint":           {"srvrelay/cmd/srvrelay"},
 	"github.com/go-viper/mapstructure/v2": {"srvrelay/relay/config"},

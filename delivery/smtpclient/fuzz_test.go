@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,11 +74,20 @@ func FuzzSession(f *testing.F) {
 		"220 x\r\n|250 x\r\n|421 bye\r\n",
 		"220 x\r\n|250-x\r\n250-SIZE 1\r\n250-DSN\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n|250 a\r\n|251 b\r\n|452 c\r\n|354 d\r\n|2",
 	} {
-		f.Add([]byte(s))
+		f.Add([]byte(s), false)
+		f.Add([]byte(s), true)
 	}
-	f.Fuzz(func(t *testing.T, script []byte) {
+	for _, s := range []string{
+		"220 x\r\n|250-x\r\n250-AUTH PLAIN\r\n250 PIPELINING\r\n|235 in\r\n|250 a\r\n250 b\r\n250 c\r\n354 d\r\n|250 ok\r\n452 no\r\n",
+		"220 x\r\n|250-x\r\n250 AUTH LOGIN\r\n|334 VXNl\r\n|334 \r\n|535 AUTH LOGIN czNjcmV0\r\n|250 a\r\n|250 b\r\n|250 c\r\n|354 d\r\n|250 ok\r\n",
+		"220 x\r\n|250-x\r\n250 PIPELINING\r\n|250 a\r\n250 b\r\n550 c\r\n354 d\r\n|421 bye\r\n",
+	} {
+		f.Add([]byte(s), true)
+	}
+	f.Fuzz(func(t *testing.T, script []byte, lmtp bool) {
 		c := &fuzzConn{parts: bytes.Split(script, []byte("|"))}
 		s := New(c, "me.example", Timeouts{})
+		s.lmtp = lmtp
 		c.buffered = func() int { return s.br.Buffered() }
 		c.next()
 		if err := s.Greet(t.Context()); err != nil {
@@ -85,6 +95,11 @@ func FuzzSession(f *testing.F) {
 				t.Fatalf("error %+v", err)
 			}
 			return
+		}
+		for _, m := range mechanisms {
+			if !s.dead && slices.Contains(s.ext.Auth, m.name) {
+				checkFuzzedAuth(t, c, s.converse(m.name, m.client(me)))
+			}
 		}
 		for range 3 {
 			m := mail(2)
@@ -99,9 +114,29 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
+func checkFuzzedAuth(t *testing.T, c *fuzzConn, err *Error) {
+	t.Helper()
+	switch {
+	case err == nil && !bytes.HasPrefix(c.last, []byte("235")) && c.leftover == 0:
+		t.Fatalf("authenticated by %q", c.last)
+	case err != nil && (err.Reply == nil) == (err.Err == nil):
+		t.Fatalf("error %+v", err)
+	case err != nil && strings.Contains(c.sent.String(), "czNjcmV0") && strings.Contains(err.Error(), "czNjcmV0"):
+		t.Fatalf("the password is in %v", err)
+	}
+}
+
 func checkFuzzed(t *testing.T, c *fuzzConn, res Result) {
 	t.Helper()
-	accepted := 0
+	accepted, dots := 0, 0
+	for i, r := range res.Dots {
+		if r != nil && (res.Rcpt[i] == nil || res.Rcpt[i].Code/100 != 2) {
+			t.Fatalf("a fate for a recipient that was not accepted: %s%s", describe(res), lmtpDots(res))
+		}
+		if r != nil {
+			dots++
+		}
+	}
 	for _, r := range res.Rcpt {
 		if r != nil && r.Code/100 == 2 {
 			accepted++
@@ -110,7 +145,9 @@ func checkFuzzed(t *testing.T, c *fuzzConn, res Result) {
 	switch {
 	case res.Err != nil && !res.Closing:
 		t.Fatalf("failed, but to be used again: %s", describe(res))
-	case res.Final == nil && res.Err == nil && accepted > 0:
+	case dots > 0 && (res.Stage != StageDot || c.leftover > 0 || !bytes.HasSuffix(c.sent.Bytes(), []byte("\r\none\r\n..two\r\n.\r\n"))):
+		t.Fatalf("a fate before the whole message: %s%s; %q", describe(res), lmtpDots(res), c.sent.Bytes())
+	case res.Final == nil && res.Err == nil && dots < accepted:
 		t.Fatalf("no fate for accepted recipients: %s", describe(res))
 	case res.Final != nil && res.Final.Code < 400 && res.Stage != StageDot:
 		t.Fatalf("positive fate before the dot: %s", describe(res))

@@ -5,14 +5,19 @@ import (
 	"strings"
 )
 
-// hello says EHLO. A server that does not know it (500, 502) is asked with
-// HELO; any other refusal stands, as the server means us and not the word.
+// hello says EHLO, in LMTP LHLO. A server that does not know EHLO (500, 502)
+// is asked with HELO; any other refusal stands, as the server means us and not
+// the word.
 func (s *Session) hello() *Error {
 	s.ext = Extensions{}
 	if !sendable(s.helo, false) {
 		return &Error{Stage: StageHello, Err: badInput("our own host name", s.helo)}
 	}
-	s.put("EHLO " + s.helo)
+	verb := "EHLO "
+	if s.lmtp {
+		verb = "LHLO "
+	}
+	s.put(verb + s.helo)
 	r, err := s.roundTrip(StageHello, s.t.Command)
 	if err != nil {
 		return err
@@ -21,7 +26,7 @@ func (s *Session) hello() *Error {
 		s.ext = parseHello(r.Lines)
 		return nil
 	}
-	if r.Code != 500 && r.Code != 502 {
+	if s.lmtp || (r.Code != 500 && r.Code != 502) {
 		return s.refusal(StageHello, r)
 	}
 	s.put("HELO " + s.helo)

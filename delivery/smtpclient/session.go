@@ -20,6 +20,7 @@ type Session struct {
 	br     *bufio.Reader
 	out    []byte // commands that wait for flush
 	helo   string
+	lmtp   bool
 	t      Timeouts
 	banner Reply
 	ext    Extensions

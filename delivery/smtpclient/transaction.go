@@ -238,6 +238,8 @@ func (t *transaction) readData() bool {
 		return t.failed(at, err)
 	case r.Code != 354 && r.Code < 400:
 		return t.failed(at, t.s.fail(at, unexpected(r)))
+	case !wanted && r.Code == 354 && t.s.lmtp: // forbidden (RFC 2033 4.2): no reply would follow
+		return t.failed(at, t.s.fail(at, unexpected(r)))
 	case !wanted && r.Code == 354:
 		return t.loneDot(at)
 	case wanted && r.Code != 354:
@@ -285,6 +287,10 @@ func (t *transaction) message() {
 	t.s.arm(t.s.t.Block)
 	if err := t.write(last); err != nil {
 		t.abort(err)
+		return
+	}
+	if t.s.lmtp {
+		t.readDots()
 		return
 	}
 	t.s.arm(t.s.t.Dot)

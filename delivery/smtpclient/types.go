@@ -1,6 +1,7 @@
 // Package smtpclient owns the client side of one SMTP connection: greeting,
-// EHLO, STARTTLS and mail transactions over a net.Conn that somebody else has
-// dialled (RFC 5321, 2920, 3207, 1870, 6152, 6531, 3461). It bounds whatever a
+// EHLO, STARTTLS, AUTH and mail transactions, in SMTP or LMTP, over a net.Conn
+// that somebody else has dialled (RFC 5321, 2920, 3207, 4954, 1870, 6152, 6531,
+// 3461, 2033). It bounds whatever a
 // server may say, and it judges nothing: it reports the stage that was reached
 // and the replies, per recipient. It does not know targets, retries or queues.
 package smtpclient
@@ -19,6 +20,7 @@ const (
 	StageBanner                // waiting for, or refused in, the 220
 	StageHello                 // EHLO or HELO
 	StageStartTLS              // STARTTLS and the handshake
+	StageAuth                  // AUTH
 	StageMail                  // MAIL FROM
 	StageRcpt                  // RCPT TO
 	StageData                  // DATA, before the 354
@@ -27,7 +29,7 @@ const (
 )
 
 func (s Stage) String() string {
-	return [...]string{"connect", "banner", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "body", "end of data"}[s]
+	return [...]string{"connect", "banner", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "body", "end of data"}[s]
 }
 
 // Reply is one complete reply of a server, made safe: printable, one line for
@@ -117,14 +119,19 @@ type Rcpt struct {
 
 // Result is what a transaction came to. For each recipient either the
 // server's refusal of it, or, when that is nil, the fate that all accepted
-// recipients share.
+// recipients share (in LMTP each has its own after the message).
 type Result struct {
 	// Rcpt[i] is the reply to RCPT i, nil when none came (the session ended).
 	Rcpt []*Reply
 	// Final is the reply to the end of the message (or to MAIL or DATA when that
-	// refused the whole transaction); nil when none came.
+	// refused the whole transaction); nil when none came. LMTP has Dots instead
+	// of a reply to the end of the message.
 	Final *Reply
-	// Stage is where the transaction ended: StageDot with a 2xx Final is success.
+	// Dots[i] is the reply of an LMTP server to the end of the message for
+	// recipient i: nil when it was refused before, and unknown when none came.
+	Dots []*Reply
+	// Stage is where the transaction ended: StageDot with a 2xx Final (LMTP: with
+	// a 2xx in Dots) is success.
 	Stage Stage
 	// Err is set when the connection or the protocol failed; the session is
 	// then unusable. A 421 sets both the reply that carried it and Closing.

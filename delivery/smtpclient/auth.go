@@ -1,0 +1,154 @@
+package smtpclient
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/emersion/go-sasl"
+)
+
+// Credentials are what AUTH proves. However they are printed, the password is
+// not: use String's text, which is safe to show.
+type Credentials struct{ User, Password string }
+
+func (c Credentials) String() string { return safeText(c.User) }
+
+// Format keeps the password out of every verb of fmt.
+func (c Credentials) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(c.String())) }
+
+// MarshalText keeps it out of JSON and of structured logs.
+func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// Errors that are wrapped by Error.Err of StageAuth; nothing has been sent then.
+var (
+	ErrNoMechanism = errors.New("smtpclient: no AUTH mechanism in common")
+	ErrClearText   = errors.New("smtpclient: credentials are not sent in clear text, and the connection has no TLS")
+)
+
+// mechanisms are the ways to authenticate, the best first.
+var mechanisms = []struct {
+	name   string
+	client func(Credentials) sasl.Client
+}{
+	{"PLAIN", func(c Credentials) sasl.Client { return sasl.NewPlainClient("", c.User, c.Password) }},
+	{"LOGIN", func(c Credentials) sasl.Client { return &loginClient{[]string{c.User, c.Password}} }},
+}
+
+const (
+	maxAuthLine   = 510 // bytes of a command without CRLF (RFC 5321 4.5.3.1.4)
+	maxChallenges = 8   // of a server in one AUTH
+)
+
+// Auth authenticates (RFC 4954) with the best mechanism that EHLO offered. It
+// only does so under TLS; that the server is the right one is for the caller
+// to have verified. After a refusal the session may still be used.
+func (s *Session) Auth(ctx context.Context, c Credentials) *Error {
+	switch {
+	case s.TLSState() == nil:
+		return &Error{Stage: StageAuth, Err: ErrClearText}
+	case c.User == "" || c.Password == "" || strings.ContainsRune(c.User+c.Password, 0):
+		return &Error{Stage: StageAuth, Err: fmt.Errorf("%w: user or password is empty or has a NUL byte", ErrInput)}
+	}
+	for _, m := range mechanisms {
+		if slices.Contains(s.ext.Auth, m.name) {
+			defer s.begin(ctx)()
+			return s.converse(m.name, m.client(c))
+		}
+	}
+	offered := "nothing"
+	if len(s.ext.Auth) > 0 {
+		offered = strings.Join(s.ext.Auth, " ")
+	}
+	return &Error{Stage: StageAuth, Err: fmt.Errorf("%w: the server offers %s, wanted PLAIN or LOGIN", ErrNoMechanism, offered)}
+}
+
+// converse has one exchange of challenges and responses.
+func (s *Session) converse(name string, client sasl.Client) *Error {
+	_, first, err := client.Start()
+	if err != nil {
+		return s.fail(StageAuth, err)
+	}
+	line := "AUTH " + name
+	var secrets []string
+	if initial := encode(first); first != nil && len(line)+1+len(initial) <= maxAuthLine {
+		line, first, secrets = line+" "+initial, nil, []string{initial}
+	}
+	for range maxChallenges {
+		s.put(line)
+		r, rerr := s.roundTrip(StageAuth, s.t.Command)
+		switch {
+		case rerr != nil && errors.Is(rerr.Err, ErrProtocol): // it quotes what came
+			return s.fail(StageAuth, fmt.Errorf("%w: not a reply to AUTH", ErrProtocol))
+		case rerr != nil:
+			return rerr
+		case r.Code == 235:
+			return nil
+		case r.Code != 334:
+			return s.refusal(StageAuth, hide(r, secrets))
+		}
+		challenge, err := decodeChallenge(r)
+		if err != nil {
+			return s.fail(StageAuth, err)
+		}
+		response := first // that did not fit into the command
+		if first == nil {
+			if response, err = client.Next(challenge); err != nil {
+				return s.fail(StageAuth, fmt.Errorf("%w: a challenge too many in AUTH %s", ErrProtocol, name))
+			}
+		}
+		line, first = encode(response), nil
+		secrets = append(secrets, line)
+	}
+	return s.fail(StageAuth, fmt.Errorf("%w: more than %d challenges in AUTH %s", ErrProtocol, maxChallenges, name))
+}
+
+// encode writes a response; "=" is an empty one (RFC 4954 4).
+func encode(response []byte) string {
+	if len(response) == 0 {
+		return "="
+	}
+	return base64.StdEncoding.EncodeToString(response)
+}
+
+// decodeChallenge reads a 334.
+func decodeChallenge(r Reply) ([]byte, error) {
+	if len(r.Lines) != 1 || len(r.Lines[0]) >= maxKeptLine {
+		return nil, fmt.Errorf("%w: a challenge of more than a line or %d bytes", ErrProtocol, maxKeptLine)
+	}
+	b, err := base64.StdEncoding.DecodeString(r.Lines[0])
+	if err != nil {
+		return nil, fmt.Errorf("%w: a challenge that is not base64", ErrProtocol)
+	}
+	return b, nil
+}
+
+// hide takes what we sent out of a reply, for servers that quote the command
+// that they refuse: replies are logged, and put into reports.
+func hide(r Reply, secrets []string) Reply {
+	for i := range r.Lines {
+		for _, secret := range secrets {
+			r.Lines[i] = strings.ReplaceAll(r.Lines[i], secret, "[hidden]")
+		}
+	}
+	return r
+}
+
+// loginClient is AUTH LOGIN, which no RFC defines. The words of the challenges
+// differ between servers, so that only their order counts; and not all servers
+// take the user as an initial response.
+type loginClient struct{ responses []string }
+
+func (l *loginClient) Start() (string, []byte, error) { return "LOGIN", nil, nil }
+
+func (l *loginClient) Next([]byte) ([]byte, error) {
+	if len(l.responses) == 0 {
+		return nil, sasl.ErrUnexpectedServerChallenge
+	}
+	next := l.responses[0]
+	l.responses = l.responses[1:]
+	return []byte(next), nil
+}
