@@ -5,12 +5,13 @@
 //
 // Read in this order:
 //
-//   - config.go: the keys, each with its doc, default and limits in its tags;
+//   - config.go, route.go: the keys, each with its doc, default and limits in its tags;
 //   - schema.go: the tags read into a tree;
-//   - scalar.go, units.go, names.go, nets.go: one text to one value;
+//   - scalar.go, units.go, names.go, nets.go, routenames.go, target.go: one text to one value;
 //   - file.go, syntax.go: the YAML file, with the position of every value;
 //   - layers.go: environment variables and flags;
 //   - load.go: the layers put together;
-//   - validate.go, files.go: what must hold between values, and on the disk;
+//   - validate.go, validate_route.go, coverage.go: what must hold between values;
+//   - files.go, secret.go: what must hold on the disk;
 //   - problem.go: what the operator reads when something is wrong.
 package config

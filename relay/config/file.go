@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -117,6 +118,9 @@ func keyMeant(n *node, name string) string {
 	if name == "<<" {
 		return " (merging is not supported: write the keys out)"
 	}
+	if n.key("password_file") != nil && slices.Contains([]string{"password", "passwd", "pass", "secret"}, strings.ToLower(name)) {
+		return " here: this file is shown to people and copied about (put the password into a file of its own and name it: password_file)"
+	}
 	if meant := didYouMean(name, n.names()); meant != "" {
 		return meant
 	}
@@ -162,7 +166,7 @@ func (r *reader) list(n *node, y *yaml.Node, path string) any {
 		r.complain(y, path, "%s, want a list%s", what(y), listMeant(n, y))
 		return nil
 	case len(y.Content) == 0 && n.NonEmpty:
-		r.complain(y, path, "is empty, want at least one element such as %s", n.Default[:strings.IndexByte(n.Default+" ", ' ')])
+		r.complain(y, path, "is empty, want at least one element (for example %s)", n.Example)
 		return nil
 	}
 	values, lines := []any{}, map[any]int{}
@@ -200,7 +204,10 @@ func (r *reader) element(n *node, y *yaml.Node, path string) any {
 
 func listMeant(n *node, y *yaml.Node) string {
 	if n.Kind == list && y.Kind == yaml.ScalarNode && len(y.Value) <= quoteMax {
-		return " (write [" + clean(y.Value) + "])"
+		return " (write [" + clean(masked(y.Value)) + "])"
+	}
+	if n.Kind == objects && n.Example != "" {
+		return " (for example " + n.Example + ")"
 	}
 	return ""
 }

@@ -9,9 +9,10 @@ import (
 )
 
 // CheckFiles looks at the files that the configuration names: the certificate
-// and its key, and the users if a listener is of no use without them. It adds
-// to Warnings where a secret can be read by everybody. It is apart from Load so
-// that a configuration can be checked on another machine.
+// and its key, the users if a listener is of no use without them, and the
+// passwords and roots of routes. It adds to Warnings where a secret can be read
+// by everybody. It is apart from Load so that a configuration can be checked on
+// another machine.
 func (c *Config) CheckFiles() Problems {
 	var ps Problems
 	add := func(path, message string) { ps = append(ps, c.origins.problem(path, message)) }
@@ -31,6 +32,7 @@ func (c *Config) CheckFiles() Problems {
 		}
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
+	c.checkRoutes(add)
 	return ps.sorted()
 }
 

@@ -26,8 +26,8 @@ func loadText(text string, environ ...string) (*Config, error) {
 // any other loads.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(goldenDir, "*.yaml"))
-	if err != nil || len(files) < 35 {
-		t.Fatalf("found %d files (%v), want at least 35", len(files), err)
+	if err != nil || len(files) < 70 {
+		t.Fatalf("found %d files (%v), want at least 70", len(files), err)
 	}
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".yaml")

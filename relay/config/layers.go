@@ -42,7 +42,7 @@ func readEnv(environ []string) (settings []setting, problems Problems) {
 	var names []string
 	for _, n := range schema().leaves() {
 		byName[n.envName()] = n
-		names = append(names, n.envName())
+		names = append(names, strings.TrimPrefix(n.envName(), envPrefix))
 	}
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
@@ -54,7 +54,11 @@ func readEnv(environ []string) (settings []setting, problems Problems) {
 		seen[name] = true
 		n := byName[name]
 		if n == nil {
-			problems = append(problems, Problem{File: name, Message: "no key of the configuration has this name" + didYouMean(name, names)})
+			hint := ""
+			if meant := nearest(strings.TrimPrefix(name, envPrefix), names); meant != "" {
+				hint = " (did you mean " + envPrefix + meant + "?)"
+			}
+			problems = append(problems, Problem{File: name, Message: "no key of the configuration has this name" + hint})
 			continue
 		}
 		settings, problems = set(n, name, text, settings, problems)

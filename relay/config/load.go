@@ -78,6 +78,7 @@ type source struct {
 func load(s source) (*Config, error) {
 	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter))
 	c := &Config{File: s.path, origins: origins{}}
+	c.getenv = func(name string) string { return getenv(s.environ, name) }
 	for _, n := range schema().leaves() {
 		v.SetDefault(n.viperKey(), defaultOf(n))
 	}
@@ -120,7 +121,7 @@ func decode(v *viper.Viper, c *Config) error {
 		d.WeaklyTypedInput = false // else 30 would be 30 ns
 		d.DecodeHook = func(from, to reflect.Type, data any) (any, error) {
 			text, ok := data.(string)
-			if !ok || to.Kind() == reflect.Slice {
+			if !ok || to.Kind() == reflect.Slice || to.Kind() == reflect.Pointer { // asked again for what is in it
 				return data, nil
 			}
 			return parse(to, text)
@@ -142,8 +143,10 @@ func defaultOf(n *node) any {
 		}
 		return words
 	case objects:
-		// The only list of objects: one door for programs on this machine.
-		return []any{map[string]any{"address": "127.0.0.1:2525", "mode": Submission, "tls": TLSNone}}
+		if n.Path == "listeners" { // one door for programs on this machine
+			return []any{map[string]any{"address": "127.0.0.1:2525", "mode": Submission, "tls": TLSNone}}
+		}
+		return []any{}
 	}
 	return n.Default
 }
@@ -207,6 +210,9 @@ func (c *Config) fillIn(m machine, environ []string) {
 	}
 	if c.Admin.Socket == "" {
 		c.Admin.Socket = filepath.Join(c.DataDir, "admin.sock")
+	}
+	for i := range c.Routes {
+		c.Routes[i].complete()
 	}
 }
 

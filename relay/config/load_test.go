@@ -38,6 +38,7 @@ func defaults() *Config {
 		Auth:            Auth{UsersFile: "/home/test/.local/state/srvrelay/users"},
 		RelayDomains:    []string{},
 		PublicAddresses: []netip.AddrPort{},
+		Routes:          []Route{},
 		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxConnections: 500, MaxConnectionsPerAddress: 50},
 		DNS:             DNS{Servers: []string{}},
 		Delivery: Delivery{
@@ -96,6 +97,15 @@ func TestExample(t *testing.T) {
 	want.RelayDomains = []string{"home.example.org"}
 	want.PublicAddresses = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.5:0"), netip.MustParseAddrPort("203.0.113.5:25")}
 	want.Postmaster = "admin@example.org"
+	day := 24 * time.Hour
+	want.Routes = []Route{
+		{Name: "isp", Domains: []string{"a.example", ".a.example"}, Senders: []string{"@app.example"}, Action: Deliver, ExpireAfter: &day, To: []RouteTarget{
+			{URL: "submissions://smtp.isp.example", Username: "me", PasswordFile: "/etc/srvrelay/isp.pass", TLS: TLSVerify, Scheme: SchemeSubmissions, Host: "smtp.isp.example", Port: 465},
+			{URL: "smtp://[2001:db8::1]:2525", TLS: TLSEncrypt, Scheme: SchemeSMTP, Host: "2001:db8::1", Port: 2525},
+		}},
+		{Domains: []string{"e.example"}, Action: Hold},
+		{Domains: []string{"f.example"}, Action: Reject, Text: "mail for f.example has ended"},
+	}
 	want.DNS.Servers = []string{"127.0.0.1:53"}
 	want.Admin.Socket = "/var/lib/srvrelay/admin.sock"
 	if diff := cmp.Diff(want, got, compare); diff != "" {

@@ -80,12 +80,28 @@ func (ps Problems) sorted() Problems {
 // quoteMax is how many characters of a wrong value are repeated.
 const quoteMax = 64
 
-// quote shows a value from outside: in quotes, escaped, cut when long.
+// quote shows a value from outside: in quotes, escaped, cut when long, without
+// the password of a URL.
 func quote(s string) string {
+	s = masked(s)
 	if r := []rune(s); len(r) > quoteMax {
 		s = string(r[:quoteMax]) + "…"
 	}
 	return strconv.Quote(s)
+}
+
+// masked hides what stands before the last @ if there is a colon in it: the
+// user and password of a URL, with or without its scheme.
+func masked(s string) string {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 || !strings.Contains(s[:at], ":") {
+		return s
+	}
+	scheme, _, isURL := strings.Cut(s[:at], "://")
+	if isURL {
+		return scheme + "://***" + s[at:]
+	}
+	return "***" + s[at:]
 }
 
 // clean escapes what could break a line or steer a terminal (control

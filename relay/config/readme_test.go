@@ -4,16 +4,19 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 )
 
-// TestREADME: what the README tells people to write is a configuration
+// TestREADME: what the README and the chapters of the reference tell people to
+// write is a configuration
 // without problems and without warnings.
 func TestREADME(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	readme = append(readme, strings.Replace(routesChapter, "```yaml\n", "```yaml\nhostname: relay.example.net\n", 1)...)
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(readme, -1)
 	if len(blocks) < 2 {
 		t.Fatalf("%d configurations in the README", len(blocks))

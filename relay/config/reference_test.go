@@ -1,6 +1,7 @@
 package config
 
 import (
+	_ "embed"
 	"fmt"
 	"net/netip"
 	"os"
@@ -57,21 +58,59 @@ Later layers win:
 
 ## Keys
 
+%s
 `
+
+// chapters are texts that follow the doc of a key.
+//
+//go:embed routes.md
+var routesChapter string
+
+var chapters = map[string]string{"routes": routesChapter}
 
 // reference is the whole page.
 func reference() string {
 	_, err := loadText("listeners:\n  - { address: \":587\", mode: submission, tls: startls }\ndelivery:\n  timeouts: { connect: 30 }\n")
 	var b strings.Builder
-	fmt.Fprintf(&b, referenceIntro, err)
+	fmt.Fprintf(&b, referenceIntro, err, contents(schema(), ""))
 	writeKeys(&b, schema())
 	b.WriteString("## A complete example\n\n```yaml\n" + Example() + "```\n")
 	return b.String()
 }
 
+// contents is the table of contents of the keys.
+func contents(parent *node, indent string) string {
+	var b strings.Builder
+	for _, n := range parent.Keys {
+		fmt.Fprintf(&b, "%s- [`%s`](#%s)", indent, n.Name, anchor(n.Path))
+		var scalars []string
+		for _, k := range n.Keys {
+			if k.Keys == nil {
+				scalars = append(scalars, fmt.Sprintf("[`%s`](#%s)", k.Name, anchor(k.Path)))
+			}
+		}
+		if len(scalars) > 0 {
+			b.WriteString(": " + strings.Join(scalars, ", "))
+		}
+		b.WriteString("\n")
+		for _, k := range n.Keys {
+			if k.Keys != nil {
+				b.WriteString(contents(&node{Keys: []*node{k}}, indent+"  "))
+			}
+		}
+	}
+	return b.String()
+}
+
+// anchor is what GitHub makes of a heading: letters, digits, _ and - of it.
+func anchor(heading string) string {
+	return strings.NewReplacer(".", "", "[", "", "]", "").Replace(heading)
+}
+
 func writeKeys(b *strings.Builder, parent *node) {
 	for _, n := range parent.Keys {
-		fmt.Fprintf(b, "%s `%s`\n\n%s\n\n", strings.Repeat("#", 3+strings.Count(n.Path, ".")), docPath(n), code(n.Doc))
+		fmt.Fprintf(b, "%s `%s`\n\n%s\n\n", strings.Repeat("#", 3+strings.Count(n.Path, ".")), n.Path, code(n.Doc))
+		b.WriteString(chapters[n.Path])
 		if n.Kind == section {
 			writeKeys(b, n)
 			continue
@@ -83,7 +122,7 @@ func writeKeys(b *strings.Builder, parent *node) {
 		if n.Example != "" {
 			fmt.Fprintf(b, "- Example: `%s: %s`\n", n.Name, n.Example)
 		}
-		if n.Kind == scalar && !strings.HasPrefix(n.Path, "listeners.") {
+		if n.Kind == scalar && !strings.Contains(n.Path, "[]") {
 			fmt.Fprintf(b, "- Also: `%s`, `--%s`\n", n.envName(), n.flagName())
 		}
 		b.WriteString("\n")
@@ -91,10 +130,7 @@ func writeKeys(b *strings.Builder, parent *node) {
 	}
 }
 
-// docPath shows that a key belongs to each listener.
-func docPath(n *node) string { return strings.Replace(n.Path, "listeners.", "listeners[].", 1) }
-
-var quotedWord = regexp.MustCompile(`(^|[ (])'([^']+)'`)
+var quotedWord = regexp.MustCompile(`(^|[ (,])'([^']+)'`)
 
 func code(doc string) string { return quotedWord.ReplaceAllString(doc, "$1`$2`") }
 
@@ -106,7 +142,8 @@ func typeWords(n *node) string {
 	}[n.Type]
 	if w := map[string]string{
 		"hostname": "domain", "relaydomain": "domain", "path": "path", "optpath": "path", "mailbox": "mail address",
-		"listen": "address:port", "server": "address, with or without a port", "service": "service",
+		"listen": "address:port", "target": "URL", "sender": "mail address, or a pattern of them", "routedomain": "domain, or a pattern of them",
+		"secretpath": "path", "envname": "name of an environment variable", "domain": "domain", "server": "address, with or without a port", "service": "service",
 	}[n.Check]; w != "" {
 		word = w
 	}
@@ -124,8 +161,8 @@ func defaultWords(n *node) string {
 	case n.Required:
 		return "none, it must be set"
 	case n.Shown != "":
-		return n.Shown
-	case n.Kind == list && n.Default == "":
+		return code(n.Shown)
+	case n.Kind != scalar && n.Default == "":
 		return "`[]`"
 	case n.Kind == list:
 		return "`[" + strings.Join(strings.Fields(n.Default), ", ") + "]`"

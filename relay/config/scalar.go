@@ -26,6 +26,24 @@ func checks(name string) func(string) (string, error) {
 		return service
 	case "path", "optpath":
 		return optional(absolute)
+	case "domain":
+		return domain
+	case "target":
+		return targetURL
+	case "routedomain":
+		return routeDomain
+	case "sender":
+		return sender
+	case "routename":
+		return optional(routeName)
+	case "replytext":
+		return replyText
+	case "username":
+		return username
+	case "envname":
+		return optional(envName)
+	case "secretpath":
+		return optional(secretPath)
 	case "network":
 		return network
 	case "trusted":

@@ -19,7 +19,7 @@ const (
 // node is one key, as its tags describe it.
 type node struct {
 	Name string // in its section
-	Path string // dotted from the top: delivery.mx_port
+	Path string // dotted from the top: delivery.mx_port, listeners[].address
 	Kind kind
 	Type reflect.Type // of the value, or of one element
 	Keys []*node      // of a section, or of one of objects
@@ -32,6 +32,7 @@ type node struct {
 	Required bool // no default makes sense
 	NonEmpty bool // a list with at least one element
 	Common   bool // its flag is worth a line in the help
+	Secret   bool // a wrong value is not repeated: it may be a password in the wrong place
 
 	Doc, Example string // for the reference
 	Shown        string // the default in words, where it depends on others
@@ -62,20 +63,23 @@ func newNode(f reflect.StructField, name, path string) *node {
 		Default: tag("default"), Enum: strings.Fields(tag("enum")), Check: tag("check"),
 		Min: tag("min"), Max: tag("max"),
 		Required: tag("required") == "true", NonEmpty: tag("nonempty") == "true",
-		Common: tag("flag") == "common",
-		Doc:    tag("doc"), Example: tag("example"), Shown: tag("shown"),
+		Common: tag("flag") == "common", Secret: tag("secret") == "true",
+		Doc: tag("doc"), Example: tag("example"), Shown: tag("shown"),
 	}
-	if n.Type.Kind() == reflect.Slice {
+	switch n.Type.Kind() {
+	case reflect.Slice:
 		n.Kind, n.Type = list, n.Type.Elem()
+	case reflect.Pointer: // nil when the key is absent
+		n.Type = n.Type.Elem()
 	}
 	// Prefixes and addresses are structs to Go, but one word in the file.
 	if n.Type.Kind() == reflect.Struct && !isWord(n.Type) {
-		n.Keys = fields(n.Type, path+".")
 		if n.Kind == list {
-			n.Kind = objects
+			n.Kind, path = objects, path+"[]"
 		} else {
 			n.Kind = section
 		}
+		n.Keys = fields(n.Type, path+".")
 	}
 	return n
 }

@@ -52,6 +52,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.names()
 	v.folders()
 	v.certificate()
+	v.routes()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
@@ -96,10 +97,6 @@ func (v *validator) names() {
 func (v *validator) opensInbound() bool {
 	return slices.ContainsFunc(v.Listeners, func(l Listener) bool { return l.Mode == Inbound })
 }
-
-// socketMax is the room for the path of a Unix socket (sun_path) on the
-// smallest of the systems that we run on.
-const socketMax = 104
 
 func (v *validator) folders() {
 	if v.DataDir == "" && !v.bad("data_dir") {

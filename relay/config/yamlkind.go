@@ -44,12 +44,20 @@ func wrongKind(n *node, y *yaml.Node) string {
 		}
 	case "!!int", "!!float", "!!bool", "!!timestamp":
 		if isText && len(n.Enum) == 0 && n.Check != "listen" {
-			return quote(y.Value) + " is a " + tagWords[y.Tag] + " to YAML, want text (put it in quotes if it is meant)"
+			return n.quote(y.Value) + " is a " + tagWords[y.Tag] + " to YAML, want text (put it in quotes if it is meant)"
 		}
 	default:
 		return "has the tag " + quote(y.Tag) + ", want a plain value"
 	}
 	return ""
+}
+
+// quote shows a wrong value, unless it may be a secret.
+func (n *node) quote(value string) string {
+	if n.Secret {
+		return "this"
+	}
+	return quote(value)
 }
 
 var tagWords = map[string]string{"!!int": "number", "!!float": "number", "!!bool": "truth value", "!!timestamp": "date"}

@@ -1,0 +1,112 @@
+package config
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// maxSecret bounds a password; maxRoots a file of certificates.
+const (
+	maxSecret = 4 << 10
+	maxRoots  = 16 << 20
+)
+
+// Password reads the password of a target with a username, anew each time, so
+// that a new one needs no restart. No error repeats any of it.
+func (t RouteTarget) Password(getenv func(string) string) (string, error) {
+	if t.PasswordEnv != "" {
+		password := getenv(t.PasswordEnv)
+		if password == "" {
+			return "", fmt.Errorf("the environment variable %s is not set, or empty", t.PasswordEnv)
+		}
+		return password, checkPassword("the environment variable "+t.PasswordEnv, password)
+	}
+	text, err := readBounded(t.PasswordFile, maxSecret)
+	if err != nil {
+		return "", err
+	}
+	password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r") // what editors add
+	if password == "" {
+		return "", fmt.Errorf("%s is empty, want the password in one line", quote(t.PasswordFile))
+	}
+	return password, checkPassword(quote(t.PasswordFile), password)
+}
+
+// checkPassword refuses what AUTH cannot carry (RFC 4616 2), and line ends,
+// which are hardly part of a password.
+func checkPassword(where, password string) error {
+	switch {
+	case len(password) > maxSecret:
+		return fmt.Errorf("%s is longer than %s, which no password is", where, FormatSize(maxSecret))
+	case strings.ContainsAny(password, "\r\n"):
+		return fmt.Errorf("%s has more than one line, want the password only", where)
+	case strings.ContainsRune(password, 0):
+		return fmt.Errorf("%s has a NUL byte, which no password can have", where)
+	}
+	return nil
+}
+
+// Roots reads ca_file; nil stands for the roots of the system.
+func (t RouteTarget) Roots() (*x509.CertPool, error) {
+	if t.CAFile == "" {
+		return nil, nil
+	}
+	text, err := readBounded(t.CAFile, maxRoots)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate in PEM (-----BEGIN CERTIFICATE-----)", quote(t.CAFile))
+	}
+	return pool, nil
+}
+
+// readBounded reads a regular file of a limited size.
+func readBounded(name string, limit int64) ([]byte, error) {
+	if err := readable(name); err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w", quote(name), underlying(err))
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w", quote(name), underlying(err))
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	if _, err := io.Copy(&b, io.LimitReader(f, limit+1)); err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w", quote(name), underlying(err))
+	}
+	if int64(b.Len()) > limit {
+		return nil, fmt.Errorf("%s is longer than %s: is it the right file?", quote(name), FormatSize(limit))
+	}
+	return b.Bytes(), nil
+}
+
+// checkRoutes tries the secrets and roots that routes name.
+func (c *Config) checkRoutes(add func(path, message string)) {
+	for i, r := range c.Routes {
+		for j, t := range r.To {
+			path := fmt.Sprintf("routes[%d].to[%d]", i, j)
+			if _, err := t.Roots(); err != nil {
+				add(path+".ca_file", err.Error())
+			}
+			if t.Username == "" {
+				continue
+			}
+			from := path + ".password_file"
+			if t.PasswordEnv != "" {
+				from = path + ".password_env"
+			}
+			if _, err := t.Password(c.getenv); err != nil {
+				add(from, err.Error())
+			}
+			if t.PasswordFile != "" {
+				c.warnReadable(from, t.PasswordFile)
+			}
+		}
+	}
+}
