@@ -92,7 +92,8 @@ type Recipient struct {
 	Last       Status    `json:"last,omitzero"`    // of the newest attempt
 	Settled    time.Time `json:"settled,omitzero"` // when the state last changed
 	SameFirst  string    `json:"same_first,omitempty"`
-	Delayed    bool      `json:"delayed,omitempty"`    // the delay notice has been sent, or was not wanted
+	Released   time.Time `json:"released,omitzero"`    // when somebody released it from a hold
+	Delayed    bool      `json:"delayed,omitempty"`    // the delay notice has been sent
 	Unreported bool      `json:"unreported,omitempty"` // failed, and its report waits for company
 }
 

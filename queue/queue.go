@@ -48,6 +48,8 @@ type Queue interface {
 	// queues the DSN that has become due and removes a message that is done,
 	// in one atomic, synced batch. Recipients of the lease that have no outcome
 	// go back as they were (a lease given back). ErrLeaseLost: nothing changed.
+	// After another error the lease is still held; Settle may be called again,
+	// and a minute later the lease is given back by itself.
 	// The effects are returned for the log.
 	Settle(ctx context.Context, lease *Lease, outcomes []Outcome, attempt *Attempt) (Effects, error)
 
@@ -89,6 +91,13 @@ type Store interface {
 	Retry(ctx context.Context, id ID) error
 	// Delete removes a message without a report (ErrNotFound, ErrLeased).
 	Delete(ctx context.Context, id ID) error
+	// Reroute exchanges the functions that name hops and times, at once, and
+	// then files anew what is queued, a message at a time; due times stay. From
+	// the exchange on nothing is claimed by the old functions. What a route
+	// held (ReasonRouteHold) is due again: the next attempt asks the new ones.
+	// When it ends early, the rest is filed anew as it is claimed, and at the
+	// next open.
+	Reroute(ctx context.Context, to Routing) error
 	// Hops returns the hops with waiting recipients, sorted by name.
 	Hops(ctx context.Context) ([]HopInfo, error)
 	// Fact and SetFact keep small things that delivery must remember over a
@@ -120,9 +129,10 @@ const (
 	Defer Result = iota // try again later
 	Sent                // a next hop has taken responsibility
 	Fail                // failed for good
+	Hold                // the operator's routes say that it is to be held
 )
 
-func (r Result) String() string { return [...]string{"defer", "sent", "fail"}[r] }
+func (r Result) String() string { return [...]string{"defer", "sent", "fail", "hold"}[r] }
 
 // Outcome is what an attempt came to for one recipient of a lease.
 type Outcome struct {

@@ -7,6 +7,9 @@ const (
 	ReasonSent    = "sent"
 	ReasonExpired = "expired"
 
+	// What the operator said.
+	ReasonRouteHold = "route-hold" // a route holds mail for the recipient
+
 	// What a next hop or the way to it did.
 	ReasonConnectRefused = "connect-refused"
 	ReasonConnectTimeout = "connect-timeout"

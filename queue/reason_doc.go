@@ -10,6 +10,8 @@ var ReasonDocs = []ReasonDoc{
 	{ReasonSent, "A next hop has accepted the message.", "Nothing. The server's reply is in the log; it often carries the id of its own queue."},
 	{ReasonExpired, "The message was tried until `delivery.retry.expire_after` and is given up; the sender has a report.", "Look at the last status before the expiry: it says what was in the way."},
 
+	{ReasonRouteHold, "A route of the operator says `action: hold` for this recipient.", "`srvrelay queue release` sends the message past the route; when the routes change, it is looked at anew."},
+
 	{ReasonConnectRefused, "The server's address answers, but nothing listens on that port.", "Start the server, or correct the port in its SRV record. The target is probed; mail goes out by itself when it is back."},
 	{ReasonConnectTimeout, "No answer to the connection request: the host is off, or a firewall drops it.", "Try `nc -v ADDRESS PORT` from the relay. Port 25 out of home networks and clouds is often blocked: use another port by SRV."},
 	{ReasonConnectFailed, "The network has no way to the address (no route, unreachable, reset).", "Look at the relay's own network; IPv6 without a route shows like this."},

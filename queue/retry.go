@@ -42,14 +42,19 @@ func (p Retry) ProbeInterval(n int) time.Duration {
 }
 
 // Advance returns r after the outcome o of an attempt at the time now. An
-// attempt at or after expires is the last one.
+// attempt at or after expires is the last one. A hold is no attempt: nobody
+// was asked.
 func (p Retry) Advance(r Recipient, o Outcome, expires, now time.Time, chance float64) Recipient {
-	r.Attempts++
+	if o.Result != Hold {
+		r.Attempts++
+	}
 	r.Last = o.Status
 	r.Settled = now
 	r.SameFirst = o.SameFirst
 	r.Next = time.Time{}
 	switch {
+	case o.Result == Hold:
+		r.State = Held
 	case o.Result == Sent:
 		r.State = Delivered
 	case o.Result == Fail:

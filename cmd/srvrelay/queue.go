@@ -172,10 +172,10 @@ func showText(s screen, m admin.Message, now time.Time) error {
 	fmt.Fprintf(s, "%s  from %s  %s  received %s%s\n", m.ID, address(m.Sender), bytesText(m.Size), when(m.Received, now), from)
 	for _, r := range m.Recipients {
 		fmt.Fprintf(s, "  %s  %s", address(r.Address), s.stateColour(r)(stateText(r)))
-		if r.State.Final() {
+		if !r.State.Waits() {
 			fmt.Fprintf(s, " %s", when(r.Settled, now))
 		} else {
-			fmt.Fprintf(s, ", next %s, gives up %s", when(r.NextAttempt, now), when(m.Expires, now))
+			fmt.Fprintf(s, ", next %s, gives up %s", when(r.NextAttempt, now), when(r.Expires, now))
 		}
 		if r.LastStatus != "" {
 			fmt.Fprintf(s, "\n      %s  [%s]", queue.Safe(r.LastStatus, 300), r.Reason)

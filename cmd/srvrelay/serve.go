@@ -92,9 +92,19 @@ type service struct {
 // cannot be used, the old one is, and somebody must hear of it.
 type watched interface{ Problem() error }
 
-// hopOf is who is asked to take the mail: the domain itself, as there are no
-// operator's routes yet.
-func hopOf(_, domain string) string { return domain }
+// routing is who is asked to take the mail, and when: the domain itself, by
+// one schedule, as there are no operator's routes yet.
+func routing(retry queue.Retry) queue.Routing {
+	return queue.Routing{
+		Fingerprint: fmt.Sprintf("%+v", retry),
+		Retry:       func(string) queue.Retry { return retry },
+	}.WithDefaults()
+}
+
+func retryOf(cfg *config.Config) queue.Retry {
+	r := cfg.Delivery.Retry
+	return queue.Retry{Schedule: r.Schedule, ExpireAfter: r.ExpireAfter, DelayNotice: r.DelayNoticeAfter}
+}
 
 // newService opens everything that serve needs; on an error nothing stays open.
 func newService(cfg *config.Config, log maillog) (s *service, err error) {
@@ -105,11 +115,9 @@ func newService(cfg *config.Config, log maillog) (s *service, err error) {
 			s = nil
 		}
 	}()
-	retry := queue.Retry{
-		Schedule: cfg.Delivery.Retry.Schedule, ExpireAfter: cfg.Delivery.Retry.ExpireAfter, DelayNotice: cfg.Delivery.Retry.DelayNoticeAfter,
-	}
+	retry := retryOf(cfg)
 	s.store, err = pebblestore.Open(pebblestore.Options{
-		Dir: filepath.Join(cfg.DataDir, "queue"), HopOf: hopOf, Retry: retry, Hostname: cfg.Hostname,
+		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(retry), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 	})
 	if err != nil {
@@ -310,7 +318,7 @@ func (s *service) close() {
 // backend is what the admin socket shows.
 func (s *service) backend() admin.Backend {
 	return admin.Backend{
-		Store: s.store, HopOf: hopOf, Expires: s.cfg.Delivery.Retry.ExpireAfter,
+		Store: s.store, Routing: func() queue.Routing { return routing(retryOf(s.cfg)) },
 		Unpark: s.deliver.Unpark, Explain: s.explain,
 	}
 }

@@ -1,6 +1,7 @@
 package pebblestore
 
 import (
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -14,6 +15,7 @@ import (
 // the commit.
 type change struct {
 	s           *Store
+	rt          queue.Routing
 	b           *pebble.Batch
 	id          ulid.ULID
 	m           *meta
@@ -25,14 +27,16 @@ type change struct {
 	all     []queue.Recipient       // all as stored before, once they were read
 	gone    []hopGroup
 	added   []hopGroup
+	moved   []move
 	reports []hopGroup           // of DSNs; they are in the batch already
 	bodies  map[ulid.ULID][]byte // of DSNs, for the cache
 	effects queue.Effects
 	removed bool
 }
 
-func (s *Store) newChange(id ulid.ULID, m *meta, now time.Time) *change {
-	return &change{s: s, b: s.db.NewBatch(), id: id, m: m, now: now, oldDeadline: m.deadline(), rcpts: map[int]queue.Recipient{}}
+// newChange starts a change. The caller has called routes.use.
+func (s *Store) newChange(rt queue.Routing, id ulid.ULID, m *meta, now time.Time) *change {
+	return &change{s: s, rt: rt, b: s.db.NewBatch(), id: id, m: m, now: now, oldDeadline: m.deadline(), rcpts: map[int]queue.Recipient{}}
 }
 
 // readAll reads all recipients as stored before the change.
@@ -61,15 +65,41 @@ func (c *change) step(n int, from, to queue.Recipient, t queue.Transition) {
 		c.m.Open--
 	}
 	c.rcpts[n] = to
+	c.m.armFor(c.rt, &to)
 	t.ID, t.Sender, t.Rcpt, t.From = c.m.ID, c.m.Sender, to, from.State
 	c.effects.Transitions = append(c.effects.Transitions, t)
 }
 
-// regroup puts waiting recipients into groups by their due times.
-func (c *change) regroup(waiting []int, rcpts []queue.Recipient) error {
-	groups, err := c.s.groupUp(c.id, c.m.Sender, waiting, rcpts)
+// newestAll is all recipients with what this change has done to them. It
+// needs readAll.
+func (c *change) newestAll() []queue.Recipient {
+	all := slices.Clone(c.all)
+	for n, r := range c.rcpts {
+		all[n] = r
+	}
+	return all
+}
+
+// regroup puts waiting recipients, as they are now, into groups by hop and
+// due time. It needs readAll, or that they are all in the change.
+func (c *change) regroup(numbers []int) error {
+	slices.Sort(numbers)
+	rcpts := make([]queue.Recipient, len(numbers))
+	for i, n := range numbers {
+		rcpts[i] = c.newest(n)
+	}
+	groups, err := groupUp(c.rt, c.id, c.m.Sender, numbers, rcpts)
 	c.added = append(c.added, groups...)
 	return err
+}
+
+// pick returns the numbered recipients.
+func pick(all []queue.Recipient, numbers []int) []queue.Recipient {
+	rcpts := make([]queue.Recipient, len(numbers))
+	for i, n := range numbers {
+		rcpts[i] = all[n]
+	}
+	return rcpts
 }
 
 // stage writes the change into the batch: the message's records, or their
@@ -86,6 +116,11 @@ func (c *change) stage() {
 		}
 		set(c.b, metaKey(c.id), mustJSON(c.m))
 		c.s.stageDeadline(c.b, c.id, c.oldDeadline, c.m.deadline())
+	}
+	for _, mv := range c.moved {
+		for _, g := range mv.to {
+			set(c.b, groupKey(g.hop, g.group), encodeMembers(g.members))
+		}
 	}
 	for _, g := range c.added { // after the deletions: a key may be both
 		set(c.b, groupKey(g.hop, g.group), encodeMembers(g.members))
@@ -122,6 +157,9 @@ func (c *change) attempt(a *queue.Attempt) {
 
 // commit makes the change real, on the disk and then in memory.
 func (c *change) commit(o *pebble.WriteOptions) error {
+	for _, mv := range c.moved { // before somebody can read it from the disk and claim it
+		mv.begin(c.s)
+	}
 	if err := c.s.commit(c.b, o); err != nil {
 		return err
 	}
@@ -147,32 +185,46 @@ func (c *change) close() { _ = c.b.Close() }
 // groups finds the stored groups of the message's waiting recipients.
 // It needs readAll.
 func (c *change) groups() ([]hopGroup, error) {
-	type place struct {
-		hop string
-		due int64
-	}
 	seen := map[place]bool{}
 	var groups []hopGroup
-	for _, r := range c.all {
-		p := place{c.s.opt.HopOf(c.m.Sender, r.Domain), nano(r.Next)}
-		if r.State.Final() || seen[p] {
+	for i := range c.all {
+		r := &c.all[i]
+		if !r.State.Waits() {
 			continue
 		}
-		seen[p] = true
-		lower := groupKey(p.hop, group{due: p.due, id: c.id})
-		upper := append(groupKey(p.hop, group{due: p.due, id: c.id, first: 1<<32 - 1}), 0)
-		err := eachKey(c.s.db, lower, upper, func(key, value []byte) error {
-			_, g, ok := parseGroupKey(key)
-			members, err := decodeMembers(value, c.m.Rcpts)
-			if !ok || err != nil {
-				return damaged(key, err)
+		for _, rt := range c.s.routes.filedBy() {
+			p := place{rt.HopOf(c.m.Sender, r), nano(r.Next)}
+			if seen[p] {
+				continue
 			}
-			groups = append(groups, hopGroup{p.hop, g, members})
-			return nil
-		})
-		if err != nil {
-			return nil, err
+			seen[p] = true
+			more, err := c.groupsAt(p)
+			if err != nil {
+				return nil, err
+			}
+			groups = append(groups, more...)
 		}
 	}
 	return groups, nil
+}
+
+// place is where groups of a message are in the index.
+type place struct {
+	hop string
+	due int64
+}
+
+func (c *change) groupsAt(p place) (groups []hopGroup, err error) {
+	lower := groupKey(p.hop, group{due: p.due, id: c.id})
+	upper := append(groupKey(p.hop, group{due: p.due, id: c.id, first: 1<<32 - 1}), 0)
+	err = eachKey(c.s.db, lower, upper, func(key, value []byte) error {
+		_, g, ok := parseGroupKey(key)
+		members, err := decodeMembers(value, c.m.Rcpts)
+		if !ok || err != nil {
+			return damaged(key, err)
+		}
+		groups = append(groups, hopGroup{p.hop, g, members})
+		return nil
+	})
+	return groups, err
 }

@@ -27,8 +27,9 @@ type leases struct {
 // lease is the store's own side of a queue.Lease.
 type lease struct {
 	token   uint64
-	hop     string
-	group   group
+	hop     string // that was claimed
+	id      ulid.ULID
+	filed   []hopGroup        // where its recipients are in the index; under the message's stripe
 	members []int             // recipient numbers
 	rcpts   []queue.Recipient // as stored; nobody changes leased recipients but Settle
 }
@@ -39,7 +40,7 @@ func (l *leases) add(le *lease) {
 	l.last++
 	le.token = l.last
 	l.byToken[le.token] = le
-	l.byMessage[le.group.id] = append(l.byMessage[le.group.id], le)
+	l.byMessage[le.id] = append(l.byMessage[le.id], le)
 }
 
 func (l *leases) get(token uint64) *lease {
@@ -52,7 +53,7 @@ func (l *leases) end(le *lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.byToken, le.token)
-	id := le.group.id
+	id := le.id
 	rest := slices.DeleteFunc(l.byMessage[id], func(o *lease) bool { return o == le })
 	if len(rest) == 0 {
 		delete(l.byMessage, id)
@@ -80,6 +81,18 @@ func (l *leases) leased(id ulid.ULID, but *lease) map[int]bool {
 	return m
 }
 
+// holder returns the lease of a recipient, nil = it has none.
+func (l *leases) holder(id ulid.ULID, n int) *lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, le := range l.byMessage[id] {
+		if slices.Contains(le.members, n) {
+			return le
+		}
+	}
+	return nil
+}
+
 // Claim implements queue.Queue.
 func (s *Store) Claim(ctx context.Context, hop string) (*queue.Lease, error) {
 	if err := s.begin(); err != nil {
@@ -98,7 +111,14 @@ func (s *Store) Claim(ctx context.Context, hop string) (*queue.Lease, error) {
 		switch {
 		case err == nil:
 			return s.handOut(le, m), nil
+		case errors.Is(err, errTaken):
 		case errors.Is(err, errStale):
+			s.hops.drop(hop, g)
+		case errors.Is(err, errElsewhere):
+			if err := s.refileMessage(g.id); err != nil {
+				s.hops.giveBack(hop, g)
+				return nil, err
+			}
 			s.hops.drop(hop, g)
 		case errors.Is(err, errDamaged), errors.Is(err, queue.ErrNotFound):
 			// Left where it is, for a person; a restart looks again.
@@ -111,12 +131,20 @@ func (s *Store) Claim(ctx context.Context, hop string) (*queue.Lease, error) {
 	}
 }
 
-// errStale: the index in memory names a group that is not stored any more.
-var errStale = errors.New("queue: the group is gone")
+var (
+	// errStale: the index in memory names a group that is not stored any more.
+	errStale = errors.New("queue: the group is gone")
+	// errTaken: it was removed and added again, and somebody else claimed it.
+	errTaken = errors.New("queue: the group is leased")
+	// errElsewhere: its recipients belong to another hop by now.
+	errElsewhere = errors.New("queue: the group belongs to another hop")
+)
 
 // loadLease makes the lease of a group that was taken. The stripe keeps out
 // whoever would change the message between the look at its lease and theirs.
 func (s *Store) loadLease(hop string, g group) (*lease, *meta, error) {
+	rt := s.routes.use()
+	defer s.routes.done()
 	mu := s.stripe(g.id)
 	mu.Lock()
 	defer mu.Unlock()
@@ -144,7 +172,15 @@ func (s *Store) loadLease(hop string, g group) (*lease, *meta, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	le := &lease{hop: hop, group: g, members: members, rcpts: rcpts}
+	for i := range rcpts {
+		if rt.HopOf(m.Sender, &rcpts[i]) != hop {
+			return nil, nil, errElsewhere
+		}
+	}
+	if s.leases.holder(g.id, members[0]) != nil {
+		return nil, nil, errTaken
+	}
+	le := &lease{hop: hop, id: g.id, filed: []hopGroup{{hop, g, members}}, members: members, rcpts: rcpts}
 	s.leases.add(le)
 	return le, m, nil
 }
@@ -162,9 +198,9 @@ func (s *Store) handOut(le *lease, m *meta) *queue.Lease {
 
 func (s *Store) openLeased(le *lease, m *meta) (io.ReadCloser, error) {
 	if s.leases.get(le.token) != le {
-		return nil, fmt.Errorf("%s: %w", le.group.id, queue.ErrLeaseLost)
+		return nil, fmt.Errorf("%s: %w", le.id, queue.ErrLeaseLost)
 	}
-	return s.openBody(le.group.id, m, false), nil
+	return s.openBody(le.id, m, false), nil
 }
 
 // Park implements queue.Queue.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 
@@ -63,13 +64,13 @@ func (c *change) companyComing() (bool, error) {
 	leased := c.s.leases.leased(c.id, c.lease)
 	for n := range all {
 		r := c.newest(n)
-		if r.State.Final() {
+		if !r.State.Waits() {
 			continue
 		}
 		if leased[n] {
 			return true, nil
 		}
-		_, parked := c.s.parks.get(c.s.opt.HopOf(c.m.Sender, r.Domain), c.now)
+		_, parked := c.s.parks.get(c.rt.HopOf(c.m.Sender, &r), c.now)
 		if r.State == queue.Queued && !parked {
 			return true, nil
 		}
@@ -108,7 +109,7 @@ func (c *change) addReport(kind queue.ReportKind, to string, rcpts []queue.Recip
 	}
 	env, msg := queue.BuildReport(queue.ReportSpec{
 		Kind: kind, ID: queue.NewID(c.now), Reporter: c.s.opt.Hostname, To: to, Date: c.now,
-		Original: &c.m.Envelope, Rcpts: rcpts, Expires: c.m.Received.Add(c.s.opt.Retry.ExpireAfter),
+		Original: &c.m.Envelope, Rcpts: rcpts, Expires: c.expires(rcpts),
 		Content: content, Whole: whole,
 	})
 	if err := c.putReport(env, msg); err != nil {
@@ -116,6 +117,17 @@ func (c *change) addReport(kind queue.ReportKind, to string, rcpts []queue.Recip
 	}
 	c.effects.Reports = append(c.effects.Reports, queue.Report{About: c.m.ID, ID: env.ID, To: to, Kind: kind})
 	return nil
+}
+
+// expires is when the first of the recipients is given up.
+func (c *change) expires(rcpts []queue.Recipient) (first time.Time) {
+	for i := range rcpts {
+		at := c.rt.RetryOf(c.m.Sender, &rcpts[i]).Expires(c.m.Received, &rcpts[i])
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	return first
 }
 
 func (c *change) putReport(env *queue.Envelope, msg []byte) error {
@@ -129,7 +141,7 @@ func (c *change) putReport(env *queue.Envelope, msg []byte) error {
 		n, _ := io.ReadFull(in, buf) // from memory
 		set(c.b, partKey(famChunk, id, info.chunks), buf[:n])
 	}
-	groups, err := c.s.stageMessage(c.b, id, env, info)
+	groups, err := c.s.stageMessage(c.b, c.rt, id, env, info)
 	if err != nil {
 		return err
 	}

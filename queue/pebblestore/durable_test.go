@@ -106,7 +106,7 @@ func TestPowerCutAfterSweep(t *testing.T) {
 		fs := vfs.NewCrashableMem()
 		s := openMem(t, fs)
 		id := put(t, s, 10, "b@b.example")
-		time.Sleep(s.opt.Retry.DelayNotice)
+		time.Sleep(queue.DefaultRetry.DelayNotice)
 		fx, _, err := s.Sweep(ctx)
 		if err != nil || len(fx.Reports) != 1 {
 			t.Fatalf("%+v, %v", fx, err)

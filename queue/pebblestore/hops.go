@@ -82,6 +82,14 @@ func (x *hopIndex) add(name string, g group) {
 	x.unlock(h)
 }
 
+// addLeased counts a group that is about to be stored, and is leased already.
+func (x *hopIndex) addLeased(name string, g group) {
+	h := x.lock(name, true)
+	h.count++
+	h.leased[g] = struct{}{}
+	x.unlock(h)
+}
+
 // remove counts a group that has been deleted, leased or not.
 func (x *hopIndex) remove(name string, g group) {
 	h := x.lock(name, true)

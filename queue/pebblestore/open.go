@@ -32,6 +32,7 @@ func Open(opt Options) (*Store, error) {
 		fs = vfs.Default
 	}
 	s := &Store{opt: opt} // floor 0: the first Sweep looks at all deadlines
+	s.routes.now = opt.Routing.WithDefaults()
 	s.hops = hopIndex{read: s.readHop, hops: map[string]*hop{}}
 	s.parks.m = map[string]park{}
 	s.cache.bodies = map[ulid.ULID][]byte{}
@@ -138,7 +139,7 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	if stored != s.fingerprint() {
+	if stored != fingerprint(s.routes.now) {
 		if err := s.rebuild(); err != nil {
 			return err
 		}
@@ -167,14 +168,13 @@ func (s *Store) checkFormat() error {
 	b := s.db.NewBatch()
 	defer b.Close()
 	set(b, keyFormat, []byte(formatVersion))
-	set(b, keyIndex, []byte(s.fingerprint()))
+	set(b, keyIndex, []byte(fingerprint(s.routes.now)))
 	return s.commit(b, pebble.Sync)
 }
 
-// fingerprint is of all that the h/ and t/ keys depend on.
-func (s *Store) fingerprint() string {
-	return fmt.Sprintf("%s; expire %v; notice %v", s.opt.Routes, s.opt.Retry.ExpireAfter, s.opt.Retry.DelayNotice)
-}
+// fingerprint is of all that the h/ and t/ keys depend on: the routing, and
+// how the keys are made from it.
+func fingerprint(rt queue.Routing) string { return "index 2: " + rt.Fingerprint }
 
 // collectOrphans deletes the chunks of large bodies that were cut off by a
 // crash: nobody was told that they are safe.
@@ -232,11 +232,12 @@ func (s *Store) rebuild() error {
 	if err != nil {
 		return err
 	}
-	set(b, keyIndex, []byte(s.fingerprint()))
+	set(b, keyIndex, []byte(fingerprint(s.routes.now)))
 	return s.commit(b, pebble.Sync)
 }
 
-// reindex adds the h/ and t/ keys of one message.
+// reindex adds the h/ and t/ keys of one message, and makes due what a route
+// held: the routes may be others now.
 func (s *Store) reindex(b *pebble.Batch, key, value []byte) error {
 	m, err := decodeMeta(key, value)
 	if err != nil {
@@ -250,18 +251,23 @@ func (s *Store) reindex(b *pebble.Batch, key, value []byte) error {
 	var waiting []int
 	var rcpts []queue.Recipient
 	for n, r := range all {
-		if !r.State.Final() {
+		if heldByRoute(r) {
+			r = offered(r, time.Now().UTC().Round(0))
+			all[n] = r
+			set(b, partKey(famRcpt, id, n), mustJSON(r))
+		}
+		if r.State.Waits() {
 			waiting, rcpts = append(waiting, n), append(rcpts, r)
 		}
 	}
-	groups, err := s.groupUp(id, m.Sender, waiting, rcpts)
+	groups, err := groupUp(s.routes.now, id, m.Sender, waiting, rcpts)
 	if err != nil {
 		return damaged(key, err)
 	}
 	for _, g := range groups {
 		set(b, groupKey(g.hop, g.group), encodeMembers(g.members))
 	}
-	m.Delay, m.Expire = s.delayAt(m, all), nano(m.Received.Add(s.opt.Retry.ExpireAfter))
+	m.arm(s.routes.now, all)
 	set(b, bytes.Clone(key), mustJSON(m))
 	s.stageDeadline(b, id, 0, m.deadline())
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -133,7 +132,6 @@ func (s *Store) Retry(_ context.Context, id queue.ID) error {
 	}
 	leased := s.leases.leased(c.id, nil)
 	var waiting []int
-	var rcpts []queue.Recipient
 	for _, g := range groups {
 		if leased[g.members[0]] {
 			continue
@@ -144,30 +142,16 @@ func (s *Store) Retry(_ context.Context, id queue.ID) error {
 			r.Next = c.now
 			c.rcpts[n] = r
 			waiting = append(waiting, n)
-			rcpts = append(rcpts, r)
 		}
 	}
 	if len(waiting) == 0 {
 		return nil
 	}
-	if err := c.regroup(inOrder(waiting, rcpts)); err != nil {
+	if err := c.regroup(waiting); err != nil {
 		return err
 	}
 	c.stage()
 	return c.commit(pebble.Sync)
-}
-
-// inOrder sorts recipients by their numbers, as groups want them.
-func inOrder(numbers []int, rcpts []queue.Recipient) ([]int, []queue.Recipient) {
-	byNumber := make(map[int]queue.Recipient, len(numbers))
-	for i, n := range numbers {
-		byNumber[n] = rcpts[i]
-	}
-	slices.Sort(numbers)
-	for i, n := range numbers {
-		rcpts[i] = byNumber[n]
-	}
-	return numbers, rcpts
 }
 
 // Delete implements queue.Store. A message that cannot be read can still be
@@ -227,6 +211,7 @@ func (s *Store) openChange(id queue.ID) (c *change, unlock func(), err error) {
 		s.end()
 		return nil, nil, err
 	}
+	rt := s.routes.use()
 	mu := s.stripe(u)
 	mu.Lock()
 	unlock = func() {
@@ -234,11 +219,12 @@ func (s *Store) openChange(id queue.ID) (c *change, unlock func(), err error) {
 			c.close()
 		}
 		mu.Unlock()
+		s.routes.done()
 		s.end()
 	}
 	m, err := getMeta(s.db, u)
 	if err == nil {
-		c = s.newChange(u, m, time.Now().UTC().Round(0))
+		c = s.newChange(rt, u, m, time.Now().UTC().Round(0))
 		_, err = c.readAll()
 	}
 	if err != nil {

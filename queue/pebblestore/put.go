@@ -145,7 +145,9 @@ func (in *intake) finish(env *queue.Envelope) error {
 		set(b, partKey(famChunk, in.id, chunks), in.last[:in.n])
 		chunks++
 	}
-	groups, err := s.stageMessage(b, in.id, env, bodyInfo{in.size, chunks})
+	rt := s.routes.use()
+	defer s.routes.done()
+	groups, err := s.stageMessage(b, rt, in.id, env, bodyInfo{in.size, chunks})
 	if err != nil {
 		return err
 	}
@@ -181,7 +183,7 @@ type bodyInfo struct {
 
 // stageMessage adds a new message, but for its chunks, to the batch. The
 // returned groups are to be added to the index after the commit.
-func (s *Store) stageMessage(b *pebble.Batch, id ulid.ULID, env *queue.Envelope, body bodyInfo) ([]hopGroup, error) {
+func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, env *queue.Envelope, body bodyInfo) ([]hopGroup, error) {
 	if len(env.To) == 0 || len(env.To) > maxRecipients {
 		return nil, fmt.Errorf("queue: a message with %d recipients", len(env.To))
 	}
@@ -198,9 +200,8 @@ func (s *Store) stageMessage(b *pebble.Batch, id ulid.ULID, env *queue.Envelope,
 		waiting[i] = i
 	}
 	m := &meta{Envelope: *env, Rcpts: len(env.To), Open: len(env.To), Chunks: body.chunks}
-	m.Expire = nano(env.Received.Add(s.opt.Retry.ExpireAfter))
-	m.Delay = s.delayAt(m, env.To)
-	groups, err := s.groupUp(id, env.Sender, waiting, env.To)
+	m.arm(rt, env.To)
+	groups, err := groupUp(rt, id, env.Sender, waiting, env.To)
 	if err != nil {
 		return nil, err
 	}
@@ -210,19 +211,6 @@ func (s *Store) stageMessage(b *pebble.Batch, id ulid.ULID, env *queue.Envelope,
 	set(b, metaKey(id), mustJSON(m))
 	s.stageDeadline(b, id, 0, m.deadline())
 	return groups, nil
-}
-
-// delayAt is when the sender should hear of the delay, 0 = never.
-func (s *Store) delayAt(m *meta, rcpts []queue.Recipient) int64 {
-	if s.opt.Retry.DelayNotice <= 0 {
-		return 0
-	}
-	for _, r := range rcpts {
-		if !r.State.Final() && !r.Delayed && queue.WantsDelayReport(&m.Envelope, r) {
-			return nano(m.Received.Add(s.opt.Retry.DelayNotice))
-		}
-	}
-	return 0
 }
 
 // stageDeadline moves the t/ key of a message.
@@ -248,10 +236,12 @@ type hopGroup struct {
 	members []int
 }
 
+func (g hopGroup) sameKey(o hopGroup) bool { return g.hop == o.hop && g.group == o.group }
+
 // groupUp sorts waiting recipients into groups: by hop and due time, at most
 // queue.MaxGroup in one. waiting holds their numbers, in order, and rcpts the
 // recipients themselves, in parallel.
-func (s *Store) groupUp(id ulid.ULID, sender string, waiting []int, rcpts []queue.Recipient) ([]hopGroup, error) {
+func groupUp(rt queue.Routing, id ulid.ULID, sender string, waiting []int, rcpts []queue.Recipient) ([]hopGroup, error) {
 	type place struct {
 		hop string
 		due int64
@@ -259,7 +249,7 @@ func (s *Store) groupUp(id ulid.ULID, sender string, waiting []int, rcpts []queu
 	var groups []hopGroup
 	open := map[place]int{} // index into groups of the one that is not full
 	for i, n := range waiting {
-		p := place{s.opt.HopOf(sender, rcpts[i].Domain), nano(rcpts[i].Next)}
+		p := place{rt.HopOf(sender, &rcpts[i]), nano(rcpts[i].Next)}
 		if strings.IndexByte(p.hop, 0) >= 0 {
 			return nil, fmt.Errorf("queue: the hop %.80q has a NUL in its name", p.hop)
 		}

@@ -25,12 +25,13 @@ var errDamaged = errors.New("damaged record")
 type meta struct {
 	queue.Envelope
 	Rcpts      int `json:"rcpts"`
-	Open       int `json:"open"`                 // recipients in no final state
+	Open       int `json:"open"`                 // recipients in no final state, held ones too
 	Unreported int `json:"unreported,omitempty"` // failed ones whose report waits for company
 	Chunks     int `json:"chunks"`
 	Attempts   int `json:"attempts,omitempty"` // ever made
 
-	// When Sweep must look, Unix time in ns, 0 = not for this reason.
+	// When Sweep must look, Unix time in ns, 0 = not for this reason. Delay and
+	// Expire may be too early, never too late: Sweep finds out and arms anew.
 	Delay  int64 `json:"delay,omitempty"`
 	Expire int64 `json:"expire,omitempty"`
 	Report int64 `json:"report,omitempty"`
@@ -38,13 +39,33 @@ type meta struct {
 
 // deadline is when Sweep must look at the message first, 0 = never.
 func (m *meta) deadline() int64 {
-	var d int64
-	for _, t := range [...]int64{m.Delay, m.Expire, m.Report} {
-		if t != 0 && (d == 0 || t < d) {
-			d = t
-		}
+	return earlier(earlier(m.Delay, m.Expire), m.Report)
+}
+
+// arm sets Delay and Expire by all recipients of the message.
+func (m *meta) arm(rt queue.Routing, all []queue.Recipient) {
+	m.Delay, m.Expire = 0, 0
+	for i := range all {
+		m.armFor(rt, &all[i])
 	}
-	return d
+}
+
+// armFor sees to it that Sweep looks in time for one recipient.
+func (m *meta) armFor(rt queue.Routing, r *queue.Recipient) {
+	if !r.State.Waits() {
+		return
+	}
+	retry := rt.RetryOf(m.Sender, r)
+	m.Expire = earlier(m.Expire, nano(retry.Expires(m.Received, r)))
+	m.Delay = earlier(m.Delay, nano(retry.NoticeAt(&m.Envelope, r)))
+}
+
+// earlier is the earlier of two times, of which 0 is none.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 func damaged(key []byte, why error) error {
@@ -75,7 +96,7 @@ func decodeRecipient(key, b []byte) (queue.Recipient, error) {
 		return r, damaged(key, err)
 	}
 	switch r.State {
-	case queue.Queued, queue.Deferred, queue.Delivered, queue.Failed, queue.Expired:
+	case queue.Queued, queue.Deferred, queue.Held, queue.Delivered, queue.Failed, queue.Expired:
 	default:
 		return r, damaged(key, fmt.Errorf("unknown state %.40q", r.State))
 	}

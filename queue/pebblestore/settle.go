@@ -21,33 +21,60 @@ func (s *Store) Settle(_ context.Context, l *queue.Lease, outcomes []queue.Outco
 	if le == nil {
 		return queue.Effects{}, fmt.Errorf("%s, hop %.80q: %w", l.Envelope.ID, l.Hop, queue.ErrLeaseLost)
 	}
-	mu := s.stripe(le.group.id)
+	rt := s.routes.use()
+	defer s.routes.done()
+	mu := s.stripe(le.id)
 	mu.Lock()
 	defer mu.Unlock()
 	if s.leases.get(l.Token) != le { // settled while we waited
 		return queue.Effects{}, fmt.Errorf("%s, hop %.80q: %w", l.Envelope.ID, l.Hop, queue.ErrLeaseLost)
 	}
-	if err := checkOutcomes(le, outcomes); err != nil {
-		return queue.Effects{}, err
-	}
 	if len(outcomes) == 0 && attempt == nil {
 		s.giveBack(le)
 		return queue.Effects{}, nil
 	}
-	return s.settle(le, outcomes, attempt)
+	err := checkOutcomes(le, outcomes)
+	var fx queue.Effects
+	if err == nil {
+		fx, err = s.settle(rt, le, outcomes, attempt)
+	}
+	if err != nil {
+		time.AfterFunc(leaseAfterError, func() { s.abandon(le) })
+	}
+	return fx, err
 }
 
-// giveBack ends a lease without a trace.
+// leaseAfterError is how long a lease goes on whose Settle has failed: the
+// message may have been sent, so it is not to be claimed again at once.
+const leaseAfterError = time.Minute
+
+// abandon gives a lease back that nobody has settled.
+func (s *Store) abandon(le *lease) {
+	if s.begin() != nil {
+		return
+	}
+	defer s.end()
+	mu := s.stripe(le.id)
+	mu.Lock()
+	defer mu.Unlock()
+	if s.leases.get(le.token) == le {
+		s.giveBack(le)
+	}
+}
+
+// giveBack ends a lease without a trace. The caller holds the stripe.
 func (s *Store) giveBack(le *lease) {
 	s.leases.end(le)
-	s.hops.giveBack(le.hop, le.group)
-	s.notify(le.hop, le.group.due)
+	for _, g := range le.filed {
+		s.hops.giveBack(g.hop, g.group)
+		s.notify(g.hop, g.group.due)
+	}
 }
 
 func checkOutcomes(le *lease, outcomes []queue.Outcome) error {
 	seen := make([]bool, len(le.rcpts))
 	for _, o := range outcomes {
-		if o.Rcpt < 0 || o.Rcpt >= len(seen) || seen[o.Rcpt] || o.Result > queue.Fail {
+		if o.Rcpt < 0 || o.Rcpt >= len(seen) || seen[o.Rcpt] || o.Result > queue.Hold {
 			return fmt.Errorf("queue: outcome %v of recipient %d, of %d, makes no sense or comes twice", uint8(o.Result), o.Rcpt, len(seen))
 		}
 		seen[o.Rcpt] = true
@@ -56,12 +83,12 @@ func checkOutcomes(le *lease, outcomes []queue.Outcome) error {
 }
 
 // settle does it, under the stripe.
-func (s *Store) settle(le *lease, outcomes []queue.Outcome, attempt *queue.Attempt) (queue.Effects, error) {
-	m, err := getMeta(s.db, le.group.id)
+func (s *Store) settle(rt queue.Routing, le *lease, outcomes []queue.Outcome, attempt *queue.Attempt) (queue.Effects, error) {
+	m, err := getMeta(s.db, le.id)
 	if err != nil {
 		return queue.Effects{}, err
 	}
-	c := s.newChange(le.group.id, m, time.Now().UTC().Round(0))
+	c := s.newChange(rt, le.id, m, time.Now().UTC().Round(0))
 	defer c.close()
 	c.lease = le
 	c.attempt(attempt)
@@ -87,13 +114,13 @@ func (s *Store) settle(le *lease, outcomes []queue.Outcome, attempt *queue.Attem
 // advance moves the recipients of the lease on and regroups those that wait.
 // It returns the ones whose sender is to hear that they were handed on.
 func (c *change) advance(outcomes []queue.Outcome, attempt *queue.Attempt) (relayed []queue.Recipient, err error) {
-	le, retry := c.lease, c.s.opt.Retry
-	expires := c.m.Received.Add(retry.ExpireAfter)
+	le := c.lease
 	chance := c.s.opt.Chance() // one for all: recipients stay together
 	rcpts := slices.Clone(le.rcpts)
 	for _, o := range outcomes {
 		old, n := rcpts[o.Rcpt], le.members[o.Rcpt]
-		r := retry.Advance(old, o, expires, c.now, chance)
+		retry := c.rt.RetryOf(c.m.Sender, &old)
+		r := retry.Advance(old, o, retry.Expires(c.m.Received, &old), c.now, chance)
 		if !old.State.CanBecome(r.State) {
 			return nil, fmt.Errorf("queue: %s, recipient %d: %s cannot become %s", c.m.ID, n, old.State, r.State)
 		}
@@ -106,11 +133,12 @@ func (c *change) advance(outcomes []queue.Outcome, attempt *queue.Attempt) (rela
 	var waiting []int
 	var left []queue.Recipient
 	for i, r := range rcpts {
-		if !r.State.Final() {
+		if r.State.Waits() {
 			waiting = append(waiting, le.members[i])
 			left = append(left, r)
 		}
 	}
-	c.gone = append(c.gone, hopGroup{le.hop, le.group, le.members})
-	return relayed, c.regroup(waiting, left)
+	c.gone = append(c.gone, le.filed...)
+	c.added, err = groupUp(c.rt, c.id, c.m.Sender, waiting, left)
+	return relayed, err
 }

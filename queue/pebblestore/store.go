@@ -23,15 +23,12 @@ type Options struct {
 	Dir string // of the store alone; made with mode 0700
 	FS  vfs.FS // nil: the operating system's
 
-	// HopOf names the hop of a recipient's domain; pure. nil: the domain itself.
-	HopOf func(sender, domain string) string
-	// Routes is a fingerprint of what HopOf depends on. When it changes, the
-	// index by hop is made anew at open.
-	Routes string
+	// Routing names hops and times. When its fingerprint is not that of the
+	// stored index, the index is made anew at open.
+	Routing queue.Routing
 
-	Retry      queue.Retry // zero: queue.DefaultRetry
-	Hostname   string      // ours, for reports
-	Postmaster string      // gets double bounces; "" = nobody does
+	Hostname   string // ours, for reports
+	Postmaster string // gets double bounces; "" = nobody does
 
 	MinFree   int64                 // bytes; with less free space Put refuses
 	FreeSpace func() (int64, error) // nil: of Dir's file system, looked at once a second
@@ -49,6 +46,7 @@ type Store struct {
 	db   *pebble.DB
 	lock *pebble.Lock
 
+	routes   routes
 	hops     hopIndex
 	parks    parks
 	cache    cache
@@ -75,12 +73,6 @@ var _ queue.Store = (*Store)(nil)
 func (o *Options) setDefaults() error {
 	if o.Dir == "" {
 		return errors.New("queue: pebblestore.Options.Dir is empty")
-	}
-	if o.HopOf == nil {
-		o.HopOf = func(_, domain string) string { return domain }
-	}
-	if len(o.Retry.Schedule) == 0 {
-		o.Retry = queue.DefaultRetry
 	}
 	if o.Hostname == "" {
 		o.Hostname = "localhost"
@@ -109,6 +101,13 @@ func (s *Store) begin() error {
 }
 
 func (s *Store) end() { s.calls.Done() }
+
+// closing tells whether Close waits for the calls that are under way.
+func (s *Store) closing() bool {
+	s.lifeMu.Lock()
+	defer s.lifeMu.Unlock()
+	return s.closed
+}
 
 // Close waits for the calls that are under way and closes the store. Later
 // calls return queue.ErrClosed.

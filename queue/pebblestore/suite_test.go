@@ -28,7 +28,7 @@ func TestConformance(t *testing.T) {
 		fs := vfs.NewMem()
 		return func(c queuetest.Config) (queue.Store, error) {
 			s, err := Open(Options{
-				Dir: "queue", FS: fs, HopOf: c.HopOf, Routes: c.Routes, Retry: c.Retry, Hostname: c.Hostname,
+				Dir: "queue", FS: fs, Routing: c.Routing, Hostname: c.Hostname,
 				Postmaster: c.Postmaster, Chance: c.Chance, Log: testLog(t),
 			})
 			return checkedStore{s, t}, err

@@ -117,10 +117,12 @@ func (s *Store) dueMessages(from, now int64) (due []deadline, rest int64, err er
 // sweepMessage does what is due for one message. A message that cannot be
 // read loses its deadline, so that it does not stand in the way of others.
 func (s *Store) sweepMessage(d deadline, now time.Time) (queue.Effects, error) {
+	rt := s.routes.use()
+	defer s.routes.done()
 	mu := s.stripe(d.id)
 	mu.Lock()
 	defer mu.Unlock()
-	c, err := s.sweepChange(d, now)
+	c, err := s.sweepChange(rt, d, now)
 	if c != nil {
 		defer c.close()
 	}
@@ -141,12 +143,12 @@ func (s *Store) sweepMessage(d deadline, now time.Time) (queue.Effects, error) {
 	return c.effects, c.commit(pebble.NoSync)
 }
 
-func (s *Store) sweepChange(d deadline, now time.Time) (*change, error) {
+func (s *Store) sweepChange(rt queue.Routing, d deadline, now time.Time) (*change, error) {
 	m, err := getMeta(s.db, d.id)
 	if err != nil {
 		return nil, err
 	}
-	c := s.newChange(d.id, m, now)
+	c := s.newChange(rt, d.id, m, now)
 	if c.oldDeadline != d.when {
 		return c, errStale
 	}
@@ -162,47 +164,59 @@ func (s *Store) sweepChange(d deadline, now time.Time) (*change, error) {
 	return c, c.reportFailures()
 }
 
-// expire gives up the waiting recipients of an expired message. Those whose
-// hop is not parked get their last attempt from the scheduler, for which it
-// has some minutes; leased ones are settled by whoever holds the lease.
+// expire gives up the recipients whose time has come. Those whose hop is not
+// parked get their last attempt from the scheduler, for which it has some
+// minutes; leased ones are settled by whoever holds the lease.
 func (c *change) expire() error {
-	expires := c.m.Received.Add(c.s.opt.Retry.ExpireAfter)
-	if c.now.Before(expires) {
-		if c.m.Expire <= nano(c.now) {
-			c.m.Expire = nano(expires)
-		}
+	if c.m.Expire == 0 || nano(c.now) < c.m.Expire {
 		return nil
 	}
 	groups, err := c.groups()
 	if err != nil {
 		return err
 	}
-	leased := c.s.leases.leased(c.id, nil)
-	forced := !c.now.Before(expires.Add(lastChance))
-	for _, g := range groups {
-		park, parked := c.s.parks.get(g.hop, c.now)
-		if leased[g.members[0]] || !parked && !forced {
-			continue
-		}
-		c.gone = append(c.gone, g)
-		for _, n := range g.members {
-			c.expireRecipient(n, g.hop, park.status)
-		}
-	}
 	c.m.Expire = 0
-	if c.m.Open > 0 {
-		c.m.Expire = nano(c.now.Add(rearm))
+	for _, g := range groups {
+		if err := c.expireGroup(g); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (c *change) expireRecipient(n int, hop string, why queue.Status) {
+func (c *change) expireGroup(g hopGroup) error {
+	leased := c.s.leases.holder(c.id, g.members[0]) != nil
+	park, parked := c.s.parks.get(g.hop, c.now)
+	var stay []int
+	for _, n := range g.members {
+		old := c.all[n]
+		retry := c.rt.RetryOf(c.m.Sender, &old)
+		expires := retry.Expires(c.m.Received, &old)
+		switch over := c.now.Sub(expires); {
+		case over < 0:
+			c.m.Expire = earlier(c.m.Expire, nano(expires))
+			stay = append(stay, n)
+		case leased || !parked && over < lastChance:
+			c.m.Expire = earlier(c.m.Expire, nano(c.now.Add(rearm)))
+			stay = append(stay, n)
+		default:
+			c.expireRecipient(retry, n, g.hop, park.status)
+		}
+	}
+	if len(stay) == len(g.members) {
+		return nil
+	}
+	c.gone = append(c.gone, g)
+	return c.regroup(stay)
+}
+
+func (c *change) expireRecipient(retry queue.Retry, n int, hop string, why queue.Status) {
 	old := c.all[n]
 	r := old
 	if r.Last == (queue.Status{}) {
 		r.Last = why // it was never tried: what its hop suffers from is its status
 	}
-	r = c.failed(c.s.opt.Retry.Expire(r, c.now))
+	r = c.failed(retry.Expire(r, c.now))
 	c.step(n, old, r, queue.Transition{Hop: hop})
 }
 
@@ -216,16 +230,17 @@ func (c *change) noticeDelay() error {
 	var late []queue.Recipient
 	for n := range c.all {
 		r := c.newest(n)
+		at := c.rt.RetryOf(c.m.Sender, &r).NoticeAt(&c.m.Envelope, &r)
 		switch {
-		case r.State.Final() || r.Delayed:
+		case at.IsZero():
+		case c.now.Before(at):
+			c.m.Delay = earlier(c.m.Delay, nano(at))
 		case leased[n]:
-			c.m.Delay = nano(c.now.Add(rearm)) // about to be known
+			c.m.Delay = earlier(c.m.Delay, nano(c.now.Add(rearm))) // about to be known
 		default:
 			r.Delayed = true
 			c.rcpts[n] = r
-			if queue.WantsDelayReport(&c.m.Envelope, r) {
-				late = append(late, r)
-			}
+			late = append(late, r)
 		}
 	}
 	if len(late) == 0 {

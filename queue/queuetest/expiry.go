@@ -17,7 +17,7 @@ var expiryCases = []testCase{
 }
 
 func withoutNotices(f *fixture) {
-	f.cfg.Retry.DelayNotice = 0
+	f.retry.DelayNotice = 0
 	f.reopen()
 }
 

@@ -23,6 +23,7 @@ var lifeCases = []testCase{
 	{"a cancelled put leaves nothing", cancelledPut},
 	{"a lease that is settled twice is lost", leaseLost},
 	{"a lease given back is due as it was", givenBack},
+	{"a lease that could not be settled is given back", unsettled},
 	{"recipients without an outcome go back", partial},
 	{"outcomes that make no sense change nothing", badOutcomes},
 	{"many recipients come in groups", groups},
@@ -184,6 +185,21 @@ func givenBack(f *fixture) {
 	f.empty()
 }
 
+func unsettled(f *fixture) {
+	f.put("bob@b.example")
+	l := f.claim("b.example")
+	if _, err := f.s.Settle(ctx, l, []queue.Outcome{{Rcpt: 7}}, nil); err == nil {
+		f.Fatal("settled an outcome of nobody")
+	}
+	time.Sleep(time.Minute - 1)
+	f.none("b.example") // it may have been sent: not at once
+	time.Sleep(2)
+	_, err := f.s.Settle(ctx, l, nil, nil)
+	f.is(err, queue.ErrLeaseLost)
+	f.settle(f.claim("b.example"), sent)
+	f.empty()
+}
+
 func partial(f *fixture) {
 	id := f.put("b0@b.example", "b1@b.example", "b2@b.example", "b3@b.example")
 	l := f.claim("b.example")
@@ -257,13 +273,7 @@ func groups(f *fixture) {
 }
 
 func severalHops(f *fixture) {
-	f.cfg.HopOf = func(_, domain string) string {
-		if domain == "c.example" || domain == "d.example" {
-			return "smarthost"
-		}
-		return domain
-	}
-	f.cfg.Routes = "smarthost"
+	f.routes = "c.example=smarthost d.example=smarthost"
 	f.reopen()
 	f.put("b@b.example", "c@c.example", "d@d.example")
 	hops, err := f.s.Hops(ctx)

@@ -7,7 +7,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,9 +20,7 @@ import (
 
 // Config is what an engine is opened with.
 type Config struct {
-	HopOf      func(sender, domain string) string // nil: the domain
-	Routes     string                             // changes when HopOf does
-	Retry      queue.Retry
+	Routing    queue.Routing
 	Hostname   string
 	Postmaster string
 	Chance     func() float64
@@ -36,7 +36,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &fixture{T: t, open: fresh(t), cfg: defaults()}
+				f := &fixture{T: t, open: fresh(t), cfg: defaults(), retry: shortRetry}
 				f.start()
 				t.Cleanup(f.stop)
 				c.run(f)
@@ -50,7 +50,7 @@ type testCase struct {
 	run  func(*fixture)
 }
 
-var cases = concat(lifeCases, timeCases, reportCases, expiryCases, storeCases, sharedCases)
+var cases = concat(lifeCases, timeCases, reportCases, expiryCases, storeCases, routeCases, holdCases, sharedCases)
 
 func concat(lists ...[]testCase) (all []testCase) {
 	for _, l := range lists {
@@ -59,17 +59,15 @@ func concat(lists ...[]testCase) (all []testCase) {
 	return all
 }
 
-// defaults are short times and no jitter.
+// defaults have no jitter.
 func defaults() Config {
-	return Config{
-		Retry: queue.Retry{
-			Schedule:    []time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute},
-			ExpireAfter: 2 * time.Hour,
-			DelayNotice: 30 * time.Minute,
-		},
-		Hostname: "relay.example.net",
-		Chance:   func() float64 { return 0.5 },
-	}
+	return Config{Hostname: "relay.example.net", Chance: func() float64 { return 0.5 }}
+}
+
+var shortRetry = queue.Retry{
+	Schedule:    []time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute},
+	ExpireAfter: 2 * time.Hour,
+	DelayNotice: 30 * time.Minute,
 }
 
 // fixture is an open engine with short words for what the cases do.
@@ -78,12 +76,46 @@ type fixture struct {
 	open Open
 	cfg  Config
 	s    queue.Store
+
+	routes  routes                 // "" = each domain is its own hop
+	retry   queue.Retry            // of all hops but those in retries
+	retries map[string]queue.Retry // by hop
+}
+
+// routes are what an operator's routes come to, for the cases: a list of
+// words "domain=hop", where "*" is any domain, and the hop "hold" holds what
+// was not released. The first match wins.
+type routes string
+
+func (rs routes) hopOf(_ string, r *queue.Recipient) string {
+	for _, word := range strings.Fields(string(rs)) {
+		domain, hop, _ := strings.Cut(word, "=")
+		if (domain == "*" || domain == r.Domain) && (hop != "hold" || r.Released.IsZero()) {
+			return hop
+		}
+	}
+	return r.Domain
+}
+
+// routing is by the routes and times as they are now.
+func (f *fixture) routing() queue.Routing {
+	retry, retries := f.retry, maps.Clone(f.retries)
+	return queue.Routing{
+		Fingerprint: fmt.Sprint(f.routes, retry, retries), HopOf: f.routes.hopOf,
+		Retry: func(hop string) queue.Retry {
+			if r, ok := retries[hop]; ok {
+				return r
+			}
+			return retry
+		},
+	}
 }
 
 var ctx = context.Background()
 
 func (f *fixture) start() {
 	f.Helper()
+	f.cfg.Routing = f.routing()
 	s, err := f.open(f.cfg)
 	if err != nil {
 		f.Fatalf("open: %v", err)

@@ -52,8 +52,7 @@ func newRoutes(f *fixture) {
 	f.put("b@b.example", "c@c.example")
 	f.settle(f.claim("b.example"), greylist)
 	due := time.Now().Add(time.Minute)
-	f.cfg.HopOf = func(_, _ string) string { return "smarthost" }
-	f.cfg.Routes = "all to smarthost"
+	f.routes = "*=smarthost"
 	f.reopen()
 	f.none("b.example")
 	f.none("c.example")
@@ -61,7 +60,7 @@ func newRoutes(f *fixture) {
 	if next, ok := f.s.Next("smarthost"); !ok || !next.Equal(due) {
 		f.Errorf("next %v, %v; want %v", next, ok, due)
 	}
-	f.cfg.Retry.ExpireAfter = 10 * time.Minute // so are deadlines
+	f.retry.ExpireAfter = 10 * time.Minute // so are deadlines
 	f.reopen()
 	time.Sleep(16 * time.Minute)
 	if fx := f.sweep(); len(fx.Transitions) != 1 || fx.Transitions[0].Rcpt.State != queue.Expired {

@@ -69,7 +69,7 @@ func serve(t *testing.T, s *shelf, unparked *[]string) *Client {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- Serve(ctx, l, Backend{
-			Store: s, HopOf: func(_, domain string) string { return domain }, Expires: time.Hour,
+			Store: s, Routing: func() queue.Routing { return queue.Routing{} },
 			Explain: func(_ context.Context, domain string) Explanation { return Explanation{Domain: domain} },
 			Unpark:  func(_ context.Context, hop string) error { *unparked = append(*unparked, hop); return nil },
 		})

@@ -21,8 +21,7 @@ import (
 // Backend is the running relay that the server shows.
 type Backend struct {
 	Store   queue.Store
-	HopOf   func(sender, domain string) string
-	Expires time.Duration // queue.Retry.ExpireAfter
+	Routing func() queue.Routing // in use now
 	Explain func(ctx context.Context, domain string) Explanation
 	Unpark  func(ctx context.Context, hop string) error
 }
@@ -158,8 +157,8 @@ func (b Backend) retry(ctx context.Context, id queue.ID) (any, error) {
 		return nil, err
 	}
 	for _, r := range m.Recipients {
-		if !r.State.Final() {
-			if err := b.Unpark(ctx, b.HopOf(m.Sender, r.Domain)); err != nil {
+		if r.State.Waits() {
+			if err := b.Unpark(ctx, b.Routing().WithDefaults().HopOf(m.Sender, &r)); err != nil {
 				return nil, err
 			}
 		}
@@ -180,17 +179,18 @@ func (b Backend) parks(ctx context.Context) (map[string]queue.HopInfo, error) {
 
 // message is a stored message in the shape of the API.
 func (b Backend) message(m *queue.Message, parks map[string]queue.HopInfo) Message {
+	routing := b.Routing().WithDefaults()
 	out := Message{
 		ID: m.ID, Sender: m.Sender, Size: m.Size, Received: m.Received, Mode: m.Mode, Client: m.Client,
-		Expires: m.Received.Add(b.Expires), Attempts: m.Attempts, Recipients: []Recipient{},
+		Attempts: m.Attempts, Recipients: []Recipient{},
 	}
 	for _, r := range m.Recipients {
 		row := Recipient{
-			Address: r.Address, Hop: b.HopOf(m.Sender, r.Domain), State: r.State, Attempts: r.Attempts,
-			LastStatus: r.Last.String(), Reason: r.Last.Reason, Settled: r.Settled,
+			Address: r.Address, Hop: routing.HopOf(m.Sender, &r), State: r.State, Attempts: r.Attempts,
+			LastStatus: r.Last.String(), Reason: r.Last.Reason, Settled: r.Settled, Released: r.Released,
 		}
-		if !r.State.Final() {
-			row.NextAttempt = r.Next
+		if r.State.Waits() {
+			row.NextAttempt, row.Expires = r.Next, routing.Retry(row.Hop).Expires(m.Received, &r)
 			if p, ok := parks[row.Hop]; ok && p.Parked.After(r.Next) {
 				row.NextAttempt, row.Parked = p.Parked, true
 				if r.Attempts == 0 { // never tried: it inherits what the hop's probe found

@@ -19,7 +19,6 @@ type Message struct {
 	Received   time.Time       `json:"received"`
 	Mode       queue.Mode      `json:"mode"`
 	Client     queue.Client    `json:"client,omitzero"`
-	Expires    time.Time       `json:"expires"`
 	Recipients []Recipient     `json:"recipients"`
 	Attempts   []queue.Attempt `json:"history,omitempty"` // show only
 }
@@ -34,7 +33,9 @@ type Recipient struct {
 	Parked      bool        `json:"parked,omitempty"`
 	LastStatus  string      `json:"last_status"`
 	Reason      string      `json:"reason"`
+	Expires     time.Time   `json:"expires,omitzero"` // when it is given up; not while it is held
 	Settled     time.Time   `json:"settled,omitzero"`
+	Released    time.Time   `json:"released,omitzero"` // from a hold
 }
 
 // Explanation is a plan and what is known of its targets, as
