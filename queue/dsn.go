@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,31 +48,38 @@ type ReportSpec struct {
 	Whole    bool        // Content is the whole message
 }
 
-// BuildReport writes the report (RFC 3464, RFC 6522) and its envelope. It has
-// the null sender, so nobody ever answers it, and it is 7-bit clean unless
-// what it quotes is not.
+// BuildReport writes the report (RFC 3464, RFC 6522, RFC 6533) and its
+// envelope. It has the null sender, so nobody ever answers it. It is 7-bit
+// clean and needs no SMTPUTF8, whatever it is about, so that it arrives
+// everywhere, but for two cases: to a non-ASCII address it goes by SMTPUTF8
+// anyhow and has UTF-8 in clear, and a whole message with an 8-bit body is
+// quoted as it is (RFC 2046 5.2.1 allows message/rfc822 no encoding).
 func BuildReport(s ReportSpec) (*Envelope, []byte) {
-	original := crlf(s.Content)
-	text := s.text()
-	status := s.deliveryStatus()
-	has8Bit := !sevenBit(original)
-	boundary := boundaryFor(string(s.ID), text, status, original)
+	s.To = withoutUTF8(s.To)
+	native := !sevenBit([]byte(s.To))
+	parts := []part{s.textPart(), s.statusPart(native), s.quotedPart(native)}
+	boundary := boundaryFor(string(s.ID), parts)
 
 	var w writer
-	s.header(&w, boundary, has8Bit)
+	s.header(&w, parts, boundary)
 	w.line("This is a report in several parts (RFC 3464).")
 	w.line("")
-	w.line("--" + boundary)
-	w.textPart(text)
-	w.line("--" + boundary)
-	w.line("Content-Type: message/delivery-status")
-	w.line("")
-	w.Write(status)
-	w.line("")
-	w.line("--" + boundary)
-	w.quotedPart(original, s.Whole, has8Bit)
+	for _, p := range parts {
+		w.line("--" + boundary)
+		w.part(p)
+	}
 	w.line("--" + boundary + "--")
-	return s.envelope(int64(w.Len()), has8Bit), w.Bytes()
+	return s.envelope(int64(w.Len()), eightBit(parts)), w.Bytes()
+}
+
+// withoutUTF8 is an address in US-ASCII if only its domain is not: its
+// A-labels mean the same.
+func withoutUTF8(addr string) string {
+	domain, err := domainOf(addr)
+	if i := strings.LastIndexByte(addr, '@'); err == nil && !sevenBit([]byte(addr)) && sevenBit([]byte(addr[:i]+domain)) {
+		return addr[:i+1] + domain
+	}
+	return addr
 }
 
 // envelope is the report's own. NOTIFY=NEVER: there is no report about it.
@@ -80,19 +88,20 @@ func (s ReportSpec) envelope(size int64, has8Bit bool) *Envelope {
 	if err != nil {
 		domain = strings.ToLower(s.Reporter) // a bare "postmaster" is ours
 	}
+	native := !sevenBit([]byte(s.To))
 	return &Envelope{
 		ID:       s.ID,
 		Received: s.Date,
 		Size:     size,
 		Mode:     Internal,
-		Has8Bit:  has8Bit || !sevenBit([]byte(s.To)),
-		UTF8:     !sevenBit([]byte(s.To)),
+		Has8Bit:  has8Bit || native,
+		UTF8:     native,
 		To:       []Recipient{{Address: s.To, Domain: domain, Notify: NotifyNever, State: Queued, Next: s.Date}},
 	}
 }
 
 // header writes the header section with the empty line behind it.
-func (s ReportSpec) header(w *writer, boundary string, has8Bit bool) {
+func (s ReportSpec) header(w *writer, parts []part, boundary string) {
 	host := ascii(s.Reporter, 255)
 	w.field("From", "Mail Delivery System <MAILER-DAEMON@"+host+">")
 	w.field("To", "<"+Safe(s.To, 900)+">")
@@ -105,9 +114,10 @@ func (s ReportSpec) header(w *writer, boundary string, has8Bit bool) {
 	w.field("Subject", s.subject())
 	w.field("Auto-Submitted", "auto-replied") // RFC 3834 5: never answered by robots
 	w.field("MIME-Version", "1.0")
-	w.line("Content-Type: multipart/report; report-type=delivery-status;")
+	_, kind, _ := strings.Cut(parts[1].typ, "/") // RFC 6522 3: the subtype of the second part
+	w.line("Content-Type: multipart/report; report-type=" + kind + ";")
 	w.line("\tboundary=\"" + boundary + "\"")
-	if has8Bit {
+	if eightBit(parts) {
 		w.field("Content-Transfer-Encoding", "8bit")
 	}
 	w.line("")
@@ -125,8 +135,9 @@ func (s ReportSpec) subject() string {
 	return "Your message could not be delivered"
 }
 
-// deliveryStatus is the part for machines (RFC 3464 2.2 and 2.3).
-func (s ReportSpec) deliveryStatus() []byte {
+// deliveryStatus is the text for machines (RFC 3464 2.2 and 2.3), with native
+// in UTF-8 (RFC 6533 4).
+func (s ReportSpec) deliveryStatus(native bool) []byte {
 	var w writer
 	if id := s.Original.EnvID; id != "" {
 		w.field("Original-Envelope-Id", ascii(id, 900)) // decoded: RFC 3461 6.3
@@ -135,25 +146,29 @@ func (s ReportSpec) deliveryStatus() []byte {
 	w.field("Arrival-Date", s.Original.Received.Format(time.RFC1123Z))
 	for _, r := range s.Rcpts {
 		w.line("")
-		s.recipientStatus(&w, r)
+		s.recipientStatus(&w, r, native)
 	}
 	return w.Bytes()
 }
 
 // recipientStatus is the block of one recipient (RFC 3464 2.3). What is our
 // own verdict has a Status, and no Diagnostic-Code: no server said it.
-func (s ReportSpec) recipientStatus(w *writer, r Recipient) {
+func (s ReportSpec) recipientStatus(w *writer, r Recipient, native bool) {
 	if typ, addr, ok := strings.Cut(r.ORcpt, ";"); ok {
-		w.field("Original-Recipient", typedAddress(typ, addr))
+		w.field("Original-Recipient", typedAddress(typ, addr, native))
 	}
-	w.field("Final-Recipient", typedAddress("rfc822", r.Address))
+	w.field("Final-Recipient", typedAddress("rfc822", r.Address, native))
 	w.field("Action", s.Kind.String())
 	w.field("Status", s.code(r))
 	if r.Last.MTA != "" {
 		w.field("Remote-MTA", "dns; "+ascii(r.Last.MTA, 255))
 	}
 	if r.Last.Reply != "" {
-		w.field("Diagnostic-Code", "smtp; "+ascii(r.Last.Reply, 600))
+		said := Safe(r.Last.Reply, 600)
+		if !native {
+			said = ascii(said, 600)
+		}
+		w.field("Diagnostic-Code", "smtp; "+said)
 	}
 	if r.Attempts > 0 && !r.Settled.IsZero() {
 		w.field("Last-Attempt-Date", r.Settled.Format(time.RFC1123Z))
@@ -184,27 +199,35 @@ func (s ReportSpec) code(r Recipient) string {
 var addressType = regexp.MustCompile(`^[A-Za-z0-9-]{1,40}$`)
 
 // typedAddress is the value of a recipient field: "rfc822; bob@example.org",
-// or the utf-8 form in US-ASCII of RFC 6533 3.
-func typedAddress(typ, addr string) string {
+// or for a non-ASCII address its utf-8 form (RFC 6533 3): with native as it
+// is, else in US-ASCII.
+func typedAddress(typ, addr string, native bool) string {
 	if !addressType.MatchString(typ) {
 		typ = "x-unknown"
 	}
+	isUTF8 := strings.EqualFold(typ, "utf-8")
 	switch {
-	case !strings.EqualFold(typ, "rfc822"):
+	case !strings.EqualFold(typ, "rfc822") && !isUTF8:
 		return typ + "; " + xtext(addr) // an address that we cannot judge
-	case sevenBit([]byte(addr)):
+	case !isUTF8 && sevenBit([]byte(addr)):
 		return typ + "; " + ascii(addr, 900)
+	case native && !sevenBit([]byte(addr)):
+		return "utf-8; " + Safe(addr, 600)
 	}
+	return "utf-8; " + utf8xtext(Safe(addr, 600))
+}
+
+// utf8xtext is utf-8-addr-xtext of RFC 6533 3. Its argument is printable.
+func utf8xtext(s string) string {
 	var b strings.Builder
-	for _, r := range Safe(addr, 600) {
-		switch {
-		case r > '~' || r == '\\' || r == '+' || r == '=':
-			fmt.Fprintf(&b, "\\x{%02X}", r)
-		default:
+	for _, r := range s {
+		if r > ' ' && r <= '~' && r != '\\' && r != '+' && r != '=' {
 			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, "\\x{%02X}", r)
 		}
 	}
-	return "utf-8; " + b.String()
+	return b.String()
 }
 
 // xtext encodes all that is not printable US-ASCII (RFC 3461 4); the rest
@@ -238,25 +261,16 @@ func messageID(content []byte) string {
 
 // boundaryFor makes a boundary that does not occur in the parts. It depends
 // on nothing else, so the same report is the same bytes.
-func boundaryFor(id string, parts ...[]byte) string {
+func boundaryFor(id string, parts []part) string {
 	for n := 0; ; n++ {
 		h := sha256.New()
 		h.Write([]byte(id + strconv.Itoa(n)))
 		for _, p := range parts {
-			h.Write(p)
+			h.Write(p.body)
 		}
 		b := "report-" + hex.EncodeToString(h.Sum(nil)[:16])
-		if !containsAny(parts, []byte(b)) {
+		if !slices.ContainsFunc(parts, func(p part) bool { return bytes.Contains(p.body, []byte(b)) }) {
 			return b
 		}
 	}
-}
-
-func containsAny(parts [][]byte, b []byte) bool {
-	for _, p := range parts {
-		if bytes.Contains(p, b) {
-			return true
-		}
-	}
-	return false
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"mime/multipart"
+	"mime/quotedprintable"
 	"net/mail"
 	"net/textproto"
 	"os"
@@ -77,9 +78,85 @@ func reports() map[string]ReportSpec {
 	eight.Content = []byte("Subject: gr\xc3\xbc\xc3\x9fe\r\n")
 	m["eight-bit"] = eight
 
+	for name, s := range eaiReports() {
+		m[name] = s
+	}
+
 	long := rcpt(strings.Repeat("l", 64)+"@"+strings.Repeat("long.", 45)+"example", Failed, Status{Code: "5.0.0", Reply: "554 " + strings.Repeat("word ", 90) + strings.Repeat("x", 80)})
 	m["long"] = spec(ReportFailed, long)
 	return m
+}
+
+// eaiReports are about SMTPUTF8 messages (RFC 6533).
+func eaiReports() map[string]ReportSpec {
+	m := map[string]ReportSpec{}
+	const text = "From: Jürgen <jürgen@bücher.example>\r\nTo: 用户@例子.example\r\nSubject: Grüße=\r\n\r\nÜber alles. \r\n.\r\n"
+	eai := func(kind ReportKind, to string) ReportSpec {
+		r := rcpt("用户@例子.example", Failed, Status{Code: "5.6.7", Reply: "550 5.6.7 ‚用户‘ nimmt niemand", MTA: "mx1.b.example", Reason: ReasonRejected})
+		r.ORcpt = "utf-8;jö+rg@a.example"
+		s := spec(kind, r)
+		s.To, s.Original.Sender, s.Original.UTF8, s.Original.Size = to, to, true, int64(len(text))
+		s.Content = header([]byte(text))
+		return s
+	}
+	m["eai-to-ascii"] = eai(ReportFailed, "alice@a.example")
+	m["eai-delayed-to-ascii"] = eai(ReportDelayed, "alice@a.example")
+	m["eai-to-eai"] = eai(ReportFailed, "jürgen@bücher.example")
+	m["eai-to-ascii-at-eai"] = eai(ReportFailed, "juergen@bücher.example")
+	for _, name := range []string{"eai-to-ascii", "eai-to-eai"} {
+		full := m[name]
+		full.Content, full.Whole = []byte(text), true
+		m[name+"-full"] = full
+	}
+	plain := eai(ReportFailed, "jürgen@bücher.example")
+	plain.Rcpts[0].Address, plain.Rcpts[0].ORcpt, plain.Rcpts[0].Last.Reply = "bob@b.example", "utf-8;bob+x@b.example", "550 5.1.1 no"
+	plain.Content = header([]byte(original))
+	m["eai-to-eai-about-ascii"] = plain
+	body := spec(ReportFailed, rcpt("bob@b.example", Failed, Status{Code: "5.0.0"}))
+	body.Content, body.Whole = []byte(original+"gr\xfcn\r\n"), true
+	m["eight-bit-full"] = body
+	return m
+}
+
+// What the types, encodings and addresses of each must be.
+func TestReportsOfUTF8(t *testing.T) {
+	const xtext = `utf-8; \x{7528}\x{6237}@\x{4F8B}\x{5B50}.example`
+	for name, c := range map[string]struct {
+		to, kind, final, original, quoted, encoding string
+		utf8, has8Bit                               bool
+	}{
+		"eai-to-ascii":           {"alice@a.example", "delivery-status", xtext, `utf-8; j\x{F6}\x{2B}rg@a.example`, "message/global-headers", "quoted-printable", false, false},
+		"eai-delayed-to-ascii":   {"alice@a.example", "delivery-status", xtext, `utf-8; j\x{F6}\x{2B}rg@a.example`, "message/global-headers", "quoted-printable", false, false},
+		"eai-to-ascii-full":      {"alice@a.example", "delivery-status", xtext, `utf-8; j\x{F6}\x{2B}rg@a.example`, "message/global", "quoted-printable", false, false},
+		"eai-to-eai":             {"jürgen@bücher.example", "global-delivery-status", "utf-8; 用户@例子.example", "utf-8; jö+rg@a.example", "message/global-headers", "8bit", true, true},
+		"eai-to-eai-full":        {"jürgen@bücher.example", "global-delivery-status", "utf-8; 用户@例子.example", "utf-8; jö+rg@a.example", "message/global", "8bit", true, true},
+		"eai-to-ascii-at-eai":    {"juergen@xn--bcher-kva.example", "delivery-status", xtext, `utf-8; j\x{F6}\x{2B}rg@a.example`, "message/global-headers", "quoted-printable", false, false},
+		"eai-to-eai-about-ascii": {"jürgen@bücher.example", "delivery-status", "rfc822; bob@b.example", `utf-8; bob\x{2B}x@b.example`, "text/rfc822-headers", "", true, true},
+		"eight-bit":              {"alice@a.example", "delivery-status", `utf-8; b\x{F6}b@b\x{FC}cher.example`, "", "text/rfc822-headers", "quoted-printable", false, false},
+		"eight-bit-full":         {"alice@a.example", "delivery-status", "rfc822; bob@b.example", "", "message/rfc822", "8bit", false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			env, msg := BuildReport(reports()[name])
+			if env.UTF8 != c.utf8 || env.Has8Bit != c.has8Bit || env.To[0].Address != c.to || sevenBit(msg) == c.has8Bit {
+				t.Errorf("the envelope is %+v", env)
+			}
+			if !c.has8Bit && !sevenBit(msg) {
+				t.Error("the report is not 7-bit")
+			}
+			params, parts := readReport(t, msg)
+			if params["report-type"] != c.kind || parts[1].Header.Get("Content-Type") != "message/"+c.kind {
+				t.Errorf("%v with a part of type %s", params, parts[1].Header.Get("Content-Type"))
+			}
+			if typ, enc := parts[2].Header.Get("Content-Type"), parts[2].Header.Get("Content-Transfer-Encoding"); typ != c.quoted || enc != c.encoding {
+				t.Errorf("quoted as %s in %q", typ, enc)
+			}
+			_, block, _ := bytes.Cut(parts[1].raw, []byte("\r\n\r\n"))
+			h, err := textproto.NewReader(newLines(block)).ReadMIMEHeader()
+			if err != nil || h.Get("Final-Recipient") != c.final || h.Get("Original-Recipient") != c.original {
+				t.Errorf("%v %v", h, err)
+			}
+		})
+	}
 }
 
 func TestReportGolden(t *testing.T) {
@@ -110,7 +187,7 @@ func checkReport(t *testing.T, s ReportSpec, env *Envelope, msg []byte) {
 	if bytes.Count(msg, []byte("\r\n")) != bytes.Count(msg, []byte("\n")) || bytes.Count(msg, []byte("\r\n")) != bytes.Count(msg, []byte("\r")) {
 		t.Error("there are line ends that are not CRLF")
 	}
-	own, _, _ := bytes.Cut(msg, []byte("Content-Type: "+map[bool]string{true: "message/rfc822", false: "text/rfc822-headers"}[s.Whole]))
+	own, _, _ := bytes.Cut(msg, []byte("Content-Type: message/rfc822"))
 	for _, line := range bytes.Split(own, []byte("\r\n")) {
 		if len(line) > 998 {
 			t.Errorf("a line of %d bytes", len(line))
@@ -119,46 +196,73 @@ func checkReport(t *testing.T, s ReportSpec, env *Envelope, msg []byte) {
 			t.Errorf("control characters in %q", line)
 		}
 	}
-	if env.Sender != "" || env.Mode != Internal || env.To[0].Notify != NotifyNever || env.Size != int64(len(msg)) || env.Has8Bit == sevenBit(msg) {
+	if env.Sender != "" || env.Mode != Internal || env.To[0].Notify != NotifyNever || env.Size != int64(len(msg)) || env.Has8Bit == (sevenBit(msg) && !env.UTF8) {
 		t.Errorf("the envelope is %+v of %d bytes", env, len(msg))
 	}
 	m, err := mail.ReadMessage(bytes.NewReader(msg))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if to := Safe(s.To, 900); m.Header.Get("To") != "<"+to+">" || m.Header.Get("Evil") != "" || m.Header.Get("Auto-Submitted") != "auto-replied" {
+	if to := Safe(withoutUTF8(s.To), 900); m.Header.Get("To") != "<"+to+">" || m.Header.Get("Evil") != "" || m.Header.Get("Auto-Submitted") != "auto-replied" {
 		t.Errorf("the header is %v", m.Header)
 	}
+	params, parts := readReport(t, msg)
+	if typ := "message/" + params["report-type"]; !strings.HasSuffix(typ, "delivery-status") || parts[1].Header.Get("Content-Type") != typ {
+		t.Errorf("%v with a part of type %s", params, parts[1].Header.Get("Content-Type"))
+	}
+	if got := parts[2].decoded; !bytes.Equal(bytes.TrimSuffix(got, []byte("\r\n")), bytes.TrimSuffix(crlf(s.Content), []byte("\r\n"))) && len(s.Content) > 0 {
+		t.Fatalf("the last part is %q; want %q", got, s.Content)
+	}
+	checkStatusPart(t, s, parts[1].raw)
+}
+
+// readPart is a part as a reader has it.
+type readPart struct {
+	Header       textproto.MIMEHeader
+	raw, decoded []byte
+}
+
+// readReport takes a report apart.
+func readReport(t *testing.T, msg []byte) (params map[string]string, parts []readPart) {
+	t.Helper()
+	m, err := mail.ReadMessage(bytes.NewReader(msg))
+	if err != nil {
+		t.Fatal(err)
+	}
 	typ, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
-	if err != nil || typ != "multipart/report" || params["report-type"] != "delivery-status" {
+	if err != nil || typ != "multipart/report" {
 		t.Fatalf("content type %s %v, %v", typ, params, err)
 	}
-	r := multipart.NewReader(m.Body, params["boundary"])
-	var parts [][]byte
-	for {
+	for r := multipart.NewReader(m.Body, params["boundary"]); ; {
 		p, err := r.NextRawPart()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("part %d: %v\n%q", len(parts), err, msg)
 		}
 		b, err := io.ReadAll(p)
 		if err != nil {
 			t.Fatal(err)
 		}
-		parts = append(parts, b)
+		d := b
+		if p.Header.Get("Content-Transfer-Encoding") == "quoted-printable" {
+			if d, err = io.ReadAll(quotedprintable.NewReader(bytes.NewReader(b))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		parts = append(parts, readPart{p.Header, b, d})
 	}
-	if len(parts) != 3 || !bytes.Equal(bytes.TrimSuffix(parts[2], []byte("\r\n")), bytes.TrimSuffix(crlf(s.Content), []byte("\r\n"))) && len(s.Content) > 0 {
-		t.Fatalf("%d parts, the last is %q; want %q", len(parts), parts[len(parts)-1], s.Content)
+	if len(parts) != 3 {
+		t.Fatalf("%d parts", len(parts))
 	}
-	checkStatusPart(t, s, parts[1])
+	return params, parts
 }
 
 // checkStatusPart wants one block for the message and one for each recipient.
 func checkStatusPart(t *testing.T, s ReportSpec, part []byte) {
 	t.Helper()
-	if !sevenBit(part) {
+	if !sevenBit(part) && sevenBit([]byte(s.To)) {
 		t.Error("the delivery status is not US-ASCII")
 	}
 	blocks := bytes.Split(bytes.TrimRight(part, "\r\n"), []byte("\r\n\r\n"))
@@ -213,13 +317,9 @@ func TestReportReferences(t *testing.T) {
 }
 
 func TestReportBoundary(t *testing.T) {
-	b := boundaryFor("id", []byte("content"))
-	again := boundaryFor("id", []byte("content"))
-	if b != again {
+	parts := []part{{body: []byte("content")}}
+	if b := boundaryFor("id", parts); b != boundaryFor("id", parts) {
 		t.Error("the same report has another boundary")
-	}
-	if !containsAny([][]byte{[]byte("x"), []byte("a " + b)}, []byte(b)) {
-		t.Error("a boundary inside a part is not seen")
 	}
 }
 
@@ -239,6 +339,7 @@ func TestStatusCodes(t *testing.T) {
 }
 
 func FuzzBuildReport(f *testing.F) {
+	f.Add("b@ü.example", "utf-8;ü=@x", "550 ü", "mx", "t", "id", "ü@a.example", []byte("Subject: ü\r\n\r\nü\r\n"), uint8(6))
 	f.Add("bob@b.example", "rfc822;b@b.example", "550 no", "mx.b.example", "text", "id", "a@a.example", []byte(original), uint8(0))
 	f.Add("b\r\n\r\n--x", ";;", "\r\n.\r\n", "\x00", "\x1b", "+\n", "\u202e", []byte("\n\r\x80"), uint8(5))
 	f.Fuzz(func(t *testing.T, addr, orcpt, reply, mta, text, envid, to string, content []byte, kind uint8) {
@@ -246,36 +347,14 @@ func FuzzBuildReport(f *testing.F) {
 		r.ORcpt = orcpt
 		s := spec(ReportKind(kind%3), r, r)
 		s.Original.EnvID, s.To, s.Content, s.Whole = envid, to, content, kind%2 == 0
+		s.Original.UTF8 = kind%4 > 1
 		_, msg := BuildReport(s)
 		for _, line := range bytes.Split(bytes.SplitN(msg, []byte("Content-Type: message/rfc822"), 2)[0], []byte("\r\n")) {
 			if len(line) > 998 && !bytes.Contains(crlf(content), line) {
 				t.Fatalf("a line of %d bytes: %q", len(line), line)
 			}
 		}
-		m, err := mail.ReadMessage(bytes.NewReader(msg))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		parts := multipart.NewReader(m.Body, params["boundary"])
-		for want := range 3 {
-			p, err := parts.NextRawPart()
-			if err != nil {
-				t.Fatalf("part %d: %v\n%q", want, err, msg)
-			}
-			b, err := io.ReadAll(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want == 1 {
-				checkStatusPart(t, s, b)
-			}
-		}
-		if _, err := parts.NextRawPart(); err != io.EOF {
-			t.Fatalf("a fourth part: %v", err)
-		}
+		_, parts := readReport(t, msg)
+		checkStatusPart(t, s, parts[1].raw)
 	})
 }

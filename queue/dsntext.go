@@ -22,7 +22,6 @@ func (s ReportSpec) text() []byte {
 	}
 	w.wrap("", "The message arrived here on "+s.Original.Received.Format(time.RFC1123Z)+
 		" and had the queue id "+ascii(string(s.Original.ID), 64)+".")
-	w.line("") // the last line end before a boundary belongs to the boundary
 	return w.Bytes()
 }
 

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"bytes"
-	"mime/quotedprintable"
 	"strings"
 )
 
@@ -41,40 +40,6 @@ func (w *writer) field(name, value string) {
 		col += len(word)
 	}
 	w.WriteString("\r\n")
-}
-
-// textPart writes the part for people, behind its own header.
-func (w *writer) textPart(text []byte) {
-	if sevenBit(text) {
-		w.line("Content-Type: text/plain; charset=us-ascii")
-		w.line("")
-		w.Write(text)
-		return
-	}
-	w.line("Content-Type: text/plain; charset=utf-8")
-	w.line("Content-Transfer-Encoding: quoted-printable")
-	w.line("")
-	q := quotedprintable.NewWriter(w)
-	q.Write(text) // writes into memory: there is no error
-	q.Close()
-}
-
-// quotedPart writes what is quoted of the original.
-func (w *writer) quotedPart(original []byte, whole, has8Bit bool) {
-	if whole {
-		w.line("Content-Type: message/rfc822")
-	} else {
-		w.line("Content-Type: text/rfc822-headers")
-	}
-	if has8Bit {
-		w.line("Content-Transfer-Encoding: 8bit")
-	}
-	w.line("")
-	w.Write(original)
-	if len(original) > 0 && !bytes.HasSuffix(original, []byte("\n")) {
-		w.line("")
-	}
-	w.line("") // belongs to the boundary (RFC 2046 5.1.1)
 }
 
 // crlf makes every line end CRLF. Stored messages have no other; a quotation

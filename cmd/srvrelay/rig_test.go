@@ -37,7 +37,8 @@ type rig struct {
 func newRig(t *testing.T, zone, config string, servers map[string]sink.Options) *rig {
 	t.Helper()
 	r := &rig{book: newBook(), changed: make(chan struct{})}
-	r.scenario = &scenario{T: t, sections: map[string]string{"config": config}, servers: map[string]*sink.Server{}}
+	r.scenario = newScenario(t)
+	r.sections["config"] = config
 	for name, o := range servers {
 		if !o.Discard {
 			o.OnMessage = r.book.deliver

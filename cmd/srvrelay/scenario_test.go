@@ -31,10 +31,13 @@ import (
 //	zone, zone 2 ...           what the DNS server says ("zone N" swaps it in)
 //	config                     laid over the base configuration
 //	server NAME, server NAME 2 a receiving server and its script ("script NAME 2")
+//	server NAME unix           the same on a Unix socket
 //	message                    what "send" submits, a short mail when absent
 //	steps                      what happens and what must be seen; see steps_test.go
 //
-// @NAME@ stands for the port of a server, everywhere.
+// @NAME@ stands for the port of a server, or the path of its Unix socket,
+// everywhere; @dir@ for the scenario's directory, where ca.pem is the authority
+// of the servers' certificates ("cert" in a script), which the relay trusts.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("../../testdata/scenarios/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -62,17 +65,37 @@ type scenario struct {
 	dns      *dnsserver.Server
 	servers  map[string]*sink.Server
 	relay    *relayProcess
+	dir      string
+	ca       *sink.CA
 	config   string // file
 }
 
+func newScenario(t *testing.T) *scenario {
+	t.Helper()
+	s := &scenario{T: t, sections: map[string]string{}, servers: map[string]*sink.Server{}, dir: t.TempDir()}
+	var err error
+	if s.ca, err = sink.NewCA("Scenario CA"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, caFile), s.ca.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func play(t *testing.T, a *txtar.Archive) {
-	s := &scenario{T: t, sections: map[string]string{}, servers: map[string]*sink.Server{}}
+	s := newScenario(t)
 	for _, f := range a.Files {
 		s.sections[f.Name] = string(f.Data)
 	}
 	for _, f := range a.Files {
-		if name, ok := strings.CutPrefix(f.Name, "server "); ok && !strings.Contains(name, " ") {
-			s.startServer(name, string(f.Data))
+		if name, ok := strings.CutPrefix(f.Name, "server "); ok {
+			switch name, kind, _ := strings.Cut(name, " "); kind {
+			case "":
+				s.startServer(name, "127.0.0.1:0", string(f.Data))
+			case "unix":
+				s.startServer(name, "unix:"+filepath.Join(s.dir, name), string(f.Data))
+			}
 		}
 	}
 	dns, err := dnsserver.Start("127.0.0.1:0", s.ports(s.sections["zone"]))
@@ -102,8 +125,8 @@ func play(t *testing.T, a *txtar.Archive) {
 	}
 }
 
-func (s *scenario) startServer(name, script string) {
-	srv, err := sink.Start("127.0.0.1:0", sink.Options{Script: script})
+func (s *scenario) startServer(name, addr, script string) {
+	srv, err := sink.Start(addr, sink.Options{Script: script, CA: s.ca})
 	if err != nil {
 		s.Fatal("server", name, err)
 	}
@@ -113,19 +136,24 @@ func (s *scenario) startServer(name, script string) {
 
 var portMark = regexp.MustCompile(`@([a-z0-9]+)@`)
 
-// ports replaces @NAME@ by the port of a server.
+// ports replaces what stands between @ and @.
 func (s *scenario) ports(text string) string {
 	return portMark.ReplaceAllStringFunc(text, func(m string) string {
-		if srv := s.servers[strings.Trim(m, "@")]; srv != nil {
-			return strconv.Itoa(srv.Port())
+		srv := s.servers[strings.Trim(m, "@")]
+		switch {
+		case m == "@dir@":
+			return s.dir
+		case srv == nil:
+			return m
+		case srv.Port() == 0:
+			return srv.Addr()
 		}
-		return m
+		return strconv.Itoa(srv.Port())
 	})
 }
 
 // writeConfig lays the scenario's configuration over the base.
 func (s *scenario) writeConfig() string {
-	dir := s.TempDir()
 	base := fmt.Sprintf(`
 hostname: relay.test
 data_dir: %s/data
@@ -136,7 +164,7 @@ delivery:
   retry: { schedule: [300ms], expire_after: 1h, delay_notice_after: 0s }
   egress: { allow: [127.0.0.0/8, "::1/128"] }
 log: { level: debug, format: json }
-`, dir, s.dns.Addr())
+`, s.dir, s.dns.Addr())
 	var conf, over map[string]any
 	if err := yaml.Unmarshal([]byte(base), &conf); err != nil {
 		s.Fatal(err)
@@ -149,7 +177,7 @@ log: { level: debug, format: json }
 	if err != nil {
 		s.Fatal(err)
 	}
-	file := filepath.Join(dir, "srvrelay.yaml")
+	file := filepath.Join(s.dir, "srvrelay.yaml")
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		s.Fatal(err)
 	}
@@ -178,15 +206,23 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// caFile, where it lies beside the configuration, is what the program trusts.
+const caFile = "ca.pem"
+
 // command is the real program, run by the test.
 func command(ctx context.Context, config string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "SRVRELAY_") }), mainEnv+"=1")
 	if config != "" {
 		cmd.Env = append(cmd.Env, "SRVRELAY_CONFIG="+config)
+		if ca := filepath.Join(filepath.Dir(config), caFile); exists(ca) {
+			cmd.Env = append(cmd.Env, "SSL_CERT_FILE="+ca)
+		}
 	}
 	return cmd
 }
+
+func exists(file string) bool { _, err := os.Stat(file); return err == nil }
 
 // startRelay starts the relay and waits until it listens.
 func startRelay(t testing.TB, config string) *relayProcess {

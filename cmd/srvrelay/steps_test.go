@@ -19,7 +19,8 @@ import (
 //	refused CODE FROM TO[,TO...]            submit; it must be refused so
 //	wait EVENT [key=text...] [count=N]      until the log has (at least N of) it
 //	never EVENT [key=text...]               the log does not have it
-//	got SERVER N [from=] [rcpt=] [data=]    until the server has exactly N such messages
+//	got SERVER N [from=] [rcpt=] [data=] [user=] [mech=] [tls=true] [lmtp=true] ...
+//	                                        until the server has exactly N such messages
 //	connections SERVER N                    so many connections so far
 //	queue N [state=] [reason=] [rcpt=]      until so many recipients wait in the queue
 //	share SERVER MIN MAX                    it has so many messages now
@@ -231,8 +232,12 @@ func matches(m sink.Message, keys map[string]string) bool {
 	if p, ok := keys["params"]; ok && !strings.Contains(m.MailParams, p) {
 		return false
 	}
-	if tls, ok := keys["tls"]; ok && tls != strconv.FormatBool(m.TLS) {
-		return false
+	for k, has := range map[string]string{
+		"tls": strconv.FormatBool(m.TLS), "lmtp": strconv.FormatBool(m.LMTP), "user": m.User, "mech": m.Mech,
+	} {
+		if want, ok := keys[k]; ok && want != has {
+			return false
+		}
 	}
 	want, ok := keys["rcpt"]
 	return !ok || slices.ContainsFunc(m.Rcpts, func(r sink.Rcpt) bool {

@@ -113,31 +113,32 @@ func mailLine(m *Mail, e Extensions) string {
 }
 
 // rcptLine is the RCPT command with the parameters that the server knows.
-func rcptLine(r Rcpt, e Extensions) string {
+func rcptLine(r Rcpt, m *Mail, e Extensions) string {
 	line := "RCPT TO:<" + r.To + ">"
 	if e.DSN && r.Notify != "" {
 		line += " NOTIFY=" + r.Notify
 	}
-	if o := orcpt(r.ORcpt); e.DSN && o != "" {
+	if o := orcpt(r.ORcpt, m.UTF8 && e.SMTPUTF8); e.DSN && o != "" {
 		line += " ORCPT=" + o
 	}
 	return line
 }
 
 // orcpt encodes "type;address" for ORCPT=, "" when it is none. Beyond ASCII
-// only the type utf-8 will do, in its 7-bit form (RFC 6533 3).
-func orcpt(s string) string {
+// only the type utf-8 will do: with native, in a transaction with SMTPUTF8, in
+// UTF-8, else in its 7-bit form (RFC 6533 3).
+func orcpt(s string, native bool) string {
 	kind, addr, ok := strings.Cut(s, ";")
 	if !ok || addr == "" || kind == "" || strings.Trim(strings.ToLower(kind), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return ""
 	}
 	for _, r := range addr {
 		if r >= utf8.RuneSelf {
-			return "utf-8;" + utf8xtext(addr)
+			return "utf-8;" + utf8xtext(addr, native)
 		}
 	}
 	if strings.EqualFold(kind, "utf-8") {
-		return kind + ";" + utf8xtext(addr)
+		return kind + ";" + utf8xtext(addr, native)
 	}
 	return kind + ";" + xtext(addr)
 }
@@ -156,11 +157,13 @@ func xtext(s string) string {
 	return b.String()
 }
 
-// utf8xtext is utf-8-addr-xtext of RFC 6533 3: "\x{hex}" for the same and "\".
-func utf8xtext(s string) string {
+// utf8xtext is utf-8-addr-xtext of RFC 6533 3, with "\x{hex}" for what is not
+// printable, "+", "=", "\" and, unless native (utf-8-addr-unitext), beyond ASCII.
+func utf8xtext(s string, native bool) string {
 	var b strings.Builder
 	for _, r := range s {
-		if r > ' ' && r < 0x7f && r != '+' && r != '=' && r != '\\' {
+		plain := r > ' ' && r < 0x7f && r != '+' && r != '=' && r != '\\'
+		if plain || native && r >= utf8.RuneSelf && unicode.IsPrint(r) && r != utf8.RuneError {
 			b.WriteRune(r)
 		} else {
 			fmt.Fprintf(&b, `\x{%02X}`, r)

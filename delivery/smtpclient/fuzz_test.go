@@ -174,7 +174,7 @@ func FuzzCommand(f *testing.F) {
 		if check(m, e) != nil {
 			return
 		}
-		for _, line := range []string{mailLine(m, e), rcptLine(m.Rcpts[0], e)} {
+		for _, line := range []string{mailLine(m, e), rcptLine(m.Rcpts[0], m, e)} {
 			if strings.ContainsAny(line, "\r\n\x00\x1b") {
 				t.Fatalf("%q is more than a command", line)
 			}

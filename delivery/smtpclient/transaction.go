@@ -70,7 +70,7 @@ func (t *transaction) oneByOne() bool {
 		return false
 	}
 	for i, r := range t.m.Rcpts {
-		t.s.put(rcptLine(r, t.s.ext))
+		t.s.put(rcptLine(r, t.m, t.s.ext))
 		if !t.flush(StageRcpt) || !t.readRcpt(i) {
 			return false
 		}
@@ -95,7 +95,7 @@ func (t *transaction) pipelined() bool {
 			at = StageMail
 		}
 		for to < len(t.m.Rcpts) && len(t.s.out) < windowBytes {
-			t.s.put(rcptLine(t.m.Rcpts[to], t.s.ext))
+			t.s.put(rcptLine(t.m.Rcpts[to], t.m, t.s.ext))
 			to++
 		}
 		last := to == len(t.m.Rcpts)

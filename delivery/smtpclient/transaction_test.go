@@ -232,13 +232,16 @@ func TestCommands(t *testing.T) {
 		{mailLine(m, all), "MAIL FROM:<a@x> SIZE=10 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=id+20+3D+2B+0D+0A"},
 		{mailLine(m, Extensions{}), "MAIL FROM:<a@x>"},
 		{mailLine(&Mail{}, all), "MAIL FROM:<>"},
-		{rcptLine(Rcpt{To: "b@y", Notify: "SUCCESS,DELAY", ORcpt: "rfc822;b+c=d@y"}, all), "RCPT TO:<b@y> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bc+3Dd@y"},
-		{rcptLine(Rcpt{To: "b@y", Notify: "NEVER", ORcpt: "rfc822;b@y"}, Extensions{}), "RCPT TO:<b@y>"},
-		{rcptLine(Rcpt{To: "b@y", ORcpt: "no type"}, all), "RCPT TO:<b@y>"},
-		{rcptLine(Rcpt{To: "b@y", ORcpt: "bad type;x"}, all), "RCPT TO:<b@y>"},
-		{rcptLine(Rcpt{To: "b@y", ORcpt: "rfc822;x\r\nQUIT"}, all), "RCPT TO:<b@y> ORCPT=rfc822;x+0D+0AQUIT"},
-		{rcptLine(Rcpt{To: "b@y", ORcpt: "utf-8;ü+@y"}, all), `RCPT TO:<b@y> ORCPT=utf-8;\x{FC}\x{2B}@y`},
-		{rcptLine(Rcpt{To: `"b > c"@y`}, all), `RCPT TO:<"b > c"@y>`},
+		{rcptLine(Rcpt{To: "b@y", Notify: "SUCCESS,DELAY", ORcpt: "rfc822;b+c=d@y"}, m, all), "RCPT TO:<b@y> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bc+3Dd@y"},
+		{rcptLine(Rcpt{To: "b@y", Notify: "NEVER", ORcpt: "rfc822;b@y"}, m, Extensions{}), "RCPT TO:<b@y>"},
+		{rcptLine(Rcpt{To: "b@y", ORcpt: "no type"}, m, all), "RCPT TO:<b@y>"},
+		{rcptLine(Rcpt{To: "b@y", ORcpt: "bad type;x"}, m, all), "RCPT TO:<b@y>"},
+		{rcptLine(Rcpt{To: "b@y", ORcpt: "rfc822;x\r\nQUIT"}, m, all), "RCPT TO:<b@y> ORCPT=rfc822;x+0D+0AQUIT"},
+		{rcptLine(Rcpt{To: "b@y", ORcpt: "utf-8;ü+@y\u202e"}, m, all), `RCPT TO:<b@y> ORCPT=utf-8;ü\x{2B}@y\x{202E}`},
+		{rcptLine(Rcpt{To: "b@y", ORcpt: "rfc822;ü@y"}, m, all), `RCPT TO:<b@y> ORCPT=utf-8;ü@y`},
+		{rcptLine(Rcpt{To: "b@y", ORcpt: "utf-8;ü+@y"}, &Mail{}, all), `RCPT TO:<b@y> ORCPT=utf-8;\x{FC}\x{2B}@y`},
+		{rcptLine(Rcpt{To: "b@y", ORcpt: "utf-8;ü+@y"}, m, Extensions{DSN: true}), `RCPT TO:<b@y> ORCPT=utf-8;\x{FC}\x{2B}@y`},
+		{rcptLine(Rcpt{To: `"b > c"@y`}, m, all), `RCPT TO:<"b > c"@y>`},
 	} {
 		if c.got != c.want {
 			t.Errorf("got  %s\nwant %s", c.got, c.want)

@@ -4,13 +4,20 @@ import (
 	"context"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
+// unixPrefix begins the address of a socket in the file system.
+const unixPrefix = "unix:"
+
 // listen listens on an address that holdPort may hold.
 func listen(addr string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
+		return net.Listen("unix", path)
+	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var opt error
 		if err := c.Control(func(fd uintptr) { opt = reusePort(int(fd)) }); err != nil {
@@ -36,7 +43,11 @@ func deafen(l net.Listener) {
 // holdPort binds a second socket that never listens to the listener's port. So
 // a stopped server refuses, and nobody else is given its port meanwhile.
 func holdPort(l net.Listener) (release func(), err error) {
-	ap := l.Addr().(*net.TCPAddr).AddrPort()
+	tcp, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		return func() {}, nil // the path of a Unix socket is ours
+	}
+	ap := tcp.AddrPort()
 	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16()})
 	if ap.Addr().Is4() {
 		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}

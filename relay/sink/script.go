@@ -13,12 +13,19 @@ import (
 // A script is how a server (mis)behaves, one directive a line; an empty one
 // accepts everything. "#" begins a comment line.
 //
+//	lmtp                     LHLO (which "ehlo" is about, too) and, after the end
+//	                         of a message, a reply for each recipient
+//	implicit-tls             TLS from the first byte
+//	cert NAME[,NAME...] [expired]   a certificate by Options.CA, for DNS names, IP
+//	                         addresses and SRV names (_submission.example.org)
 //	banner|ehlo|helo|mail|data|rset|quit ACTION   instead of the usual reply
 //	rcpt PATTERN ACTION      PATTERN is an address, *, local@* or *@domain
 //	rcptmax N ACTION         from the N+1st RCPT of a transaction on
 //	dot ACTION               to the end of a message; a message is stored if the
 //	                         reply is 2xx, or with "drop": then the reply is lost
 //	dot drop-unstored        neither stored nor answered
+//	deliver PATTERN ACTION   LMTP: the reply for such a recipient after the message,
+//	                         "dot" for those without; "drop" loses all that follow
 //	body drop N              closes when N bytes of a message have come
 //	body reply N REPLY       says REPLY then, and closes
 //	no EXT, offer EXT        extensions in EHLO; "offer STARTTLS" makes it work
@@ -26,7 +33,9 @@ import (
 //	starttls ACTION|fail     fail: 220, and then no TLS
 //	close after-VERB         closes after the reply to banner, ehlo, mail, rcpt, data
 //	421 after N              an unasked 421 after N messages of a connection
-//	auth-required            530 5.7.0 to MAIL
+//	user NAME PASSWORD [MECH...]   offers AUTH (PLAIN and LOGIN) and takes these
+//	auth ACTION              to the end of an AUTH; a 235 is for any password
+//	auth-required            530 5.7.0 to MAIL without AUTH
 //	slow-dot DURATION        waits before the reply to the end of a message
 //
 // ACTION is REPLY, "drop" (closes), "silent" (never answers) or "delay
@@ -44,11 +53,12 @@ type script struct {
 }
 
 type rule struct {
-	verb string
-	arg  string // pattern, extension, or the verb that "close" follows
-	n    int
-	act  action
-	left int // occasions to come, negative without end
+	verb  string
+	arg   string   // pattern, extension, or the verb that "close" follows
+	words []string // of user and cert
+	n     int
+	act   action
+	left  int // occasions to come, negative without end
 }
 
 type action struct {
@@ -102,9 +112,9 @@ func parseRule(line string) (*rule, error) {
 	r.verb = strings.ToLower(verb)
 	var err error
 	switch r.verb {
-	case "banner", "ehlo", "helo", "mail", "data", "dot", "rset", "quit", "starttls":
+	case "banner", "ehlo", "helo", "mail", "data", "dot", "rset", "quit", "starttls", "auth":
 		r.act, err = parseAction(r.verb, rest)
-	case "rcpt":
+	case "rcpt", "deliver":
 		r.arg, rest = cut(rest)
 		r.act, err = parseAction(r.verb, rest)
 	case "rcptmax":
@@ -130,9 +140,24 @@ func parseRule(line string) (*rule, error) {
 		if r.n, err = number(after); !ok {
 			err = fmt.Errorf("want 421 after N")
 		}
-	case "auth-required":
-		r.verb = "mail"
-		r.act, err = parseAction("mail", "530 5.7.0 authentication required")
+	case "auth-required", "lmtp", "implicit-tls":
+		if rest != "" {
+			err = fmt.Errorf("%s stands alone", r.verb)
+		}
+	case "user":
+		if r.words = strings.Fields(rest); len(r.words) < 2 {
+			err = fmt.Errorf("want user NAME PASSWORD [MECH...]")
+		} else if len(r.words) == 2 {
+			r.words = append(r.words, "PLAIN", "LOGIN")
+		}
+	case "cert":
+		names, expired := cut(rest)
+		r.words = strings.Split(names, ",")
+		if expired == "expired" {
+			r.n = 1
+		} else if names == "" || expired != "" {
+			err = fmt.Errorf("want cert NAME[,NAME...] [expired]")
+		}
 	case "slow-dot":
 		r.act.kind = delay
 		r.act.delay, err = time.ParseDuration(rest)
@@ -273,6 +298,9 @@ func (s *script) extensions(secure bool) (list []string, size int) {
 				list[i] = fmt.Sprintf("SIZE %d", size)
 			}
 		}
+	}
+	if mechs := s.mechanisms(); len(mechs) > 0 {
+		list = append(list, "AUTH "+strings.Join(mechs, " "))
 	}
 	return list, size
 }

@@ -30,7 +30,10 @@ type session struct {
 	bw      *bufio.Writer
 	stopped chan struct{}
 	secure  bool
+	lmtp    bool
 	helo    string
+	user    string // who has authenticated, and how
+	mech    string
 	size    int // enforced SIZE, 0 = none
 	taken   int // messages of this connection
 
@@ -40,7 +43,7 @@ type session struct {
 }
 
 func newSession(srv *Server, c net.Conn, stopped chan struct{}) *session {
-	s := &session{srv: srv, stopped: stopped}
+	s := &session{srv: srv, stopped: stopped, lmtp: srv.current().take("lmtp", nil) != nil}
 	s.wire(c)
 	return s
 }
@@ -51,13 +54,16 @@ func (s *session) wire(c net.Conn) {
 
 // run talks until either side ends it.
 func (s *session) run() {
-	if s.srv.opts.Implicit && s.handshake() != nil {
-		return
+	if s.srv.current().take("implicit-tls", nil) != nil {
+		if s.handshake() != nil {
+			return
+		}
 	}
 	err := s.answer("banner", s.act("banner"), "220 "+s.srv.opts.Hostname+" ESMTP sink")
 	for err == nil {
 		var line string
 		if line, err = s.readLine(); err == nil {
+			s.srv.note("C: ", shown(line))
 			err = s.command(line)
 		}
 	}
@@ -74,9 +80,9 @@ func (s *session) linger() {
 		_ = tc.CloseWrite()
 		c = tc.NetConn()
 	}
-	if tc, ok := c.(*net.TCPConn); ok && tc.CloseWrite() == nil {
-		_ = tc.SetReadDeadline(time.Now().Add(lingerTime))
-		_, _ = io.Copy(io.Discard, tc)
+	if w, ok := c.(interface{ CloseWrite() error }); ok && w.CloseWrite() == nil {
+		_ = c.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.Copy(io.Discard, c)
 	}
 }
 
@@ -91,9 +97,7 @@ func (s *session) readLine() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	line := strings.TrimRight(string(raw), "\r\n")
-	s.srv.note("C: ", line)
-	return line, nil
+	return strings.TrimRight(string(raw), "\r\n"), nil
 }
 
 // say sends a reply's bytes.
@@ -154,8 +158,12 @@ func (s *session) pause(d time.Duration) error {
 
 func (s *session) command(line string) error {
 	verb, rest := cut(line)
-	switch strings.ToUpper(verb) {
-	case "EHLO":
+	verb = strings.ToUpper(verb)
+	if hello := strings.HasSuffix(verb, "HLO") || verb == "HELO"; hello && s.lmtp != (verb == "LHLO") {
+		return s.say("500 5.5.1 wrong protocol: this is " + map[bool]string{false: "SMTP", true: "LMTP"}[s.lmtp] + "\r\n")
+	}
+	switch verb {
+	case "EHLO", "LHLO":
 		return s.ehlo(rest)
 	case "HELO":
 		s.helo = rest
@@ -163,6 +171,8 @@ func (s *session) command(line string) error {
 		return s.answer("helo", s.act("helo"), "250 "+s.srv.opts.Hostname)
 	case "STARTTLS":
 		return s.startTLS()
+	case "AUTH":
+		return s.auth(rest)
 	case "MAIL":
 		return s.from(rest)
 	case "RCPT":
@@ -219,15 +229,12 @@ func (s *session) startTLS() error {
 }
 
 func (s *session) handshake() error {
-	cfg, err := s.srv.tlsConfig()
+	tc, err := s.srv.handshake(s.conn)
 	if err != nil {
+		s.srv.note("S: ", fmt.Sprintf("[TLS: %v]", err))
 		return err
 	}
-	tc := tls.Server(s.conn, cfg)
-	if err := tc.Handshake(); err != nil {
-		return err
-	}
-	s.secure, s.helo = true, ""
+	s.secure, s.helo, s.user, s.mech = true, "", "", ""
 	s.reset()
 	s.wire(tc)
 	return nil
@@ -241,11 +248,13 @@ func (s *session) from(rest string) error {
 		return s.say("501 5.5.4 want MAIL FROM:<address>\r\n")
 	case s.open:
 		return s.say("503 5.5.1 nested MAIL\r\n")
+	case s.user == "" && s.srv.current().take("auth-required", nil) != nil:
+		return s.say("530 5.7.0 authentication required\r\n")
 	case a.kind == usual && s.size > 0 && declared(params) > s.size:
 		return s.say("552 5.3.4 message too big\r\n")
 	}
 	s.open = a.ok()
-	s.mail = Message{From: from, MailParams: params, TLS: s.secure, Helo: s.helo}
+	s.mail = Message{From: from, MailParams: params, TLS: s.secure, LMTP: s.lmtp, Helo: s.helo, User: s.user, Mech: s.mech}
 	return s.answer("mail", a, "250 2.1.0 sender ok")
 }
 
@@ -302,7 +311,7 @@ func declared(params string) int {
 	return 0
 }
 
-// finished stores the message as the script says and answers the final dot.
+// finished is what happens at the end of a message.
 func (s *session) finished() error {
 	m := s.mail
 	s.reset()
@@ -312,6 +321,21 @@ func (s *session) finished() error {
 			return err
 		}
 	}
+	if err := s.store(m); err != nil {
+		return err
+	}
+	if s.srv.current().take("421", func(r *rule) bool { return s.taken >= r.n }) != nil {
+		_ = s.say("421 4.4.2 closing an idle connection\r\n")
+		return errEnd
+	}
+	return nil
+}
+
+// store keeps a message and answers its end, in LMTP for each recipient.
+func (s *session) store(m Message) error {
+	if s.lmtp {
+		return s.delivered(m)
+	}
 	a := s.act("dot")
 	if a.kind == usual && s.size > 0 && m.Size > s.size {
 		return s.say("552 5.3.4 message too big\r\n")
@@ -320,12 +344,5 @@ func (s *session) finished() error {
 		s.srv.store(m)
 		s.taken++
 	}
-	if err := s.answer("dot", a, fmt.Sprintf("250 2.0.0 stored %d bytes", m.Size)); err != nil {
-		return err
-	}
-	if s.srv.current().take("421", func(r *rule) bool { return s.taken >= r.n }) != nil {
-		_ = s.say("421 4.4.2 closing an idle connection\r\n")
-		return errEnd
-	}
-	return nil
+	return s.answer("dot", a, fmt.Sprintf("250 2.0.0 stored %d bytes", m.Size))
 }

@@ -1,4 +1,4 @@
-// Package sink owns a receiving SMTP server for tests, the demo and load
+// Package sink owns a receiving SMTP or LMTP server for tests, the demo and load
 // tests: real SMTP over real sockets, that keeps what it gets and misbehaves as
 // a script tells it. It knows nothing of relaying, and is not for the Internet.
 package sink
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,8 +19,8 @@ import (
 type Options struct {
 	Hostname  string        // in the banner; default sink.example
 	Script    string        // see SetScript
-	TLS       *tls.Config   // for STARTTLS and Implicit; default: a self-made certificate
-	Implicit  bool          // TLS from the first byte
+	TLS       *tls.Config   // default: a self-made certificate, or what the script says
+	CA        *CA           // for the script's certificates
 	Discard   bool          // count messages, keep neither them nor the dialogue
 	OnMessage func(Message) // called for each message before its reply; may be called concurrently
 }
@@ -32,7 +33,9 @@ type Message struct {
 	Data       []byte // without dot-stuffing; nil with Options.Discard
 	Size       int
 	TLS        bool
+	LMTP       bool
 	Helo       string
+	User, Mech string // of AUTH
 	Time       time.Time
 }
 
@@ -65,7 +68,8 @@ type Server struct {
 	dialogue    []string
 }
 
-// Start listens on addr ("127.0.0.1:0" for a port that the system gives).
+// Start listens on addr: "127.0.0.1:0" for a port that the system gives,
+// "unix:/path" for a socket in the file system.
 func Start(addr string, opts Options) (*Server, error) {
 	sc, err := parseScript(opts.Script)
 	if err != nil {
@@ -83,8 +87,13 @@ func Start(addr string, opts Options) (*Server, error) {
 	return s, s.Restart()
 }
 
-// Addr is the "host:port" to connect to; it stays the same over a Restart.
-func (s *Server) Addr() string { s.mu.Lock(); defer s.mu.Unlock(); return s.addr }
+// Addr is the "host:port", or the path of the Unix socket, to connect to; it
+// stays the same over a Restart.
+func (s *Server) Addr() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.TrimPrefix(s.addr, unixPrefix)
+}
 
 // Port is the port of Addr.
 func (s *Server) Port() int {
@@ -161,7 +170,9 @@ func (s *Server) Restart() error {
 	if err != nil {
 		return fmt.Errorf("sink: %w", err)
 	}
-	s.addr = l.Addr().String()
+	if l.Addr().Network() == "tcp" {
+		s.addr = l.Addr().String()
+	}
 	s.listener, s.stopped = l, make(chan struct{})
 	s.wg.Add(1)
 	go s.accept(l, s.stopped)

@@ -86,7 +86,7 @@ func TestScripts(t *testing.T) {
 		"extensions":           {"no pipelining\nno smtputf8\nno dsn\nno enhancedstatuscodes\nsize 100\noffer LIMITS RCPTMAX=3", "S: 220\nC: EHLO x\nS: 250-sink.example\nS: 250-8BITMIME\nS: 250-SIZE 100\nS: 250 LIMITS RCPTMAX=3", 0},
 		"size":                 {"size 100", "S: 220\nC: EHLO x\nS: 250-\nS: 250-\nS: 250-\nS: 250-\nS: 250-SIZE 100\nS: 250-\nS: 250 \nC: MAIL FROM:<a@x> SIZE=101\nS: 552 5.3.4", 0},
 		"mail":                 {"mail 451 4.3.0 no", hello + mail + "S: 451 4.3.0 no\nC: RCPT TO:<b@y>\nS: 503", 0},
-		"auth":                 {"auth-required", hello + mail + "S: 530 5.7.0", 0},
+		"auth required":        {"auth-required", hello + mail + "S: 530 5.7.0", 0},
 		"rcpt patterns":        {"rcpt b@y.example 550 5.1.1 b\nrcpt c@* 551 c\nrcpt *@z.example 552 z", hello + mail + "S: 250\nC: RCPT TO:<B@Y.example>\nS: 550 5.1.1 b\nC: RCPT TO:<c@any.example>\nS: 551\nC: RCPT TO:<d@z.example>\nS: 552\nC: RCPT TO:<d@y.example>\nS: 250", 0},
 		"greylisting":          {"rcpt * 451 4.7.1 grey x2", hello + mail + "S: 250\nC: RCPT TO:<b@y>\nS: 451\nC: RCPT TO:<b@y>\nS: 451\nC: RCPT TO:<b@y>\nS: 250", 0},
 		"rcptmax":              {"rcptmax 1 452 4.5.3 too many", hello + mail + "S: 250\nC: RCPT TO:<b@y>\nS: 250\nC: RCPT TO:<c@y>\nS: 452\nC: RSET\nS: 250\n" + mail + "S: 250\nC: RCPT TO:<c@y>\nS: 250", 0},
@@ -120,7 +120,7 @@ func TestScripts(t *testing.T) {
 func TestScriptErrors(t *testing.T) {
 	for _, script := range []string{
 		"fly away", "banner", "rcpt *", "rcptmax x 452 no", "size much", "body stop 3", "body drop x",
-		"close after-lunch", "421 after", "421 soon", "slow-dot 3", `mail 250 \q`, `mail 250 \xzz`, "offer", "banner delay soon",
+		"close after-lunch", "user me", "cert", "cert a.example stale", "lmtp yes", "implicit-tls no", "auth", "deliver b@y", "421 after", "421 soon", "slow-dot 3", `mail 250 \q`, `mail 250 \xzz`, "offer", "banner delay soon",
 	} {
 		s, err := sink.Start("127.0.0.1:0", sink.Options{Script: "# fine\n" + script})
 		if err == nil {
