@@ -21,6 +21,7 @@ type Options struct {
 	TLS       *tls.Config   // for STARTTLS and Implicit; default: a self-made certificate
 	Implicit  bool          // TLS from the first byte
 	Discard   bool          // count messages, keep neither them nor the dialogue
+	Forget    bool          // keep neither messages nor the dialogue once OnMessage has seen them
 	OnMessage func(Message) // called for each message before its reply; may be called concurrently
 }
 
@@ -241,7 +242,7 @@ func (s *Server) store(m Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count++
-	if !s.opts.Discard {
+	if !s.opts.Discard && !s.opts.Forget {
 		s.messages = append(s.messages, m)
 	}
 	close(s.arrived)
@@ -250,7 +251,7 @@ func (s *Server) store(m Message) {
 
 // note adds a line to the dialogue.
 func (s *Server) note(who, line string) {
-	if s.opts.Discard {
+	if s.opts.Discard || s.opts.Forget {
 		return
 	}
 	s.mu.Lock()
