@@ -3,13 +3,11 @@
 package main
 
 import (
-	"bytes"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -197,17 +195,3 @@ func (c *container) exec(args ...string) string {
 	})
 	return string(out)
 }
-
-// lineBuffer is a log that is written and read at the same time.
-type lineBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lineBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-func (l *lineBuffer) String() string        { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
-func (l *lineBuffer) count(word string) int { return strings.Count(l.String(), word) }

@@ -83,8 +83,8 @@ func (l *lab) step(command, want string) string {
 	l.Helper()
 	begin := time.Now()
 	got, looks := l.compose(command)
-	if *update && looks { // the state to show is the one that things come to
-		time.Sleep(8 * time.Second)
+	if *update && looks { // the page shows what things come to
+		time.Sleep(settling)
 		got, _ = l.compose(command)
 		return got
 	}
@@ -171,6 +171,8 @@ var patterns = []struct {
 	{regexp.MustCompile(`\((in [0-9smh ]+|now|[0-9smh ]+ ago)\)`), "(WHEN)"},
 	{regexp.MustCompile(`\b\d+(\.\d)? (B|KiB|s|ms)\b`), "N $2"},
 	{regexp.MustCompile(`\b\d+×`), "N×"},
+	// Which of the two depends on what the host's neighbour table has noticed.
+	{regexp.MustCompile(`no connection: no route to host`), "no answer to the connection request"},
 	{regexp.MustCompile(` +`), " "},
 }
 

@@ -1,6 +1,7 @@
-// Package sink owns a receiving SMTP server for tests, the demo and load
-// tests: real SMTP over real sockets, that keeps what it gets and misbehaves as
-// a script tells it. It knows nothing of relaying, and is not for the Internet.
+// Package sink owns a receiving SMTP server for tests, load tests, the demo and
+// the lab: real SMTP over real sockets, that keeps what it gets and misbehaves
+// as a script tells it. It knows nothing of relaying, and is not for the
+// Internet.
 package sink
 
 import (
