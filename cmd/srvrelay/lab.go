@@ -107,7 +107,6 @@ type mailNote struct {
 	mu   sync.Mutex
 	w    io.Writer
 	name string
-	n    int
 }
 
 func (o *mailNote) line(format string, a ...any) {
