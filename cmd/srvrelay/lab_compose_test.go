@@ -3,6 +3,7 @@
 package main
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -56,12 +57,13 @@ type lab struct {
 // container is a service: a host on the lab's network with a root of its own.
 type container struct {
 	*netns
-	lab  *lab
-	root string
-	args []string
-	log  lineBuffer
-	cmd  *exec.Cmd     // the last one
-	done chan struct{} // closed when it has ended; nil before the first
+	lab       *lab
+	root      string
+	args      []string
+	published []string // addresses that ports of the machine's loopback lead to
+	log       lineBuffer
+	cmd       *exec.Cmd     // the last one
+	done      chan struct{} // closed when it has ended; nil before the first
 }
 
 func newLab(t *testing.T, i *image) *lab {
@@ -72,11 +74,6 @@ func newLab(t *testing.T, i *image) *lab {
 	// Docker's own address on the network, from which published ports are reached.
 	l.lan.join("gateway", netip.PrefixFrom(subnet.Addr().Next(), subnet.Bits()).String())
 	for name, s := range c.Services {
-		for _, p := range s.Ports {
-			if !strings.HasPrefix(p, "127.0.0.1:") {
-				t.Errorf("%s publishes %s: want it on loopback only", name, p)
-			}
-		}
 		addr := netip.MustParseAddr(s.Networks["lab"].Address)
 		if !subnet.Contains(addr) {
 			t.Fatalf("%s: %s is not in %s", name, addr, subnet)
@@ -86,6 +83,12 @@ func newLab(t *testing.T, i *image) *lab {
 		ct := &container{netns: h, lab: l, root: filepath.Join(filepath.Dir(i.root), name), args: s.Command}
 		if out, err := exec.Command("cp", "-al", i.root, ct.root).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
+		}
+		for _, p := range s.Ports {
+			if !strings.HasPrefix(p, "127.0.0.1:") {
+				t.Errorf("%s publishes %s: want it on loopback only", name, p)
+			}
+			ct.published = append(ct.published, net.JoinHostPort(addr.String(), p[strings.LastIndexByte(p, ':')+1:]))
 		}
 		for _, v := range s.Volumes {
 			ct.mount(v)
