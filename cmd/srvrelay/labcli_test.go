@@ -59,12 +59,13 @@ func TestLabCommandLine(t *testing.T) {
 func TestLabSink(t *testing.T) {
 	t.Parallel()
 	var log lineBuffer
-	cmd := command(context.Background(), "", "lab", "sink", "--listen", "127.0.0.1:0", "--name", "primary")
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
+	defer cancel()
+	cmd := command(ctx, "", "lab", "sink", "--listen", "127.0.0.1:0", "--name", "primary")
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Process.Kill()
 	poll(t, waitLimit, "it is ready", func() bool { return log.count("ready on ") == 1 })
 	addr := strings.TrimSpace(strings.SplitAfter(log.String(), "ready on ")[1])
 
