@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/emersion/go-smtp"
 	"github.com/spf13/cobra"
 
 	"srvrelay/dnsutil/dnsserver"
@@ -250,29 +249,13 @@ func (d *demo) sendAndSee(to, how, name string, srv *sink.Server) error {
 // send submits one message as any mail program would, and shows the reply.
 func (d *demo) send(to string) (id string, err error) {
 	d.sent++
-	c, err := smtp.Dial(d.relay.address())
+	text, err := sendMail(d.relay.address(), "me@sender.example", []string{to}, fmt.Sprintf("message %d of the demo", d.sent))
 	if err != nil {
 		return "", err
 	}
-	defer c.Close()
-	if err := c.Mail("me@sender.example", nil); err != nil {
-		return "", err
-	}
-	if err := c.Rcpt(to, nil); err != nil {
-		return "", err
-	}
-	w, err := c.Data()
-	if err != nil {
-		return "", err
-	}
-	fmt.Fprintf(w, "From: me@sender.example\r\nTo: %s\r\nSubject: message %d of the demo\r\n\r\nHello.\r\n", to, d.sent)
-	resp, err := w.CloseWithResponse()
-	if err != nil {
-		return "", err
-	}
-	fmt.Fprintf(d, "     %-42s for %s\n", "250 "+resp.StatusText, to)
-	words := strings.Fields(resp.StatusText)
-	return words[len(words)-1], c.Quit()
+	fmt.Fprintf(d, "     %-42s for %s\n", text, to)
+	words := strings.Fields(text)
+	return words[len(words)-1], nil
 }
 
 // await waits for an event about a message in the relay's log.

@@ -71,7 +71,7 @@ func needs(t *testing.T, programs ...string) map[string]string {
 }
 
 // unable skips the test, unless it was asked that nothing be skipped.
-func unable(t *testing.T, why string) {
+func unable(t testing.TB, why string) {
 	t.Helper()
 	if os.Getenv("SRVRELAY_NOSKIP") != "" {
 		t.Fatal(why)
@@ -81,7 +81,7 @@ func unable(t *testing.T, why string) {
 
 // peerDir is a temporary directory that servers can enter which give up root;
 // its name is short, because Unix sockets are made in it.
-func peerDir(t *testing.T) string {
+func peerDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "srvrelay-peer-")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package sink owns a receiving SMTP or LMTP server for tests, the demo and load
+// Package sink owns a receiving SMTP or LMTP server for tests, demo, lab and load
 // tests: real SMTP over real sockets, that keeps what it gets and misbehaves as
 // a script tells it. It knows nothing of relaying, and is not for the Internet.
 package sink
@@ -22,6 +22,7 @@ type Options struct {
 	TLS       *tls.Config   // default: a self-made certificate, or what the script says
 	CA        *CA           // for the script's certificates
 	Discard   bool          // count messages, keep neither them nor the dialogue
+	Forget    bool          // keep neither messages nor the dialogue once OnMessage has seen them
 	OnMessage func(Message) // called for each message before its reply; may be called concurrently
 }
 
@@ -252,7 +253,7 @@ func (s *Server) store(m Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count++
-	if !s.opts.Discard {
+	if !s.opts.Discard && !s.opts.Forget {
 		s.messages = append(s.messages, m)
 	}
 	close(s.arrived)
@@ -261,7 +262,7 @@ func (s *Server) store(m Message) {
 
 // note adds a line to the dialogue.
 func (s *Server) note(who, line string) {
-	if s.opts.Discard {
+	if s.opts.Discard || s.opts.Forget {
 		return
 	}
 	s.mu.Lock()

@@ -285,6 +285,19 @@ func TestDiscardCountsConcurrently(t *testing.T) {
 	}
 }
 
+// TestForget: each message is shown whole, once, and nothing of it stays.
+func TestForget(t *testing.T) {
+	var seen []string
+	s := start(t, sink.Options{Forget: true, OnMessage: func(m sink.Message) { seen = append(seen, string(m.Data)) }})
+	if err := smtp.SendMail(s.Addr(), nil, "a@x", []string{"b@y"}, []byte("hello\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if !slices.Equal(seen, []string{"hello\r\n"}) || s.Count() != 1 || len(s.Messages()) != 0 || len(s.Dialogue()) != 0 {
+		t.Errorf("%q seen, %d counted, %d kept, dialogue %q", seen, s.Count(), len(s.Messages()), s.Dialogue())
+	}
+}
+
 func TestWaitGivesUp(t *testing.T) {
 	s := start(t, sink.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
