@@ -20,21 +20,23 @@ type walk struct {
 	d      *Deliverer
 	lease  *queue.Lease
 	plan   plan.Plan
-	forced bool // look at targets that are down before their time
+	asked  string // fingerprint of the first plan, which is the one that explain shows
+	forced bool   // look at targets that are down before their time
 
 	rcpts    []progress // one for each of lease.Rcpts
 	results  []string   // one line for each target, for people
 	last     *conn      // the session that was used last, for the record
 	lastName string
 	connects int
-	untried  netip.AddrPort // the first address that time, or the bound on connects, left out
-	greeted  bool           // some target greeted us
-	busy     netip.AddrPort // a target that was left out because its slots are taken
-	crowded  netip.AddrPort // a target that serves us and wants no more connections
-	news     bool           // the attempt has found out itself that a target is down
-	host     string         // name of the target in hand
-	probeAt  time.Time      // the earliest probe of what is down
-	down     queue.Status   // why
+	untried  plan.Endpoint // the first address that time, or the bound on connects, left out
+	greeted  bool          // some target greeted us
+	busy     plan.Endpoint // a target that was left out because its slots are taken
+	crowded  plan.Endpoint // a target that serves us and wants no more connections
+	news     bool          // the attempt has found out itself that a target is down
+	target   plan.Target   // in hand
+	alarm    bool          // somebody must look
+	probeAt  time.Time     // the earliest probe of what is down
+	down     queue.Status  // why
 
 	first      string        // the target that comes first, see queue.Outcome.SameFirst; "" = none
 	triedFirst bool          // it has had its turn
@@ -69,10 +71,10 @@ type progress struct {
 
 // hopOutcome is what an attempt says about its hop.
 type hopOutcome struct {
-	Greeted bool           // some server was there
-	Wait    time.Time      // park until; zero = no
-	Busy    netip.AddrPort // has no slot free: the hop is woken when it has
-	News    bool           // else it has only met what other attempts had found out
+	Greeted bool          // some server was there
+	Wait    time.Time     // park until; zero = no
+	Busy    plan.Endpoint // has no slot free: the hop is woken when it has
+	News    bool          // else it has only met what other attempts had found out
 	Status  queue.Status
 	Alarm   bool
 }
@@ -116,6 +118,7 @@ func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 	if ctx.Err() != nil {
 		return nil, hopOutcome{}
 	}
+	w.asked = w.plan.Fingerprint()
 	w.d.memory.planned(w.plan, time.Now())
 	if w.plan.Verdict == queue.Sent {
 		w.walkTargets(ctx)
@@ -135,7 +138,7 @@ func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 // planFailed applies the verdict of a plan without targets to everybody.
 func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 	p := w.plan
-	h := hopOutcome{Status: p.Status, Alarm: p.Alarm, News: true, Greeted: p.Verdict == queue.Fail}
+	h := hopOutcome{Status: p.Status, Alarm: p.Alarm, News: true, Greeted: p.Verdict != queue.Defer}
 	out := make([]queue.Outcome, len(w.rcpts))
 	for i := range out {
 		out[i] = queue.Outcome{Rcpt: i, Result: p.Verdict, Status: p.Status, SameFirst: w.lease.Rcpts[i].SameFirst}
@@ -143,7 +146,7 @@ func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 	w.results = append(w.results, p.Status.String())
 	w.results = append(w.results, leftOut(p.Dropped)...)
 	if p.Verdict == queue.Defer {
-		h.Wait = time.Now().Add(w.d.cfg.Retry.ProbeInterval(w.d.hopFailures(w.lease.Hop) + 1))
+		h.Wait = time.Now().Add(w.d.set.Load().Retry.ProbeInterval(w.d.hopFailures(w.lease.Hop) + 1))
 		for i := range out {
 			out[i].HopWaits = true
 		}
@@ -160,7 +163,7 @@ func leftOut(dropped []plan.Dropped) (lines []string) {
 	for _, d := range dropped[:min(len(dropped), maxLeftOut)] {
 		where := fmt.Sprintf("%s port %d", d.Host, d.Port)
 		if d.Addr.IsValid() {
-			where = targetName(plan.Target{Host: d.Host}, netip.AddrPortFrom(d.Addr, d.Port))
+			where = targetName(plan.Target{Host: d.Host}, plan.Endpoint{AddrPort: netip.AddrPortFrom(d.Addr, d.Port)})
 		}
 		lines = append(lines, fmt.Sprintf("%s: left out (%s): %s", where, d.Reason, d.Detail))
 	}
@@ -170,7 +173,7 @@ func leftOut(dropped []plan.Dropped) (lines []string) {
 // step is one address of one target, in the order in which they are tried.
 type step struct {
 	target plan.Target
-	addr   netip.AddrPort
+	addr   plan.Endpoint
 	index  int // of the target in the plan
 }
 
@@ -179,9 +182,9 @@ type step struct {
 func (w *walk) steps() []step {
 	var first, rest []step
 	for i, t := range w.plan.Targets {
-		for _, ap := range t.AddrPorts() {
-			s := step{t, ap, i}
-			if w.first != "" && ap.String() == w.first {
+		for _, ep := range t.Endpoints() {
+			s := step{t, ep, i}
+			if w.first != "" && ep.String() == w.first {
 				first = append(first, s)
 			} else {
 				rest = append(rest, s)
@@ -217,8 +220,8 @@ func (w *walk) walkTargets(ctx context.Context) {
 }
 
 // mayConnect tells whether the bounds on connecting leave room for one more.
-func (w *walk) mayConnect() bool {
-	return w.connects < maxConnects && w.spent < w.d.cfg.Budget && w.d.budget.allowed(w.plan.Domain, time.Now())
+func (w *walk) mayConnect(t plan.Target) bool {
+	return w.connects < maxConnects && w.spent < w.d.cfg.Budget && (t.Written || w.d.budget.allowed(w.plan.Domain, time.Now()))
 }
 
 // leaveOut notes an address that is not tried in this attempt.
@@ -245,17 +248,17 @@ func (w *walk) try(ctx context.Context, s step) Step {
 		}
 	}()
 	if st == live {
-		c, old := w.d.pool.get(keyOf(s.target, s.addr))
+		c, old := w.d.pool.get(s.addr)
 		w.d.closeAll(old)
 		if c != nil && w.use(ctx, c, s) {
 			return NextTarget
 		}
 	}
-	if !w.mayConnect() {
+	if !w.mayConnect(s.target) {
 		w.leaveOut(s)
 		return NextAddress
 	}
-	if !w.slot(s.addr) {
+	if !w.d.health.acquire(s.addr) {
 		w.busy = s.addr
 		w.verdictForOpen(Verdict{Step: NextTarget, Result: queue.Defer, Status: queue.Status{
 			Code: "4.4.5", Text: "all connections to the server are in use", Reason: queue.ReasonTargetBusy}}, nil)
@@ -350,19 +353,6 @@ func (w *walk) sawDown(at time.Time, why queue.Status) {
 	}
 }
 
-// slot takes a connection slot of the target, from an idle session if need be.
-func (w *walk) slot(ap netip.AddrPort) bool {
-	if w.d.health.acquire(ap) {
-		return true
-	}
-	c := w.d.pool.evict(ap)
-	if c == nil {
-		return false
-	}
-	w.d.closeAll([]*conn{c})
-	return w.d.health.acquire(ap)
-}
-
 // use hands the open recipients over on a session and puts it back or closes
 // it, whatever happens. It returns false when the session was stale, so that
 // nothing was tried.
@@ -373,7 +363,7 @@ func (w *walk) use(ctx context.Context, c *conn, s step) bool {
 			w.d.closeAll([]*conn{c})
 		}
 	}()
-	w.last, w.lastName, w.host = c, targetName(s.target, s.addr), s.target.Host
+	w.last, w.lastName, w.target = c, targetName(s.target, s.addr), s.target
 	end := w.transact(ctx, c)
 	if end == stale {
 		return false
@@ -382,7 +372,7 @@ func (w *walk) use(ctx context.Context, c *conn, s step) bool {
 	w.greeted = true
 	if end == reusable {
 		if kept = w.d.pool.put(c, time.Now()); kept {
-			w.d.wakeNext(c.key.ap)
+			w.d.wakeNext(c.ep)
 			return true
 		}
 		c.Quit()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 
 	"srvrelay/delivery/smtpclient"
@@ -83,6 +84,14 @@ func classifyReply(at smtpclient.Stage, r smtpclient.Reply) Verdict {
 		if v.Status.Reason == "" {
 			v.Status.Reason = queue.ReasonBanner
 		}
+	case smtpclient.StageAuth:
+		// Whatever is wrong with the account, no sender can help it: mail waits
+		// until the operator has looked (RFC 4954 6).
+		v.Step, v.Down, v.Result, v.Status.Reason = NextTarget, true, queue.Defer, queue.ReasonTempReply
+		if r.Permanent() {
+			v.Status.Reason = queue.ReasonAuthFailed
+			v.Status.Code = "4" + v.Status.Code[1:]
+		}
 	case smtpclient.StageMail:
 		if r.Code == 530 {
 			v.Step, v.Status.Reason = NextTarget, queue.ReasonWantsAuth
@@ -102,14 +111,14 @@ func classifyReply(at smtpclient.Stage, r smtpclient.Reply) Verdict {
 // classifyFailure judges a connection that failed, or broke the protocol.
 func classifyFailure(at smtpclient.Stage, err error) Verdict {
 	v := Verdict{Step: NextTarget, Result: queue.Defer}
-	if errors.Is(err, smtpclient.ErrInput) || errors.Is(err, smtpclient.ErrBareLine) {
+	if at != smtpclient.StageAuth && errors.Is(err, smtpclient.ErrInput) || errors.Is(err, smtpclient.ErrBareLine) {
 		// The doors let nothing like it in; no server and no time makes it better.
 		return Verdict{Step: Stop, Result: queue.Fail, Status: queue.Status{
 			Code: "5.6.0", Text: "the message or an address of it cannot be sent by SMTP", Reason: queue.ReasonInternal,
 		}}
 	}
 	v.Status.Code, v.Status.Reason, v.Status.Text = failureStatus(at, err)
-	if at <= smtpclient.StageStartTLS {
+	if at <= smtpclient.StageAuth {
 		v.Step, v.Down = NextAddress, true
 	}
 	return v
@@ -120,6 +129,8 @@ func failureStatus(at smtpclient.Stage, err error) (code, reason, text string) {
 	var netErr net.Error
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &netErr) && netErr.Timeout())
 	switch {
+	case errors.Is(err, smtpclient.ErrNoMechanism), errors.Is(err, smtpclient.ErrClearText), at == smtpclient.StageAuth && errors.Is(err, smtpclient.ErrInput):
+		return "4.7.0", queue.ReasonAuthFailed, strings.TrimPrefix(plainError(err), "smtpclient: ")
 	case at == smtpclient.StageConnect && errors.Is(err, syscall.ECONNREFUSED):
 		return "4.4.1", queue.ReasonConnectRefused, "connection refused"
 	case at == smtpclient.StageConnect && timeout:
@@ -179,6 +190,9 @@ func Judge(res smtpclient.Result) []Verdict {
 	accepted := 0
 	for i, r := range res.Rcpt {
 		switch {
+		case r != nil && r.Code/100 == 2 && i < len(res.Dots) && res.Dots[i] != nil: // LMTP
+			verdicts[i] = classifyDot(*res.Dots[i])
+			accepted++
 		case r == nil || r.Code/100 == 2:
 			verdicts[i] = shared
 			if r != nil {
@@ -199,14 +213,22 @@ func Judge(res smtpclient.Result) []Verdict {
 // fate is what the recipients share that were not refused one by one.
 func fate(res smtpclient.Result) Verdict {
 	switch {
-	case res.Final != nil && res.Stage == smtpclient.StageDot && res.Final.Code/100 == 2:
-		v := Verdict{Step: Stop, Result: queue.Sent, Status: replyStatus(*res.Final)}
-		v.Status.Reason = queue.ReasonSent
-		return v
+	case res.Final != nil && res.Stage == smtpclient.StageDot:
+		return classifyDot(*res.Final)
 	case res.Final != nil:
 		return Classify(&smtpclient.Error{Stage: res.Stage, Reply: res.Final})
 	case res.Err != nil:
 		return Classify(res.Err)
 	}
 	return Classify(&smtpclient.Error{Stage: res.Stage, Err: smtpclient.ErrClosed})
+}
+
+// classifyDot judges the reply to the end of the message.
+func classifyDot(r smtpclient.Reply) Verdict {
+	if r.Code/100 != 2 {
+		return classifyReply(smtpclient.StageDot, r)
+	}
+	v := Verdict{Step: Stop, Result: queue.Sent, Status: replyStatus(r)}
+	v.Status.Reason = queue.ReasonSent
+	return v
 }

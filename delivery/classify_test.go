@@ -60,6 +60,7 @@ func failures() []failure {
 		{"closed", nil, fmt.Errorf("read: %w", smtpclient.ErrClosed)},
 		{"nonsense", nil, fmt.Errorf("reply: %w", smtpclient.ErrProtocol)},
 		{"unspeakable", nil, fmt.Errorf("rcpt: %w", smtpclient.ErrInput)},
+		{"no mechanism", nil, fmt.Errorf("%w: the server offers GSSAPI, wanted PLAIN or LOGIN", smtpclient.ErrNoMechanism)},
 		{"other", nil, errors.New("x509: \x1b[31mbad")},
 	}
 }
@@ -113,6 +114,8 @@ func TestJudge(t *testing.T) {
 		{"dot without a reply", smtpclient.Result{Rcpt: []*smtpclient.Reply{ok}, Stage: smtpclient.StageDot, Err: &smtpclient.Error{Stage: smtpclient.StageDot, Err: smtpclient.ErrClosed}}, []want{{Stop, queue.Defer}}},
 		{"closed in the body", smtpclient.Result{Rcpt: []*smtpclient.Reply{ok, r(550, "")}, Stage: smtpclient.StageBody, Err: &smtpclient.Error{Stage: smtpclient.StageBody, Err: smtpclient.ErrClosed}}, []want{next, failed}},
 		{"closed between RCPTs", smtpclient.Result{Rcpt: []*smtpclient.Reply{ok, nil}, Stage: smtpclient.StageRcpt, Err: &smtpclient.Error{Stage: smtpclient.StageRcpt, Err: smtpclient.ErrClosed}}, []want{next, next}},
+		{"LMTP, each its own", smtpclient.Result{Rcpt: []*smtpclient.Reply{ok, r(550, "5.1.1"), ok, ok}, Dots: []*smtpclient.Reply{ok, nil, r(452, "4.2.2"), r(552, "5.2.2")}, Stage: smtpclient.StageDot}, []want{sent, failed, next, failed}},
+		{"LMTP, closed between the replies", smtpclient.Result{Rcpt: []*smtpclient.Reply{ok, ok}, Dots: []*smtpclient.Reply{ok, nil}, Stage: smtpclient.StageDot, Err: &smtpclient.Error{Stage: smtpclient.StageDot, Err: smtpclient.ErrClosed}}, []want{sent, {Stop, queue.Defer}}},
 		// A 250 that was the reply to something else is never a delivery.
 		{"250, but not to the dot", smtpclient.Result{Rcpt: []*smtpclient.Reply{ok}, Final: ok, Stage: smtpclient.StageData}, []want{next}},
 	} {

@@ -3,8 +3,8 @@ package delivery
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"srvrelay/delivery/plan"
@@ -15,7 +15,7 @@ import (
 // conn is a greeted session with one target; it holds one of its slots.
 type conn struct {
 	*smtpclient.Session
-	key   connKey
+	ep    plan.Endpoint
 	tls   string // "TLS 1.3", "" = clear text
 	born  time.Time
 	idle  time.Time // since when it lies in the pool
@@ -23,57 +23,87 @@ type conn struct {
 	fresh bool      // not used for a transaction before this attempt
 }
 
-// connKey is what must be equal for a connection to serve another message. The
-// name matters only where it is verified: domains that share a server share
-// its connections.
-type connKey struct {
-	ap       netip.AddrPort
-	name     string
-	level    plan.TLSLevel
-	implicit bool
-}
-
-func keyOf(t plan.Target, ap netip.AddrPort) connKey {
-	k := connKey{ap: ap, level: t.TLS.Level, implicit: t.TLS.Implicit}
-	if k.level == plan.TLSVerify {
-		k.name = t.Host
-	}
-	return k
-}
-
 // connect opens and greets a session with one address of a target. With rule
 // "may", a TLS failure is followed by a second, logged try in clear text.
 // The caller holds the target's slot.
-func (w *walk) connect(ctx context.Context, t plan.Target, ap netip.AddrPort) (*conn, *Verdict) {
-	c, v := w.greet(ctx, t, ap, t.TLS.Level != plan.TLSNone)
+func (w *walk) connect(ctx context.Context, t plan.Target, ep plan.Endpoint) (*conn, *Verdict) {
+	w.connects++
+	c, v := w.d.open(ctx, w.plan.Domain, t, ep, t.TLS.Level != plan.TLSNone, nil)
+	if v != nil && v.Status.Reason == queue.ReasonAuthFailed {
+		w.mustLook(t, ep, "login as "+t.Login.User+" failed", v.Status)
+	}
 	if v == nil || v.Status.Reason != queue.ReasonTLS || t.TLS.Level != plan.TLSMay || ctx.Err() != nil {
 		return c, v
 	}
 	if w.connects >= maxConnects {
-		v.Down, w.untried = false, ap // its second try comes first the next time
+		v.Down, w.untried = false, ep // its second try comes first the next time
 		return nil, v
 	}
 	w.d.cfg.Events.Trouble(Trouble{
-		ID: w.lease.Envelope.ID, Hop: w.lease.Hop, Target: targetName(t, ap),
+		ID: w.lease.Envelope.ID, Hop: w.lease.Hop, Target: targetName(t, ep),
 		What: "TLS failed; trying again in clear text", Err: fmt.Errorf("%s", v.Status),
 	})
-	return w.greet(ctx, t, ap, false)
+	w.connects++
+	return w.d.open(ctx, w.plan.Domain, t, ep, false, nil)
 }
 
-// greet dials, waits for the banner, says EHLO and, if wanted and possible,
-// starts TLS.
-func (w *walk) greet(ctx context.Context, t plan.Target, ap netip.AddrPort, wantTLS bool) (*conn, *Verdict) {
-	if why := w.d.cfg.Planner.Refused(w.plan.Domain, ap); why != "" {
+// mustLook tells the operator of what only he can mend, once in an attempt.
+func (w *walk) mustLook(t plan.Target, ep plan.Endpoint, what string, why queue.Status) {
+	if w.alarm {
+		return
+	}
+	w.alarm = true
+	w.d.cfg.Events.Trouble(Trouble{
+		ID: w.lease.Envelope.ID, Hop: w.lease.Hop, Target: targetName(t, ep), Alarm: true, What: what, Err: errors.New(line(why)),
+	})
+}
+
+// open dials, waits for the banner, says EHLO and, as the target's rule says,
+// starts TLS and logs in. domain is whose mail it is for; seen may be nil.
+func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep plan.Endpoint, wantTLS bool, seen *Contact) (*conn, *Verdict) {
+	c, v := d.dial(ctx, domain, t, ep)
+	if v != nil {
+		return nil, v
+	}
+	if err := c.Greet(ctx); err != nil {
+		c.Close()
+		return nil, classified(err)
+	}
+	seen.see(c.Session, t)
+	if !t.TLS.Implicit && wantTLS {
+		if v := startTLS(ctx, c, t); v != nil {
+			return nil, v
+		}
+		seen.see(c.Session, t)
+	}
+	if st := c.TLSState(); st != nil {
+		c.tls = tls.VersionName(st.Version)
+	}
+	if t.Login != nil {
+		if err := c.Auth(ctx, smtpclient.Credentials{User: t.Login.User, Password: t.Login.Password}); err != nil {
+			c.Quit()
+			return nil, classified(err)
+		}
+		if seen != nil {
+			seen.Login = t.Login.User
+		}
+	}
+	return c, nil
+}
+
+// dial opens a connection and, for implicit TLS, makes the handshake.
+func (d *Deliverer) dial(ctx context.Context, domain string, t plan.Target, ep plan.Endpoint) (*conn, *Verdict) {
+	if why := d.refused(domain, t, ep); why != "" {
 		// The plan thought otherwise a moment ago. What it comes to, and for a
 		// relay domain it is no failure, is for the next plan to say.
 		return nil, &Verdict{Step: NextAddress, Result: queue.Defer, Status: queue.Status{
 			Code: "4.7.1", Text: "the server's address is not one that mail may be sent to", Reason: why,
 		}}
 	}
-	w.connects++
-	dialCtx, cancel := context.WithTimeout(ctx, w.d.cfg.Connect)
+	set := d.set.Load()
+	dialCtx, cancel := context.WithTimeout(ctx, set.Connect)
 	defer cancel()
-	nc, err := w.d.cfg.Dial(dialCtx, ap)
+	nc, err := d.cfg.Dial(dialCtx, ep)
 	if err != nil {
 		return nil, classified(&smtpclient.Error{Stage: smtpclient.StageConnect, Err: err})
 	}
@@ -85,23 +115,19 @@ func (w *walk) greet(ctx context.Context, t plan.Target, ap netip.AddrPort, want
 		}
 		nc = tc
 	}
-	c := &conn{
-		Session: smtpclient.New(nc, w.d.cfg.Hostname, w.d.cfg.Timeouts),
-		key:     keyOf(t, ap), born: time.Now(), fresh: true,
+	session := smtpclient.New
+	if t.LMTP {
+		session = smtpclient.NewLMTP
 	}
-	if err := c.Greet(ctx); err != nil {
-		c.Close()
-		return nil, classified(err)
+	return &conn{Session: session(nc, set.Hostname, set.Timeouts), ep: ep, born: time.Now(), fresh: true}, nil
+}
+
+// refused asks the egress guard about an address that DNS has named.
+func (d *Deliverer) refused(domain string, t plan.Target, ep plan.Endpoint) string {
+	if t.Written {
+		return ""
 	}
-	if !t.TLS.Implicit && wantTLS {
-		if v := startTLS(ctx, c, t); v != nil {
-			return nil, v
-		}
-	}
-	if st := c.TLSState(); st != nil {
-		c.tls = tls.VersionName(st.Version)
-	}
-	return c, nil
+	return d.cfg.Planner.Refused(domain, ep.AddrPort)
 }
 
 // startTLS upgrades a greeted session as its target's rule says; on failure
@@ -112,7 +138,7 @@ func startTLS(ctx context.Context, c *conn, t plan.Target) *Verdict {
 			return nil
 		}
 		c.Quit()
-		return &Verdict{Step: NextAddress, Result: queue.Defer, Status: queue.Status{
+		return &Verdict{Step: NextAddress, Result: queue.Defer, Down: true, Status: queue.Status{
 			Code: "4.7.5", Text: "the server does not offer STARTTLS, which is required", Reason: queue.ReasonTLS,
 		}}
 	}
@@ -131,20 +157,18 @@ func classified(err *smtpclient.Error) *Verdict {
 // tlsConfig is the client's side of a target's rule. Without authentication
 // any TLS is better than clear text, so that old versions are accepted.
 func tlsConfig(t plan.Target) *tls.Config {
-	if t.TLS.Level != plan.TLSVerify {
-		return &tls.Config{ServerName: t.Host, InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
-	}
-	cfg := &tls.Config{ServerName: t.Host}
-	if len(t.TLS.Names) > 0 {
-		cfg.ServerName = t.TLS.Names[0]
+	cfg := &tls.Config{ServerName: t.TLS.ServerName, InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
+	if t.TLS.Level == plan.TLSVerify {
+		cfg.MinVersion = tls.VersionTLS12
+		cfg.VerifyConnection = smtpclient.VerifyNames(t.TLS.Roots, t.TLS.Names, t.TLS.Services)
 	}
 	return cfg
 }
 
 // targetName is how a target is written for people: "host 192.0.2.1:25".
-func targetName(t plan.Target, ap netip.AddrPort) string {
+func targetName(t plan.Target, ep plan.Endpoint) string {
 	if t.Host == "" {
-		return ap.String()
+		return ep.String()
 	}
-	return t.Host + " " + ap.String()
+	return t.Host + " " + ep.String()
 }

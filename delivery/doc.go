@@ -26,13 +26,13 @@ import (
 
 // Planner makes the plan for a hop, anew for every attempt.
 type Planner interface {
-	Plan(ctx context.Context, domain string) plan.Plan
+	Plan(ctx context.Context, hop string) plan.Plan
 	// PlanMX leaves SRV out: for a domain whose SRV targets all want AUTH, so
 	// that its records are for submission and not for mail transfer.
-	PlanMX(ctx context.Context, domain string) plan.Plan
+	PlanMX(ctx context.Context, hop string) plan.Plan
 	// Refused is asked at dial time, about the very address that is dialled;
 	// "" allows it, else it is the reason.
-	Refused(domain string, ap netip.AddrPort) string
+	Refused(domain string, ep netip.AddrPort) string
 }
 
 // Events is told what happens, for the log and the metrics. The methods are
@@ -63,48 +63,65 @@ type Trouble struct {
 	Target string
 	What   string
 	Err    error
+	Alarm  bool // mail waits until somebody has looked
 }
 
-// Config is what a Deliverer needs. Zero values of numbers and times mean the
-// defaults of the documentation.
+// Config is what a Deliverer needs.
 type Config struct {
+	Queue   queue.Queue
+	Planner Planner
+	Events  Events
+	Settings
+	Budget time.Duration // connecting and greeting over all targets of one attempt (5 min)
+	Grace  time.Duration // for attempts in flight when Run is told to stop (5 s)
+	// Dial opens a connection to exactly this endpoint; nil = net.Dialer.
+	Dial func(ctx context.Context, ep plan.Endpoint) (net.Conn, error)
+}
+
+// Settings may change while the Deliverer runs, see [Deliverer.Reconfigure].
+// Zero values mean the defaults of the documentation.
+type Settings struct {
 	Hostname    string // EHLO name
-	Queue       queue.Queue
-	Planner     Planner
-	Events      Events
 	Retry       queue.Retry
 	Concurrency int           // attempts at once (200)
 	PerTarget   int           // connections a target (10)
 	Connect     time.Duration // dialling one address (10 s)
-	Budget      time.Duration // connecting and greeting over all targets of one attempt (5 min)
 	Timeouts    smtpclient.Timeouts
-	Grace       time.Duration // for attempts in flight when Run is told to stop (5 s)
-	// Dial opens a connection to exactly this address; nil = net.Dialer.
-	Dial func(ctx context.Context, ap netip.AddrPort) (net.Conn, error)
+}
+
+func (s Settings) withDefaults() Settings {
+	if s.Concurrency == 0 {
+		s.Concurrency = 200
+	}
+	if s.PerTarget == 0 {
+		s.PerTarget = 10
+	}
+	if s.Connect == 0 {
+		s.Connect = 10 * time.Second
+	}
+	if s.Timeouts.Greeting == 0 {
+		s.Timeouts.Greeting = 30 * time.Second
+	}
+	if len(s.Retry.Schedule) == 0 {
+		s.Retry = queue.DefaultRetry
+	}
+	return s
 }
 
 func (c Config) withDefaults() Config {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
+	c.Settings = c.Settings.withDefaults()
+	if c.Budget == 0 {
+		c.Budget = 5 * time.Minute
 	}
-	if c.Concurrency == 0 {
-		c.Concurrency = 200
-	}
-	if c.PerTarget == 0 {
-		c.PerTarget = 10
-	}
-	def(&c.Connect, 10*time.Second)
-	def(&c.Budget, 5*time.Minute)
-	def(&c.Grace, 5*time.Second)
-	def(&c.Timeouts.Greeting, 30*time.Second)
-	if len(c.Retry.Schedule) == 0 {
-		c.Retry = queue.DefaultRetry
+	if c.Grace == 0 {
+		c.Grace = 5 * time.Second
 	}
 	if c.Dial == nil {
-		c.Dial = func(ctx context.Context, ap netip.AddrPort) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", ap.String())
+		c.Dial = func(ctx context.Context, ep plan.Endpoint) (net.Conn, error) {
+			if ep.Path != "" {
+				return new(net.Dialer).DialContext(ctx, "unix", ep.Path)
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", ep.String())
 		}
 	}
 	return c

@@ -1,21 +1,20 @@
 package delivery
 
 import (
-	"net/netip"
 	"sync"
 	"time"
 
+	"srvrelay/delivery/plan"
 	"srvrelay/queue"
 )
 
 // health is the table of targets that are not simply fine: down, asked to be
 // spared, or with connections open. A target that is fine has no entry.
 type health struct {
-	retry queue.Retry
-	limit int // connections a target
-
 	mu      sync.Mutex
-	targets map[netip.AddrPort]*targetState
+	retry   queue.Retry
+	limit   int // connections a target
+	targets map[plan.Endpoint]*targetState
 }
 
 // targetState is what is known of one address and port.
@@ -46,46 +45,58 @@ const (
 )
 
 func newHealth(retry queue.Retry, limit int) *health {
-	return &health{retry: retry, limit: limit, targets: map[netip.AddrPort]*targetState{}}
+	return &health{retry: retry, limit: limit, targets: map[plan.Endpoint]*targetState{}}
+}
+
+// reconfigure changes the bounds. Targets that asked to be spared stay so.
+func (h *health) reconfigure(retry queue.Retry, limit int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.targets {
+		if t.limit == h.limit || t.limit > limit {
+			t.limit = limit
+		}
+	}
+	h.retry, h.limit = retry, limit
 }
 
 // TargetInfo is the state of a target, for people.
 type TargetInfo struct {
-	Target  netip.AddrPort `json:"target"`
-	Down    bool           `json:"down"`
-	Since   time.Time      `json:"since,omitzero"`
-	ProbeAt time.Time      `json:"probe_at,omitzero"`
-	Status  queue.Status   `json:"status,omitzero"`
-	Conns   int            `json:"connections"`
-	Limit   int            `json:"limit"`
+	Target  plan.Endpoint
+	Down    bool
+	Since   time.Time
+	ProbeAt time.Time
+	Status  queue.Status
+	Conns   int
+	Limit   int
 }
 
 // info returns the state of one target.
-func (h *health) info(ap netip.AddrPort) TargetInfo {
+func (h *health) info(ep plan.Endpoint) TargetInfo {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.targets[ap]
+	t := h.targets[ep]
 	if t == nil {
-		return TargetInfo{Target: ap, Limit: h.limit}
+		return TargetInfo{Target: ep, Limit: h.limit}
 	}
-	return TargetInfo{ap, t.fails > 0, t.since, t.probeAt, t.status, t.conns, t.limit}
+	return TargetInfo{ep, t.fails > 0, t.since, t.probeAt, t.status, t.conns, t.limit}
 }
 
-func (h *health) get(ap netip.AddrPort) *targetState {
-	t := h.targets[ap]
+func (h *health) get(ep plan.Endpoint) *targetState {
+	t := h.targets[ep]
 	if t == nil {
 		t = &targetState{limit: h.limit}
-		h.targets[ap] = t
+		h.targets[ep] = t
 	}
 	return t
 }
 
 // tidy forgets a target about which there is nothing to remember.
-func (h *health) tidy(ap netip.AddrPort, t *targetState, now time.Time) {
+func (h *health) tidy(ep plan.Endpoint, t *targetState, now time.Time) {
 	old := t.fails > 0 && !t.probing && now.Sub(t.probeAt) > forgetDown
 	spared := t.limit < h.limit && now.Sub(t.slowed) <= forgetDown
 	if t.conns == 0 && len(t.waiting) == 0 && (old || t.fails == 0) && !spared {
-		delete(h.targets, ap)
+		delete(h.targets, ep)
 	}
 }
 
@@ -93,8 +104,8 @@ func (h *health) tidy(ap netip.AddrPort, t *targetState, now time.Time) {
 func (h *health) sweep(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for ap, t := range h.targets {
-		h.tidy(ap, t, now)
+	for ep, t := range h.targets {
+		h.tidy(ep, t, now)
 	}
 }
 
@@ -110,10 +121,10 @@ const (
 // ask tells how to treat a target now. An answer of probe is a promise: the
 // caller reports succeeded, failed or skipped about it. Forced: somebody wants
 // to know now.
-func (h *health) ask(ap netip.AddrPort, forced bool, now time.Time) (standing, queue.Status, time.Time) {
+func (h *health) ask(ep plan.Endpoint, forced bool, now time.Time) (standing, queue.Status, time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.targets[ap]
+	t := h.targets[ep]
 	switch {
 	case t == nil || t.fails == 0:
 		return live, queue.Status{}, time.Time{}
@@ -130,10 +141,10 @@ func (h *health) ask(ap netip.AddrPort, forced bool, now time.Time) (standing, q
 }
 
 // skipped takes a promised probe back.
-func (h *health) skipped(ap netip.AddrPort) {
+func (h *health) skipped(ep plan.Endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t := h.targets[ap]; t != nil {
+	if t := h.targets[ep]; t != nil {
 		t.probing = false
 	}
 }
@@ -141,10 +152,10 @@ func (h *health) skipped(ap netip.AddrPort) {
 // failed notes that a target did not connect or greet, and returns when it is
 // to be probed. Failures of connections that were under way when it went down
 // count once.
-func (h *health) failed(ap netip.AddrPort, status queue.Status, now time.Time) time.Time {
+func (h *health) failed(ep plan.Endpoint, status queue.Status, now time.Time) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.get(ap)
+	t := h.get(ep)
 	if t.fails == 0 {
 		t.since = now
 	}
@@ -157,20 +168,20 @@ func (h *health) failed(ap netip.AddrPort, status queue.Status, now time.Time) t
 }
 
 // succeeded notes that a target greeted us.
-func (h *health) succeeded(ap netip.AddrPort) {
+func (h *health) succeeded(ep plan.Endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t := h.targets[ap]; t != nil {
+	if t := h.targets[ep]; t != nil {
 		t.fails, t.probing, t.status = 0, false, queue.Status{}
 		t.probeAt, t.since = time.Time{}, time.Time{}
 	}
 }
 
 // acquire takes one of the target's connection slots, if one is free.
-func (h *health) acquire(ap netip.AddrPort) bool {
+func (h *health) acquire(ep plan.Endpoint) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.get(ap)
+	t := h.get(ep)
 	if t.conns >= t.limit {
 		return false
 	}
@@ -179,36 +190,36 @@ func (h *health) acquire(ap netip.AddrPort) bool {
 }
 
 // release gives a slot back.
-func (h *health) release(ap netip.AddrPort) {
+func (h *health) release(ep plan.Endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.get(ap)
+	t := h.get(ep)
 	t.conns--
-	h.tidy(ap, t, time.Now())
+	h.tidy(ep, t, time.Now())
 }
 
 // inUse tells whether some connection to the target is open or being opened.
-func (h *health) inUse(ap netip.AddrPort) bool {
+func (h *health) inUse(ep plan.Endpoint) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.targets[ap]
+	t := h.targets[ep]
 	return t != nil && t.conns > 0
 }
 
 // hasRoom tells whether a slot is free.
-func (h *health) hasRoom(ap netip.AddrPort) bool {
+func (h *health) hasRoom(ep plan.Endpoint) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.targets[ap]
+	t := h.targets[ep]
 	return t == nil || t.conns < t.limit
 }
 
 // enlist notes a hop that wants to be woken when the target has a slot or an
 // idle session, and returns how many wait.
-func (h *health) enlist(ap netip.AddrPort, hop string) int {
+func (h *health) enlist(ep plan.Endpoint, hop string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.get(ap)
+	t := h.get(ep)
 	if t.listed == nil {
 		t.listed = map[string]bool{}
 	}
@@ -220,10 +231,10 @@ func (h *health) enlist(ap netip.AddrPort, hop string) int {
 }
 
 // nextWaiting takes the hop out that has waited longest, "" when none does.
-func (h *health) nextWaiting(ap netip.AddrPort) (hop string) {
+func (h *health) nextWaiting(ep plan.Endpoint) (hop string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t := h.targets[ap]; t != nil && len(t.waiting) > 0 {
+	if t := h.targets[ep]; t != nil && len(t.waiting) > 0 {
 		hop, t.waiting = t.waiting[0], t.waiting[1:]
 		delete(t.listed, hop)
 	}
@@ -231,19 +242,19 @@ func (h *health) nextWaiting(ap netip.AddrPort) (hop string) {
 }
 
 // slower halves the connections that a target gets; it asked for it.
-func (h *health) slower(ap netip.AddrPort) {
+func (h *health) slower(ep plan.Endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.get(ap)
+	t := h.get(ep)
 	t.limit, t.good, t.slowed = max(1, t.limit/2), 0, time.Now()
 }
 
 // faster lets them grow again by one for as many good transactions as there
 // are connections.
-func (h *health) faster(ap netip.AddrPort) {
+func (h *health) faster(ep plan.Endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.targets[ap]
+	t := h.targets[ep]
 	if t == nil || t.limit >= h.limit {
 		return
 	}

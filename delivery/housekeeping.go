@@ -2,7 +2,7 @@ package delivery
 
 import (
 	"context"
-	"net/netip"
+	"srvrelay/delivery/plan"
 	"time"
 )
 
@@ -34,7 +34,8 @@ func (d *Deliverer) sweepQueue(ctx context.Context) {
 // shortest time that the retry rules name.
 func (d *Deliverer) sweepEvery() time.Duration {
 	every := 10 * time.Second
-	for _, t := range []time.Duration{d.cfg.Retry.ExpireAfter, d.cfg.Retry.DelayNotice} {
+	retry := d.set.Load().Retry
+	for _, t := range []time.Duration{retry.ExpireAfter, retry.DelayNotice} {
 		if t > 0 {
 			every = min(every, t/4)
 		}
@@ -72,21 +73,21 @@ func (d *Deliverer) closeAll(conns []*conn) {
 
 func (d *Deliverer) releaseAll(conns []*conn) {
 	for _, c := range conns {
-		d.freeSlot(c.key.ap)
+		d.freeSlot(c.ep)
 	}
 }
 
 // freeSlot gives a connection slot back and wakes who waits for it.
-func (d *Deliverer) freeSlot(ap netip.AddrPort) {
-	d.health.release(ap)
-	d.wakeNext(ap)
+func (d *Deliverer) freeSlot(ep plan.Endpoint) {
+	d.health.release(ep)
+	d.wakeNext(ep)
 }
 
 // wakeNext wakes the hop that has waited longest for the target.
-func (d *Deliverer) wakeNext(ap netip.AddrPort) {
-	for hop := d.health.nextWaiting(ap); hop != "" && !d.wake(hop); hop = d.health.nextWaiting(ap) {
+func (d *Deliverer) wakeNext(ep plan.Endpoint) {
+	for hop := d.health.nextWaiting(ep); hop != "" && !d.wake(hop); hop = d.health.nextWaiting(ep) {
 	}
 }
 
 // Target returns what is known of a target, for explain.
-func (d *Deliverer) Target(ap netip.AddrPort) TargetInfo { return d.health.info(ap) }
+func (d *Deliverer) Target(ep plan.Endpoint) TargetInfo { return d.health.info(ep) }

@@ -67,6 +67,9 @@ func (m *Memory) DNSFailures(domain string) (n int, since time.Time) {
 
 // planned learns from a plan.
 func (m *Memory) planned(p plan.Plan, now time.Time) {
+	if p.Domain == "" { // a route's own hosts
+		return
+	}
 	if p.Source == queue.ReasonSRV && !m.SawSRV(p.Domain) {
 		// An error is not fatal: the next plan says it again.
 		if m.facts.SetFact(context.Background(), "srv-seen/"+p.Domain, now.UTC().Format(time.RFC3339)) == nil {

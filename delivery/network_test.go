@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"net/textproto"
 	"os"
 	"slices"
+	"srvrelay/delivery/plan"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,7 +42,7 @@ func newNetwork() *network {
 	return &network{hosts: map[string]*host{}, dials: map[string][]time.Time{}, open: map[string]int{}, widest: map[string]int{}}
 }
 
-func (n *network) dial(ctx context.Context, ap netip.AddrPort) (net.Conn, error) {
+func (n *network) dial(ctx context.Context, ap plan.Endpoint) (net.Conn, error) {
 	n.mu.Lock()
 	a := ap.String()
 	h := n.hosts[a]

@@ -33,9 +33,12 @@ func (w *walk) verdictForOpen(v Verdict, s *step) {
 
 // note records what a session said about one recipient.
 func (w *walk) note(i int, v Verdict, c *conn) {
-	v.Status.MTA, v.Status.Target = w.host, c.key.ap.String()
+	if v.Status.Reason == queue.ReasonWantsAuth && w.target.Named {
+		v = w.wantsAuth(v, c.ep)
+	}
+	v.Status.MTA, v.Status.Target = w.target.Host, c.ep.String()
 	if v.Unknown {
-		w.rcpts[i].outcome.SameFirst = c.key.ap.String()
+		w.rcpts[i].outcome.SameFirst = c.ep.String()
 	}
 	if v.Result == queue.Sent {
 		w.rcpts[i].outcome.Relayed = !c.Ext().DSN
@@ -44,6 +47,14 @@ func (w *walk) note(i int, v Verdict, c *conn) {
 		w.results = append(w.results, l)
 	}
 	w.apply(i, v)
+}
+
+// wantsAuth is the verdict on a smarthost that wants an account, or another
+// one: no sender can help it, so that mail waits.
+func (w *walk) wantsAuth(v Verdict, ep plan.Endpoint) Verdict {
+	w.mustLook(w.target, ep, "the server wants a login that the route does not give it", v.Status)
+	v.Result, v.Status.Reason, v.Status.Code = queue.Defer, queue.ReasonAuthFailed, "4"+v.Status.Code[1:]
+	return v
 }
 
 // apply moves one recipient by a verdict.
@@ -102,7 +113,7 @@ func (w *walk) allWantAuth() bool {
 
 // record is the attempt as people will read it.
 func (w *walk) record() *queue.Attempt {
-	a := &queue.Attempt{Time: time.Now(), Hop: w.lease.Hop, Target: w.lastName, Results: w.results}
+	a := &queue.Attempt{Time: time.Now(), Hop: w.lease.Hop, Plan: w.asked, Target: w.lastName, Results: w.results}
 	if w.last != nil {
 		a.TLS = w.last.tls
 	}
@@ -174,7 +185,7 @@ func (w *walk) internalError() []queue.Outcome {
 // hopOutcome sums up what the attempt says about the hop: it is parked when
 // no target greeted us and one of them is down.
 func (w *walk) hopOutcome() hopOutcome {
-	h := hopOutcome{Greeted: w.greeted, Status: w.down, News: w.news}
+	h := hopOutcome{Greeted: w.greeted, Status: w.down, News: w.news, Alarm: w.alarm}
 	if !w.greeted {
 		h.Busy = w.busy
 	}

@@ -1,7 +1,7 @@
 package delivery
 
 import (
-	"net/netip"
+	"srvrelay/delivery/plan"
 	"sync"
 	"time"
 )
@@ -17,14 +17,14 @@ const (
 // pool keeps greeted sessions for the next message to the same target.
 type pool struct {
 	mu   sync.Mutex
-	idle map[connKey][]*conn
+	idle map[plan.Endpoint][]*conn
 }
 
-func newPool() *pool { return &pool{idle: map[connKey][]*conn{}} }
+func newPool() *pool { return &pool{idle: map[plan.Endpoint][]*conn{}} }
 
 // get returns a session that is still alive, or nil; dead ones it meets are
 // returned for closing.
-func (p *pool) get(k connKey) (c *conn, stale []*conn) {
+func (p *pool) get(k plan.Endpoint) (c *conn, stale []*conn) {
 	for c = p.pop(k); c != nil; c = p.pop(k) {
 		if c.Alive() { // may wait a moment: not under the lock
 			c.fresh = false
@@ -36,7 +36,7 @@ func (p *pool) get(k connKey) (c *conn, stale []*conn) {
 }
 
 // pop takes the session out that was used last.
-func (p *pool) pop(k connKey) *conn {
+func (p *pool) pop(k plan.Endpoint) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := p.idle[k]
@@ -47,7 +47,7 @@ func (p *pool) pop(k connKey) *conn {
 	return l[len(l)-1]
 }
 
-func (p *pool) set(k connKey, l []*conn) {
+func (p *pool) set(k plan.Endpoint, l []*conn) {
 	if len(l) == 0 {
 		delete(p.idle, k)
 		return
@@ -63,34 +63,15 @@ func (p *pool) put(c *conn, now time.Time) bool {
 	c.idle = now
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.idle[c.key] = append(p.idle[c.key], c)
+	p.idle[c.ep] = append(p.idle[c.ep], c)
 	return true
 }
 
-// evict takes one idle session with the address out, whatever its key, so that
-// its slot serves another.
-func (p *pool) evict(ap netip.AddrPort) *conn {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for k, l := range p.idle {
-		if k.ap == ap {
-			p.set(k, l[1:])
-			return l[0]
-		}
-	}
-	return nil
-}
-
 // hasIdle tells whether some session with the address lies idle.
-func (p *pool) hasIdle(ap netip.AddrPort) bool {
+func (p *pool) hasIdle(ep plan.Endpoint) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for k := range p.idle {
-		if k.ap == ap {
-			return true
-		}
-	}
-	return false
+	return len(p.idle[ep]) > 0
 }
 
 // expired takes out what has been idle since before the given time.

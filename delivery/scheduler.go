@@ -3,10 +3,11 @@ package delivery
 import (
 	"container/heap"
 	"context"
-	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"srvrelay/delivery/plan"
 	"srvrelay/queue"
 )
 
@@ -18,7 +19,8 @@ const firstConcurrency = 2
 // Deliverer is the delivery worker: it claims what is due, hop by hop, and
 // makes attempts. Make one with New; Run does the work.
 type Deliverer struct {
-	cfg    Config
+	cfg    Config // but for the settings, which are in set
+	set    atomic.Pointer[Settings]
 	health *health
 	pool   *pool
 	budget *budget
@@ -51,11 +53,22 @@ type hop struct {
 // New makes a Deliverer; memory is what the planner asks about the past.
 func New(cfg Config, memory *Memory) *Deliverer {
 	cfg = cfg.withDefaults()
-	return &Deliverer{
+	d := &Deliverer{
 		cfg: cfg, memory: memory,
 		health: newHealth(cfg.Retry, cfg.PerTarget), pool: newPool(), budget: newBudget(),
 		hops: map[string]*hop{}, kick: make(chan struct{}, 1),
 	}
+	d.set.Store(&cfg.Settings)
+	return d
+}
+
+// Reconfigure changes the settings. Attempts under way go on; what they do
+// next is by the new ones.
+func (d *Deliverer) Reconfigure(s Settings) {
+	s = s.withDefaults()
+	d.set.Store(&s)
+	d.health.reconfigure(s.Retry, s.PerTarget)
+	d.nudge()
 }
 
 // Run delivers until ctx is done; then it starts nothing new, gives attempts
@@ -136,7 +149,7 @@ func (d *Deliverer) dispatch(ctx, work context.Context) {
 func (d *Deliverer) startDue(work context.Context) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for len(d.due) > 0 && d.running < d.cfg.Concurrency {
+	for len(d.due) > 0 && d.running < d.set.Load().Concurrency {
 		h := d.due[0]
 		if wait := time.Until(h.at); wait > 0 {
 			return wait
@@ -236,7 +249,7 @@ func (d *Deliverer) learn(h *hop, o *hopOutcome, wishes int) *HopEvent {
 	case o.Greeted:
 		was := h.failures > 0
 		h.failures, h.parked = 0, time.Time{}
-		h.limit = min(h.limit+1, d.cfg.PerTarget)
+		h.limit = min(h.limit+1, d.set.Load().PerTarget)
 		if was {
 			h.limit = firstConcurrency
 			return &HopEvent{Hop: h.name}
@@ -275,15 +288,15 @@ const (
 )
 
 // waitForSlot takes a hop out of the schedule until wake. The caller holds d.mu.
-func (d *Deliverer) waitForSlot(h *hop, ap netip.AddrPort) {
+func (d *Deliverer) waitForSlot(h *hop, ep plan.Endpoint) {
 	if h.index >= 0 {
 		heap.Remove(&d.due, h.index)
 	}
 	h.busy = true
 	// Enlisted before the second look: a slot that is freed meanwhile is either
 	// seen here or wakes the hop.
-	waiting := d.health.enlist(ap, h.name)
-	if d.health.hasRoom(ap) || d.pool.hasIdle(ap) {
+	waiting := d.health.enlist(ep, h.name)
+	if d.health.hasRoom(ep) || d.pool.hasIdle(ep) {
 		d.unwait(h)
 		return
 	}

@@ -190,7 +190,7 @@ func playWith(t *testing.T, p plans, n *network, configure func(*Config), do fun
 	synctest.Test(t, func(t *testing.T) {
 		retry := queue.DefaultRetry
 		q := newMemQueue(retry)
-		cfg := Config{Hostname: "relay.test", Queue: q, Planner: p, Events: quiet{t: t}, Retry: retry, Dial: n.dial}
+		cfg := Config{Settings: Settings{Hostname: "relay.test", Retry: retry}, Queue: q, Planner: p, Events: quiet{t: t}, Dial: n.dial}
 		configure(&cfg)
 		d := New(cfg, NewMemory(noFacts{}))
 		ctx, stop := context.WithCancel(t.Context())
@@ -332,7 +332,7 @@ func TestSharedTarget(t *testing.T) {
 // TestBusyServerGetsFewerConnections: 421 halves what a server gets.
 func TestBusyServerGetsFewerConnections(t *testing.T) {
 	h := newHealth(queue.DefaultRetry, 10)
-	ap := netip.MustParseAddrPort(liveAddr)
+	ap := plan.Endpoint{AddrPort: netip.MustParseAddrPort(liveAddr)}
 	h.slower(ap)
 	h.slower(ap)
 	if got := h.info(ap).Limit; got != 2 {

@@ -76,9 +76,9 @@ func (t transaction) unasked() Verdict {
 // once, however many its recipients.
 func (w *walk) pace(c *conn, t transaction) {
 	if slices.ContainsFunc(t.verdicts, func(v Verdict) bool { return v.Slower }) {
-		w.d.health.slower(c.key.ap)
+		w.d.health.slower(c.ep)
 	} else if t.took {
-		w.d.health.faster(c.key.ap)
+		w.d.health.faster(c.ep)
 	}
 }
 

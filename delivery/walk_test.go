@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"srvrelay/delivery/plan"
 	"srvrelay/queue"
 )
 
@@ -45,7 +46,7 @@ func alone(t *testing.T, p Planner, n *network, events Events, do func(d *Delive
 		if events == nil {
 			events = quiet{t: t}
 		}
-		d := New(Config{Hostname: "relay.test", Queue: newMemQueue(queue.DefaultRetry), Planner: p, Events: events, Dial: n.dial}, NewMemory(noFacts{}))
+		d := New(Config{Settings: Settings{Hostname: "relay.test"}, Queue: newMemQueue(queue.DefaultRetry), Planner: p, Events: events, Dial: n.dial}, NewMemory(noFacts{}))
 		do(d)
 		d.closeAll(d.pool.expired(time.Now().Add(time.Hour)))
 		for ap, st := range d.health.targets {
@@ -122,12 +123,12 @@ func TestOneReplyHalvesOnce(t *testing.T) {
 	alone(t, plans{"x.test": {liveAddr}}, n, nil, func(d *Deliverer) {
 		l := leaseFor("x.test", "a", "b", "c", "d", "e", "f")
 		walkOnce(context.Background(), d, l)
-		if got := d.Target(netip.MustParseAddrPort(liveAddr)).Limit; got != 5 {
+		if got := d.Target(plan.Endpoint{AddrPort: netip.MustParseAddrPort(liveAddr)}).Limit; got != 5 {
 			t.Errorf("limit %d after one 4.7.1, want 5", got)
 		}
 		n.set(liveAddr, func(h *host) { h.say = nil })
 		walkOnce(context.Background(), d, l)
-		if got := d.Target(netip.MustParseAddrPort(liveAddr)).Limit; got != 5 {
+		if got := d.Target(plan.Endpoint{AddrPort: netip.MustParseAddrPort(liveAddr)}).Limit; got != 5 {
 			t.Errorf("limit %d after one good transaction of six recipients, want 5", got)
 		}
 	})
@@ -166,7 +167,7 @@ func TestPanicGivesSlotBack(t *testing.T) {
 		if o := out["a"]; o.Result != queue.Defer || o.SameFirst != liveAddr {
 			t.Errorf("%+v, want deferred, and the same target first still", o)
 		}
-		d.cfg.Dial = func(context.Context, netip.AddrPort) (net.Conn, error) { panic("another") }
+		d.cfg.Dial = func(context.Context, plan.Endpoint) (net.Conn, error) { panic("another") }
 		walkOnce(context.Background(), d, l)
 	})
 }
@@ -326,7 +327,7 @@ func TestStopInTheMiddle(t *testing.T) {
 			if unknown := o.SameFirst == liveAddr && o.Status.Reason == queue.ReasonReplyLost; stored != (at == ".") || unknown != stored {
 				t.Errorf("stopped at %q: %+v", at, out)
 			}
-			if !h.Wait.IsZero() || d.Target(netip.MustParseAddrPort(liveAddr)).Down {
+			if !h.Wait.IsZero() || d.Target(plan.Endpoint{AddrPort: netip.MustParseAddrPort(liveAddr)}).Down {
 				t.Errorf("stopped at %q: the server counts as down", at)
 			}
 			time.Sleep(time.Second)

@@ -154,6 +154,7 @@ type Outcome struct {
 type Attempt struct {
 	Time    time.Time `json:"time"`
 	Hop     string    `json:"hop"`
+	Plan    string    `json:"plan,omitempty"`   // fingerprint of the plan, as explain prints it
 	Target  string    `json:"target,omitempty"` // "host address:port" of the last server that was tried
 	TLS     string    `json:"tls,omitempty"`    // "TLS 1.3", "" = clear text
 	Results []string  `json:"results"`          // one line for each target that was tried

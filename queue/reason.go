@@ -50,6 +50,12 @@ const (
 	ReasonLimit         = "plan-limit"  // cut: too many records, targets or addresses
 	ReasonRootTarget    = "root-target" // "." beside other records
 
+	// The operator's routes.
+	ReasonRoute       = "route"        // a route names the hosts
+	ReasonRouteReject = "route-reject" // a route says: reject
+	ReasonRouteGone   = "route-gone"   // the routes changed during the attempt
+	ReasonAuthFailed  = "auth-failed"  // the next hop does not take our name and password
+
 	// The egress guard.
 	ReasonEgressAddress = "egress-address" // private, loopback, ... address named by DNS
 	ReasonEgressPort    = "egress-port"

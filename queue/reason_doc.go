@@ -50,6 +50,11 @@ var ReasonDocs = []ReasonDoc{
 	{ReasonLimit, "The plan was cut: more records, targets or addresses than are used.", "Nothing; the best ones are in the plan."},
 	{ReasonRootTarget, "A \".\" target beside other records means nothing and is ignored.", "The domain's owner should remove it."},
 
+	{ReasonRoute, "A route of the configuration names the hosts.", "Nothing."},
+	{ReasonRouteReject, "A route of the configuration refuses this mail.", "If it is not meant, change the route and reload."},
+	{ReasonRouteGone, "The routes were changed while the attempt began.", "Nothing: it is tried again by the new routes."},
+	{ReasonAuthFailed, "The smarthost does not accept the name and password of the route, or wants some that the route does not have.", "Correct `username` and `password_file` of the route and run `srvrelay reload`; the mail waits."},
+
 	{ReasonEgressAddress, "DNS names a private, loopback or reserved address, which a stranger's record must not make the relay connect to.", "If it is yours and meant, add the line that `srvrelay explain` prints to `delivery.egress.allow`."},
 	{ReasonEgressPort, "DNS names the port of another service.", "If it is meant, add the port to `delivery.egress.allow_ports`."},
 	{ReasonEgressOwn, "DNS names an address of this machine for a domain that is not in `relay_domains`.", "For a home server behind a forwarded port, add its domain to `relay_domains`."},

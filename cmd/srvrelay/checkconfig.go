@@ -17,6 +17,18 @@ func parseConfig(c *cobra.Command) (*config.Config, error) {
 	return config.Load(config.Find(flag, os.Environ()), c.Flags(), os.Environ())
 }
 
+// checkedConfig is parseConfig with a look at the files.
+func checkedConfig(c *cobra.Command) (*config.Config, error) {
+	cfg, err := parseConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	if p := cfg.CheckFiles(); len(p) > 0 {
+		return nil, p
+	}
+	return cfg, nil
+}
+
 func checkConfigCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "check-config", Short: "Check the configuration and the files that it names", Args: args(cobra.NoArgs),

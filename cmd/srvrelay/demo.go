@@ -151,7 +151,7 @@ func (d *demo) introduce() {
 
 // plan shows what explain would print for the domain.
 func (d *demo) plan() error {
-	e, err := admin.NewClient(filepath.Join(d.dir, "admin.sock")).Explain(d.ctx, "demo.example")
+	e, err := admin.NewClient(filepath.Join(d.dir, "admin.sock")).Explain(d.ctx, admin.Question{Domain: "demo.example"})
 	if err != nil {
 		return err
 	}

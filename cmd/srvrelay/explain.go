@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"srvrelay/delivery"
+	"srvrelay/delivery/plan"
 	"srvrelay/queue"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
@@ -17,17 +20,29 @@ import (
 
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "explain DOMAIN|ADDRESS", Short: "Say where mail for a domain goes, and why", Args: args(cobra.ExactArgs(1)),
-		Long: `Shows the plan that delivery would use now: every DNS answer, the order of the
-targets, what is left out and why. With a relay running, also which targets are
-down and whether the domain's mail waits. Exit code: 0 mail has a way, 69 it has
-none for good, 75 it has none for now.`,
+		Use: "explain DOMAIN|ADDRESS", Short: "Say where mail goes, or why it waits", Args: args(cobra.ExactArgs(1)),
+		Long: `Shows the plan that delivery would use now: the route that matches and why those
+before it do not, every DNS answer, the order of the targets, what is left out
+and why. With a relay running, also which targets are down and whether the mail
+waits.
+
+Exit code: 0 mail has a way, 69 it has none for good, 75 it has none for now.`,
+		Example: `  srvrelay explain you@example.org
+  srvrelay explain you@example.org --from app@client.example   # where routes look at the sender
+  srvrelay explain example.org --connect                       # and what the servers say
+  srvrelay explain message 01JD8KQ0T5…                         # why is it not delivered?`,
 		RunE: func(c *cobra.Command, a []string) error {
 			cfg, err := parseConfig(c)
 			if err != nil {
 				return err
 			}
-			e, err := explainDomain(c.Context(), cfg, domainOf(a[0]))
+			q := admin.Question{Domain: domainOf(a[0])}
+			q.Sender, _ = c.Flags().GetString("from")
+			q.Connect, _ = c.Flags().GetBool("connect")
+			if _, err := plan.NormalizeDomain(q.Domain); err != nil {
+				return usage(errors.New(queue.Safe(q.Domain, 300) + ": " + err.Error()))
+			}
+			e, err := explain(c.Context(), cfg, q)
 			if err != nil {
 				return err
 			}
@@ -36,13 +51,52 @@ none for good, 75 it has none for now.`,
 			} else {
 				printExplanation(newScreen(c.OutOrStdout()), e, time.Now())
 			}
-			if err == nil && e.Verdict != "deliver" {
-				err = &exitError{Code: map[string]int{"fail": exitUnavailable, "defer": exitTempFail}[e.Verdict]}
+			if err == nil {
+				err = verdictExit(e.Verdict)
 			}
 			return err
 		},
 	}
 	c.Flags().Bool("json", false, "one JSON object")
+	c.Flags().String("from", "", "the envelope sender, for routes that look at it")
+	c.Flags().Bool("connect", false, "connect to the targets, up to TLS and login; no mail is sent")
+	c.AddCommand(explainMessageCommand())
+	return c
+}
+
+// verdictExit is the exit code for a verdict, nil for one that delivers.
+func verdictExit(verdict string) error {
+	code := map[string]int{"fail": exitUnavailable, "defer": exitTempFail, "hold": exitTempFail}[verdict]
+	if code == exitOK {
+		return nil
+	}
+	return &exitError{Code: code}
+}
+
+func explainMessageCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "message ID", Short: "Say why a queued message is where it is", Args: args(cobra.ExactArgs(1)),
+		Long: `For each recipient of a queued message: why it is where it is, and what will
+happen when; then the plan of each hop that some recipient waits for.`,
+		RunE: func(c *cobra.Command, a []string) error {
+			cfg, err := parseConfig(c)
+			if err != nil {
+				return err
+			}
+			connect, _ := c.Flags().GetBool("connect")
+			m, err := admin.NewClient(adminSocket(cfg)).ExplainMessage(c.Context(), a[0], connect)
+			if err != nil {
+				return err
+			}
+			if asJSON, _ := c.Flags().GetBool("json"); asJSON {
+				return printJSON(c.OutOrStdout(), m)
+			}
+			printMessageExplanation(newScreen(c.OutOrStdout()), m, time.Now())
+			return nil
+		},
+	}
+	c.Flags().Bool("json", false, "one JSON object")
+	c.Flags().Bool("connect", false, "connect to the targets, up to TLS and login; no mail is sent")
 	return c
 }
 
@@ -52,123 +106,69 @@ func domainOf(s string) string {
 	return s[strings.LastIndexByte(s, '@')+1:]
 }
 
-// explainDomain asks the running relay, or plans here when none is running.
-func explainDomain(ctx context.Context, cfg *config.Config, domain string) (admin.Explanation, error) {
-	e, err := admin.NewClient(adminSocket(cfg)).Explain(ctx, domain)
+// explain asks the running relay, or plans here when none is running.
+func explain(ctx context.Context, cfg *config.Config, q admin.Question) (admin.Explanation, error) {
+	e, err := admin.NewClient(adminSocket(cfg)).Explain(ctx, q)
 	if err == nil || !errors.Is(err, admin.ErrNotRunning) {
 		return e, err
 	}
-	planner, err := newPlanner(cfg, nil, noMemory{})
+	planner, err := newPlanner(cfg)
 	if err != nil {
 		return e, err
 	}
-	return admin.Explain(planner.Plan(ctx, domain), nil), nil
+	// No queue: it only makes contact.
+	d := delivery.New(delivery.Config{Planner: planner, Settings: deliverySettings(cfg)}, nil)
+	return explainWith(ctx, planner, d, q, nil), nil
 }
 
-// noMemory is a planner's past where no relay is running.
-type noMemory struct{}
+// explainWith makes the explanation: the worker's own plan, and what the
+// targets say if that is asked.
+func explainWith(ctx context.Context, p *plan.Planner, d *delivery.Deliverer, q admin.Question, known func(plan.Endpoint) delivery.TargetInfo) admin.Explanation {
+	domain, err := plan.NormalizeDomain(q.Domain)
+	if err != nil {
+		domain = q.Domain // the plan says what is wrong with it
+	}
+	pl := p.Plan(ctx, p.Routes().HopOf(q.Sender, domain, q.Released))
+	e := admin.Explain(pl, p.Routes().Look(q.Sender, domain, q.Released), known)
+	e.Domain = domain
+	if q.Connect {
+		meet(ctx, d, pl, e.Targets)
+	}
+	return e
+}
 
-func (noMemory) SawSRV(string) bool                      { return false }
-func (noMemory) DNSFailures(string) (n int, _ time.Time) { return 0, time.Time{} }
+// Bounds on how many targets are met, and how long that may take.
+const (
+	maxMeetings = 10
+	meetingTime = 45 * time.Second
+)
 
-// printExplanation writes the answer first, then the evidence.
-func printExplanation(s screen, e admin.Explanation, now time.Time) {
-	fmt.Fprintln(s, s.headline(e, now))
-	fmt.Fprintln(s)
-	t := s.table()
-	for _, l := range e.Lookups {
-		printLookup(t, l)
-	}
-	if e.Reason == queue.ReasonSRV && e.Verdict == "deliver" {
-		fmt.Fprintf(t, "  MX\tnot asked: SRV exists\n")
-	}
-	for _, n := range e.Notes {
-		fmt.Fprintf(t, "  note\t%s\n", queue.Safe(n, 300))
-	}
-	t.Flush()
-	if len(e.Targets) > 0 {
-		fmt.Fprintln(s)
-		printTargets(s, e, now)
-	}
-	if len(e.Dropped) > 0 {
-		fmt.Fprintln(s)
-		t := s.table()
-		for _, d := range e.Dropped {
-			fmt.Fprintf(t, "  left out\t%s\t%s\t%s\n", targetText(d), d.Reason, queue.Safe(d.Detail, 400))
+// meet connects to the targets of a plan. rows are its endpoints, in order.
+func meet(ctx context.Context, d *delivery.Deliverer, p plan.Plan, rows []admin.Target) {
+	ctx, cancel := context.WithTimeout(ctx, meetingTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	n := 0
+	for _, t := range p.Targets {
+		for _, ep := range t.Endpoints() {
+			if n == maxMeetings {
+				break
+			}
+			row := &rows[n]
+			n++
+			wg.Go(func() { row.Contact = admin.Met(d.Contact(ctx, p.Domain, t, ep)) })
 		}
-		t.Flush()
 	}
-	for _, d := range queue.ReasonDocs {
-		if d.Code == e.Reason && e.Verdict != "deliver" {
-			fmt.Fprintf(s, "\n  What to do: %s\n", d.Next)
-		}
-	}
-	if !e.Running {
-		fmt.Fprintln(s, "\n  No relay is running here: which targets are down is not known.")
-	}
+	wg.Wait()
 }
 
-// headline answers the question.
-func (s screen) headline(e admin.Explanation, now time.Time) string {
-	domain := address(e.Domain)
-	switch e.Verdict {
-	case "defer":
-		return fmt.Sprintf("%s → %s   %s %s", domain, s.wait("no way for now: "+queue.Safe(e.Text, 300)), e.Code, e.Reason)
-	case "fail":
-		return fmt.Sprintf("%s → %s   %s %s", domain, s.bad("no way: "+queue.Safe(e.Text, 300)), e.Code, e.Reason)
+// where is a target's address and port, or path.
+func where(t admin.Target) string {
+	switch {
+	case t.Path != "":
+		return t.Path
+	case t.Address.IsValid():
+		return netip.AddrPortFrom(t.Address, t.Port).String()
 	}
-	n := e.Targets[len(e.Targets)-1].Order
-	by := map[string]string{queue.ReasonSRV: "SRV", queue.ReasonMX: "MX", queue.ReasonAddress: "its own address", queue.ReasonLiteral: "address literal"}[e.Reason]
-	head := fmt.Sprintf("%s → %s by %s", domain, s.good(fmt.Sprintf("%d %s", n, plural(n, "target"))), by)
-	if e.Parked.After(now) {
-		head += "; " + s.wait("its mail waits until "+when(e.Parked, now)+": "+queue.Safe(e.Status.String(), 200))
-	} else if e.Waiting > 0 {
-		head += "; next try " + when(e.Due, now)
-	}
-	return head
-}
-
-func printLookup(t interface{ Write([]byte) (int, error) }, l admin.Lookup) {
-	secure := "not signed"
-	if l.Secure {
-		secure = "signed"
-	}
-	what := fmt.Sprintf("ttl %d s, %s", l.TTL, secure)
-	if l.Problem != "" {
-		what = l.Problem
-	}
-	fmt.Fprintf(t, "  %s\t%s   %s\n", l.Type, address(l.Name), queue.Safe(what, 200))
-	for _, c := range l.CNAMEs {
-		fmt.Fprintf(t, "  \talias of %s\n", address(c))
-	}
-	for _, r := range l.Records {
-		fmt.Fprintf(t, "  \t%s\n", queue.Safe(r, 300))
-	}
-}
-
-func printTargets(s screen, e admin.Explanation, now time.Time) {
-	t := s.table()
-	fmt.Fprintln(t, "  order\tpriority\tchance\ttarget\taddress\tTLS\tverdict")
-	last := 0
-	for _, r := range e.Targets {
-		order, prio, chance, host := "", "", "", ""
-		if r.Order != last {
-			order, prio, chance, host = fmt.Sprint(r.Order), fmt.Sprint(r.Priority), fmt.Sprintf("%.0f %%", 100*r.Chance), address(r.Host)
-		}
-		last = r.Order
-		verdict := s.good("ok")
-		if r.Down {
-			verdict = s.wait(fmt.Sprintf("down since %s: %s; probe %s", r.Since.Local().Format("15:04:05"), queue.Safe(r.Status.String(), 120), when(r.ProbeAt, now)))
-		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\n", order, prio, chance, host, netip.AddrPortFrom(r.Address, r.Port), r.TLS, verdict)
-	}
-	t.Flush()
-}
-
-func targetText(d admin.Target) string {
-	where := fmt.Sprintf("port %d", d.Port)
-	if d.Address.IsValid() {
-		where = netip.AddrPortFrom(d.Address, d.Port).String()
-	}
-	return strings.TrimSpace(address(d.Host) + " " + where)
+	return "port " + fmt.Sprint(t.Port)
 }

@@ -17,21 +17,32 @@ import (
 
 // maillog is the grammar of the log: one method an event, the queue id first.
 // Words from outside go through safe, so that nothing breaks out of a line.
-type maillog struct{ *slog.Logger }
+type maillog struct {
+	*slog.Logger
+	level *slog.LevelVar
+}
 
 // newMaillog makes the log that the configuration asks for: text for people on
 // a terminal, JSON for programs.
 func newMaillog(w io.Writer, format, level string) maillog {
+	l := maillog{level: new(slog.LevelVar)}
+	l.setLevel(level)
+	f, isFile := w.(*os.File)
+	terminal := isFile && term.IsTerminal(int(f.Fd()))
+	if format == "text" || (format == "auto" && terminal) {
+		l.Logger = slog.New(tint.NewTextHandler(w, &tint.Options{Level: l.level, TimeFormat: time.TimeOnly, NoColor: !terminal}))
+	} else {
+		l.Logger = slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l.level}))
+	}
+	return l
+}
+
+func (l maillog) setLevel(level string) {
 	var lv slog.Level
 	if err := lv.UnmarshalText([]byte(level)); err != nil {
 		lv = slog.LevelInfo
 	}
-	f, isFile := w.(*os.File)
-	terminal := isFile && term.IsTerminal(int(f.Fd()))
-	if format == "text" || (format == "auto" && terminal) {
-		return maillog{slog.New(tint.NewTextHandler(w, &tint.Options{Level: lv, TimeFormat: time.TimeOnly, NoColor: !terminal}))}
-	}
-	return maillog{slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: lv}))}
+	l.level.Set(lv)
 }
 
 func safe(s string) string { return queue.Safe(s, 600) }
@@ -67,7 +78,7 @@ func rcptNames(rs []queue.Recipient) string {
 
 // Attempted: an attempt has ended; its outcomes follow as events of their own.
 func (l maillog) Attempted(lease *queue.Lease, a *queue.Attempt) {
-	l.Info("attempt", "id", lease.Envelope.ID, "hop", safe(a.Hop), "target", safe(a.Target), "tls", a.TLS,
+	l.Info("attempt", "id", lease.Envelope.ID, "hop", safe(a.Hop), "plan", a.Plan, "target", safe(a.Target), "tls", a.TLS,
 		"recipients", len(lease.Rcpts), "results", safe(strings.Join(a.Results, "; ")))
 }
 
@@ -92,6 +103,8 @@ func (l maillog) transition(t queue.Transition) {
 		"status", t.Rcpt.Last.Code, "reply", safe(t.Rcpt.Last.String()), "target", t.Rcpt.Last.Target, "attempts", t.Rcpt.Attempts,
 	}
 	switch t.Rcpt.State {
+	case queue.Held:
+		l.Info("held", a...)
 	case queue.Delivered:
 		l.Info("delivered", a...)
 	case queue.Deferred:
@@ -122,7 +135,7 @@ func (l maillog) Hop(e delivery.HopEvent) {
 	}
 	a := []any{"hop", safe(e.Hop), "reason", e.Status.Reason, "status", safe(e.Status.String()), "until", e.Until}
 	if e.Alarm {
-		l.Error("parked: mail for a relay domain has no way", a...)
+		l.Error("parked, until somebody has mended it", a...)
 		return
 	}
 	l.Warn("parked", a...)
@@ -133,6 +146,10 @@ func (l maillog) Trouble(t delivery.Trouble) {
 	a := []any{"id", t.ID, "hop", safe(t.Hop), "target", safe(t.Target)}
 	if t.Err != nil {
 		a = append(a, "error", queue.Safe(t.Err.Error(), 4000))
+	}
+	if t.Alarm {
+		l.Error("trouble: "+t.What, a...)
+		return
 	}
 	l.Warn("trouble: "+t.What, a...)
 }

@@ -112,7 +112,7 @@ its MX records when there are none; it fails over, retries and reports.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w\nSee: %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(serveCommand(), demoCommand(), explainCommand(), queueCommand(), userCommand(), checkConfigCommand(), labCommand(), versionCommand())
+	root.AddCommand(serveCommand(), reloadCommand(), demoCommand(), explainCommand(), queueCommand(), userCommand(), checkConfigCommand(), labCommand(), versionCommand())
 	return root
 }
 

@@ -55,7 +55,7 @@ func newRig(t *testing.T, zone, config string, servers map[string]sink.Options) 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.dns.Close() })
-	r.config = r.writeConfig()
+	r.config = r.writeConfig("config")
 	t.Cleanup(func() {
 		if t.Failed() {
 			r.relay.mu.Lock()

@@ -29,7 +29,8 @@ import (
 // with the real binary over real sockets. Its sections:
 //
 //	zone, zone 2 ...           what the DNS server says ("zone N" swaps it in)
-//	config                     laid over the base configuration
+//	config, config 2 ...       laid over the base configuration ("reload N" takes the next)
+//	file NAME, file NAME 2     written to @dir@ ("file NAME 2" exchanges it)
 //	server NAME, server NAME 2 a receiving server and its script ("script NAME 2")
 //	server NAME unix           the same on a Unix socket
 //	message                    what "send" submits, a short mail when absent
@@ -68,6 +69,7 @@ type scenario struct {
 	dir      string
 	ca       *sink.CA
 	config   string // file
+	compared int    // events of the relay whose plans have been compared
 }
 
 func newScenario(t *testing.T) *scenario {
@@ -104,7 +106,12 @@ func play(t *testing.T, a *txtar.Archive) {
 	}
 	t.Cleanup(func() { dns.Close() })
 	s.dns = dns
-	s.config = s.writeConfig()
+	for name := range s.sections {
+		if file, ok := strings.CutPrefix(name, "file "); ok && !strings.Contains(file, " ") {
+			s.writeFile(file, s.sections[name])
+		}
+	}
+	s.config = s.writeConfig("config")
 	s.relay = startRelay(t, s.config)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -122,6 +129,15 @@ func play(t *testing.T, a *txtar.Archive) {
 		if err := s.step(splitStep(s.ports(line))); err != nil {
 			t.Fatalf("step %d: %s\n%v", n+1, line, err)
 		}
+	}
+	if err := s.samePlans(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *scenario) writeFile(name, text string) {
+	if err := os.WriteFile(filepath.Join(s.dir, name), []byte(s.ports(text)), 0o600); err != nil {
+		s.Fatal(err)
 	}
 }
 
@@ -152,8 +168,8 @@ func (s *scenario) ports(text string) string {
 	})
 }
 
-// writeConfig lays the scenario's configuration over the base.
-func (s *scenario) writeConfig() string {
+// writeConfig lays a section of the scenario over the base configuration.
+func (s *scenario) writeConfig(section string) string {
 	base := fmt.Sprintf(`
 hostname: relay.test
 data_dir: %s/data
@@ -169,7 +185,7 @@ log: { level: debug, format: json }
 	if err := yaml.Unmarshal([]byte(base), &conf); err != nil {
 		s.Fatal(err)
 	}
-	if err := yaml.Unmarshal([]byte(s.ports(s.sections["config"])), &over); err != nil {
+	if err := yaml.Unmarshal([]byte(s.ports(s.sections[section])), &over); err != nil {
 		s.Fatal("config:", err)
 	}
 	merge(conf, over)

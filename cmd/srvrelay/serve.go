@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,8 +19,6 @@ import (
 
 	"srvrelay/delivery"
 	"srvrelay/delivery/plan"
-	"srvrelay/delivery/smtpclient"
-	"srvrelay/dnsutil"
 	"srvrelay/queue"
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
@@ -36,18 +34,15 @@ stops accepting, gives what is in flight some seconds to finish, and exits.
 Nothing accepted is lost, however it ends. Every single-valued key of the
 configuration has a flag too (delivery.mx_port: --delivery-mx-port).`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := parseConfig(c)
+			cfg, err := checkedConfig(c)
 			if err != nil {
 				return err
-			}
-			if p := cfg.CheckFiles(); len(p) > 0 {
-				return p
 			}
 			log := newMaillog(c.ErrOrStderr(), cfg.Log.Format, cfg.Log.Level)
 			for _, w := range cfg.Warnings {
 				log.Warn("configuration: " + w)
 			}
-			s, err := newService(cfg, log)
+			s, err := newService(cfg, func() (*config.Config, error) { return checkedConfig(c) }, log)
 			if err != nil {
 				return startError(err)
 			}
@@ -78,134 +73,90 @@ func startError(err error) error {
 // service is the relay at work: the doors, the queue, the deliverer and the
 // admin socket.
 type service struct {
-	cfg     *config.Config
 	log     maillog
 	store   *pebblestore.Store
 	doors   *relay.Server
 	deliver *delivery.Deliverer
+	memory  *delivery.Memory
 	admin   net.Listener
-	planner *plan.Planner
-	watched []watched
-}
 
-// watched is a file that is read again when it changes; while the new version
-// cannot be used, the old one is, and somebody must hear of it.
-type watched interface{ Problem() error }
-
-// routing is who is asked to take the mail, and when: the domain itself, by
-// one schedule, as there are no operator's routes yet.
-func routing(retry queue.Retry) queue.Routing {
-	return queue.Routing{
-		Fingerprint: fmt.Sprintf("%+v", retry),
-		Retry:       func(string) queue.Retry { return retry },
-	}.WithDefaults()
-}
-
-func retryOf(cfg *config.Config) queue.Retry {
-	r := cfg.Delivery.Retry
-	return queue.Retry{Schedule: r.Schedule, ExpireAfter: r.ExpireAfter, DelayNotice: r.DelayNoticeAfter}
+	load func() (*config.Config, error) // reads the configuration again
+	turn sync.Mutex                     // of reloads
+	now  atomic.Pointer[current]
 }
 
 // newService opens everything that serve needs; on an error nothing stays open.
-func newService(cfg *config.Config, log maillog) (s *service, err error) {
-	s = &service{cfg: cfg, log: log}
+// load reads the configuration again, for a reload.
+func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
+	s = &service{log: log, load: load}
 	defer func() {
 		if err != nil {
 			s.close()
 			s = nil
 		}
 	}()
-	retry := retryOf(cfg)
+	cur, err := newCurrent(cfg, log)
+	if err != nil {
+		return s, err
+	}
 	s.store, err = pebblestore.Open(pebblestore.Options{
-		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(retry), Hostname: cfg.Hostname,
+		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: cur.routing(), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 	})
 	if err != nil {
 		return s, err
 	}
-	if err = s.openDoors(); err != nil {
+	doors := cur.doors
+	doors.Queue, doors.Events = s.store, log
+	if s.doors, err = relay.New(doors); err != nil {
 		return s, err
 	}
-	memory := delivery.NewMemory(s.store)
-	if s.planner, err = newPlanner(cfg, s.doors.Addrs(), memory); err != nil {
+	if err = s.doors.Listen(); err != nil {
 		return s, err
 	}
+	s.memory = delivery.NewMemory(s.store)
+	if err = cur.plan(s.doors.Addrs(), s.memory, nil); err != nil {
+		return s, err
+	}
+	s.now.Store(cur)
 	s.deliver = delivery.New(delivery.Config{
-		Hostname: cfg.Hostname, Queue: s.store, Planner: s.planner, Events: log, Retry: retry,
-		Concurrency: cfg.Delivery.Concurrency, PerTarget: cfg.Delivery.ConnectionsPerTarget,
-		Connect:  cfg.Delivery.Timeouts.Connect,
-		Timeouts: smtpclient.Timeouts{Greeting: cfg.Delivery.Timeouts.Greeting},
-	}, memory)
+		Queue: s.store, Planner: s, Events: log, Settings: deliverySettings(cfg),
+	}, s.memory)
 	s.admin, err = admin.Listen(adminSocket(cfg))
 	return s, err
 }
 
-// openDoors makes the listeners' server and binds its addresses.
-func (s *service) openDoors() error {
-	cfg := s.cfg
-	rc := relay.Config{
-		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
-		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
-		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
-		Queue:  s.store, Events: s.log,
-	}
-	if cfg.NeedsUsers() {
-		users, err := relay.LoadUsers(usersFile(cfg))
-		if err != nil {
-			return err
-		}
-		s.watched = append(s.watched, users)
-		if users.Exposed() {
-			s.log.Warn("the users file can be read by everybody on this machine: chmod 600", "file", usersFile(cfg))
-		}
-		rc.Users = users
-	}
-	inboundTLS := false
-	for _, l := range cfg.Listeners {
-		rc.Listeners = append(rc.Listeners, relay.Listener{
-			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l),
-		})
-		inboundTLS = inboundTLS || l.TLS != config.TLSNone
-	}
-	switch {
-	case cfg.TLS.Certificate != "":
-		cert, err := relay.LoadCertificate(cfg.TLS.Certificate, cfg.TLS.Key)
-		if err != nil {
-			return err
-		}
-		s.watched = append(s.watched, cert)
-		rc.TLS = cert.Config()
-	case inboundTLS:
-		cert, err := relay.SelfSigned(cfg.DataDir, cfg.Hostname)
-		if err != nil {
-			return err
-		}
-		rc.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
-	}
-	var err error
-	if s.doors, err = relay.New(rc); err != nil {
-		return err
-	}
-	return s.doors.Listen()
+// Plan, PlanMX and Refused are the newest planner's: the service is the
+// deliverer's planner over all reloads.
+func (s *service) Plan(ctx context.Context, hop string) plan.Plan {
+	return s.now.Load().planner.Plan(ctx, hop)
+}
+
+func (s *service) PlanMX(ctx context.Context, hop string) plan.Plan {
+	return s.now.Load().planner.PlanMX(ctx, hop)
+}
+
+func (s *service) Refused(domain string, ap netip.AddrPort) string {
+	return s.now.Load().planner.Refused(domain, ap)
 }
 
 // watchFiles logs what is wrong with the files that are read again when they
 // change, once for each new problem.
 func (s *service) watchFiles(ctx context.Context) {
-	last := make([]string, len(s.watched))
+	last := map[watched]string{}
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
 	for {
-		for i, w := range s.watched {
-			text := ""
+		now := map[watched]string{}
+		for _, w := range s.now.Load().watched {
 			if err := w.Problem(); err != nil {
-				text = err.Error()
+				now[w] = err.Error()
 			}
-			if text != "" && text != last[i] {
-				s.log.Error("the version before stays in use", "error", text)
+			if now[w] != "" && now[w] != last[w] {
+				s.log.Error("the version before stays in use", "error", now[w])
 			}
-			last[i] = text
 		}
+		last = now
 		select {
 		case <-ctx.Done():
 			return
@@ -214,40 +165,14 @@ func (s *service) watchFiles(ctx context.Context) {
 	}
 }
 
-// newPlanner makes the planner that the worker and explain share. listening
-// are the addresses of our own doors.
-func newPlanner(cfg *config.Config, listening []net.Addr, memory plan.Memory) (*plan.Planner, error) {
-	resolver, err := dnsutil.New(dnsutil.Config{Servers: cfg.DNS.Servers, TrustAD: cfg.DNS.TrustAD})
-	if err != nil {
-		return nil, err
-	}
-	own := plan.Own{Public: cfg.PublicAddresses}
-	for _, a := range listening {
-		own.Listeners = append(own.Listeners, a.(*net.TCPAddr).AddrPort())
-	}
-	if listening == nil { // not running: what the configuration says
-		for _, l := range cfg.Listeners {
-			if a, err := net.ResolveTCPAddr("tcp", l.Address); err == nil {
-				own.Listeners = append(own.Listeners, a.AddrPort())
-			}
-		}
-	}
-	return plan.New(plan.Config{
-		Services: cfg.Delivery.Services, MXFallback: cfg.Delivery.MXFallback, MXPort: cfg.Delivery.MXPort,
-		RelayDomains: cfg.RelayDomains, Own: own,
-		Egress: plan.Egress{Allow: cfg.Delivery.Egress.Allow, AllowPorts: cfg.Delivery.Egress.AllowPorts, DenyPorts: cfg.Delivery.Egress.DenyPorts},
-	}, resolver, memory), nil
-}
-
-func adminSocket(cfg *config.Config) string { return cfg.Admin.Socket }
-
 // stopLimit bounds an orderly stop: transactions in flight, then attempts.
 const stopLimit = 4 * time.Second
 
 // run serves until ctx is done, then stops in good order.
 func (s *service) run(ctx context.Context) error {
 	defer s.close()
-	for i, l := range s.cfg.Listeners {
+	cfg := s.now.Load().cfg
+	for i, l := range cfg.Listeners {
 		s.log.Info("listening", "mode", l.Mode, "address", s.doors.Addrs()[i].String(), "tls", l.TLS)
 	}
 	var wg sync.WaitGroup
@@ -263,7 +188,7 @@ func (s *service) run(ctx context.Context) error {
 	})
 	served := make(chan error, 1)
 	go func() { served <- s.doors.Serve() }()
-	s.log.Info("ready", "hostname", s.cfg.Hostname, "data_dir", s.cfg.DataDir, "admin", adminSocket(s.cfg), "pid", os.Getpid())
+	s.log.Info("ready", "hostname", cfg.Hostname, "data_dir", cfg.DataDir, "admin", adminSocket(cfg), "pid", os.Getpid())
 
 	var err error
 	select {
@@ -282,8 +207,7 @@ func (s *service) run(ctx context.Context) error {
 	return err
 }
 
-// hangups answers SIGHUP, which would end the process if nobody listened: a
-// closed terminal must not stop the mail.
+// hangups answers SIGHUP: the configuration is read again.
 func (s *service) hangups(ctx context.Context) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -293,7 +217,7 @@ func (s *service) hangups(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			s.log.Warn("SIGHUP: users and certificate are read again by themselves; a changed configuration needs a restart")
+			s.reload(ctx) // the log has it
 		}
 	}
 }
@@ -313,27 +237,4 @@ func (s *service) close() {
 			s.log.Error("closing the queue", "error", err)
 		}
 	}
-}
-
-// backend is what the admin socket shows.
-func (s *service) backend() admin.Backend {
-	return admin.Backend{
-		Store: s.store, Routing: func() queue.Routing { return routing(retryOf(s.cfg)) },
-		Unpark: s.deliver.Unpark, Explain: s.explain,
-	}
-}
-
-// explain is the worker's own plan, with what is known of targets and hop.
-func (s *service) explain(ctx context.Context, domain string) admin.Explanation {
-	e := admin.Explain(s.planner.Plan(ctx, domain), func(ap netip.AddrPort) delivery.TargetInfo { return s.deliver.Target(ap) })
-	hops, err := s.store.Hops(ctx)
-	if err != nil {
-		return e
-	}
-	for _, h := range hops {
-		if h.Hop == e.Domain {
-			e.Parked, e.Waiting, e.Due, e.Status = h.Parked, h.Waiting, h.Due, h.Status
-		}
-	}
-	return e
 }

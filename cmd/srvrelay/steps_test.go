@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
+	"srvrelay/relay/admin"
 	"srvrelay/relay/sink"
 )
 
@@ -30,9 +33,20 @@ import (
 //	explain CODE DOMAIN text...             exit code, and all the texts are in the output
 //	stop SERVER, start SERVER, script SERVER N, zone N
 //	kill, restart (kill -9 and start), term (SIGTERM, exit 0 within 10 s), start-relay
+//	reload N [CODE text...]                 with section "config N"; as cli
+//	hup                                     SIGHUP
+//	file NAME N                             exchange a file
+//	cli CODE "ARGS" text...                 run a command; all the texts are in the output
 //	retry                                   srvrelay queue retry of all that is queued
 func (s *scenario) step(w []string) error {
 	plain, keys := arguments(w[1:])
+	switch w[0] {
+	case "zone", "reload", "file", "kill", "restart", "term":
+		// Plans may be others from here on.
+		if err := s.samePlans(); err != nil {
+			return err
+		}
+	}
 	switch w[0] {
 	case "send":
 		return s.send(plain, keys, w[3:])
@@ -100,6 +114,23 @@ func (s *scenario) step(w []string) error {
 		if took, err := s.relay.terminate(); err != nil || took > 10*time.Second {
 			return fmt.Errorf("%v after %s", err, took)
 		}
+	case "reload":
+		if len(plain) == 0 {
+			plain = []string{"", "0"}
+		}
+		if plain[0] != "" {
+			s.writeConfig("config " + plain[0])
+		}
+		if len(plain) == 1 {
+			plain = append(plain, "0")
+		}
+		return s.cli(plain[1], []string{"reload"}, plain[2:])
+	case "hup":
+		return s.relay.cmd.Process.Signal(syscall.SIGHUP)
+	case "file":
+		s.writeFile(plain[0], s.sections["file "+strings.Join(plain, " ")])
+	case "cli":
+		return s.cli(plain[0], strings.Fields(plain[1]), plain[2:])
 	case "retry":
 		return s.retry()
 	default:
@@ -291,21 +322,72 @@ func until(cond func() bool, failure func() error) error {
 }
 
 func (s *scenario) explain(plain []string) error {
-	out, err := command(context.Background(), s.config, "explain", plain[1]).CombinedOutput()
+	return s.cli(plain[0], []string{"explain", plain[1]}, plain[2:])
+}
+
+// cli runs a command of the program.
+func (s *scenario) cli(want string, args, texts []string) error {
+	out, err := command(context.Background(), s.config, args...).CombinedOutput()
 	code := 0
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		code = exit.ExitCode()
 	}
-	if strconv.Itoa(code) != plain[0] {
+	if strconv.Itoa(code) != want {
 		return fmt.Errorf("exit code %d\n%s", code, out)
 	}
-	for _, text := range plain[2:] {
+	for _, text := range texts {
 		if !strings.Contains(string(out), text) {
 			return fmt.Errorf("%q is not in\n%s", text, out)
 		}
 	}
 	return nil
+}
+
+// samePlans compares what explain shows with what the worker used since the
+// last time, for every hop: the two must not part.
+func (s *scenario) samePlans() error {
+	plans, asked := s.plansUsed()
+	for hop, used := range plans {
+		q, known := asked[hop]
+		if !known {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
+		e, err := admin.NewClient(filepath.Join(s.dir, "data", "admin.sock")).Explain(ctx, q)
+		cancel()
+		switch {
+		case errors.Is(err, admin.ErrNotRunning):
+			return nil
+		case err != nil:
+			return err
+		case e.Hop == hop && !used[e.Plan]:
+			return fmt.Errorf("explain shows another plan for %s than the worker used: %s, not %v\n%+v", hop, e.Plan, used, e)
+		}
+	}
+	return nil
+}
+
+// plansUsed reads the plans of the attempts since the last time from the log,
+// and for which mail they were.
+func (s *scenario) plansUsed() (plans map[string]map[string]bool, asked map[string]admin.Question) {
+	plans, asked = map[string]map[string]bool{}, map[string]admin.Question{}
+	s.relay.mu.Lock()
+	defer s.relay.mu.Unlock()
+	for _, e := range s.relay.events[min(s.compared, len(s.relay.events)):] {
+		hop, _ := e["hop"].(string)
+		switch e["msg"] {
+		case "attempt":
+			if plans[hop] == nil {
+				plans[hop] = map[string]bool{}
+			}
+			plans[hop][fmt.Sprint(e["plan"])] = true
+		case "delivered", "deferred", "failed", "held":
+			asked[hop] = admin.Question{Domain: domainOf(fmt.Sprint(e["to"])), Sender: fmt.Sprint(e["from"])}
+		}
+	}
+	s.compared = len(s.relay.events)
+	return plans, asked
 }
 
 func (s *scenario) retry() error {

@@ -15,20 +15,24 @@ const (
 	maxAddrs   = 40
 )
 
-// choose applies the rules to the candidates, each to what the one before has
-// left, and fills in the targets. The order is drawn last but for the limits,
-// among those that can be tried, so that each keeps its share by weight.
-func (d *draft) choose(cands []candidate) *queue.Status {
-	cands = d.withoutSelf(cands)
+// choose applies the rules to the candidates of one next hop, each to what the
+// one before has left, and makes the targets. The order is drawn last, among
+// those that can be tried, so that each keeps its share by weight.
+func (d *draft) choose(f found, n NextHop) []Target {
+	cands := d.withoutSelf(f.cands)
 	cands = d.withoutAddressless(cands)
-	cands = d.guarded(cands)
-	targets := d.draw(cands)
-	targets = d.withoutDuplicates(targets)
-	d.plan.Targets = d.limited(targets)
-	if len(d.plan.Targets) == 0 {
-		return d.nothingLeft()
+	if n.Kind != ByHost {
+		cands = d.guarded(cands)
 	}
-	return nil
+	draw := drawMX
+	if f.srv {
+		draw = drawSRV
+	}
+	targets := draw(cands, d.cfg.Rand)
+	for i := range targets {
+		d.arrange(&targets[i], n)
+	}
+	return targets
 }
 
 func (d *draft) drop(c candidate, reason, detail string) {
@@ -82,7 +86,7 @@ func (d *draft) withoutAddressless(cands []candidate) []candidate {
 	var kept []candidate
 	for _, c := range cands {
 		switch {
-		case len(c.addrs) > 0:
+		case c.known():
 			kept = append(kept, c)
 		case c.lookupFailed:
 			d.drop(c, queue.ReasonDNSFailed, c.withoutAddress+"; left out for now")
@@ -117,15 +121,7 @@ func (d *draft) guarded(cands []candidate) []candidate {
 	return kept
 }
 
-// draw orders the candidates: by priority and weight for SRV (RFC 2782), by
-// preference for MX. An address or a literal is alone.
-func (d *draft) draw(cands []candidate) []Target {
-	if d.plan.Source == queue.ReasonSRV {
-		return drawSRV(cands, d.cfg.Rand)
-	}
-	return drawMX(cands, d.cfg.Rand)
-}
-
+// drawSRV orders candidates by priority and weight (RFC 2782).
 func drawSRV(cands []candidate, rand func(n uint32) uint32) []Target {
 	rrs := make([]dnsutil.SRV, len(cands))
 	for i, c := range cands {
@@ -138,11 +134,12 @@ func drawSRV(cands []candidate, rand func(n uint32) uint32) []Target {
 	}
 	targets := make([]Target, 0, len(rrs))
 	for _, rr := range dnsutil.Order(rrs, rand) {
-		targets = append(targets, targetOf(byRecord[rr], chances[rr]))
+		targets = append(targets, byRecord[rr].target(chances[rr]))
 	}
 	return targets
 }
 
+// drawMX orders candidates by preference. An address, a literal or a host is alone.
 func drawMX(cands []candidate, rand func(n uint32) uint32) []Target {
 	rrs := make([]dnsutil.MX, len(cands))
 	byRecord, equal := map[dnsutil.MX]candidate{}, map[uint16]int{}
@@ -153,16 +150,18 @@ func drawMX(cands []candidate, rand func(n uint32) uint32) []Target {
 	}
 	targets := make([]Target, 0, len(rrs))
 	for _, rr := range dnsutil.OrderMX(rrs, rand) {
-		targets = append(targets, targetOf(byRecord[rr], 1/float64(equal[rr.Preference])))
+		targets = append(targets, byRecord[rr].target(1/float64(equal[rr.Preference])))
 	}
 	return targets
 }
 
-func targetOf(c candidate, chance float64) Target {
-	return Target{
-		Host: c.host, Port: c.port, Priority: c.priority, Weight: c.weight, Chance: chance, Addrs: c.addrs,
-		TLS: TLSRule{Level: TLSMay, Why: "opportunistic"},
+// target is what a candidate becomes when its next hop has been arranged.
+func (c candidate) target(chance float64) Target {
+	t := Target{
+		Host: c.host, Port: c.port, Path: c.path, Priority: c.priority, Weight: c.weight, Chance: chance, Addrs: c.addrs,
 	}
+	t.TLS.secure = c.secure
+	return t
 }
 
 func candidateOf(t Target) candidate {
@@ -172,21 +171,25 @@ func candidateOf(t Target) candidate {
 // withoutDuplicates drops an address and port that an earlier target has. One
 // host on two ports is two ways in, two names of one address on one port are one.
 func (d *draft) withoutDuplicates(targets []Target) []Target {
-	first := map[netip.AddrPort]string{}
+	first := map[Endpoint]string{}
 	var kept []Target
 	for _, t := range targets {
 		var addrs []netip.Addr
-		for _, ap := range t.AddrPorts() {
-			if host, dup := first[ap]; dup {
-				d.dropAddr(candidateOf(t), ap.Addr(), queue.ReasonDuplicate, "the same address and port as under "+host)
+		for _, ep := range t.Endpoints() {
+			if host, dup := first[ep]; dup {
+				d.dropAddr(candidateOf(t), ep.Addr(), queue.ReasonDuplicate, "the same address and port as under "+host)
 				continue
 			}
-			first[ap] = t.Host
-			addrs = append(addrs, ap.Addr())
+			first[ep] = t.Host
+			addrs = append(addrs, ep.Addr())
 		}
-		if t.Addrs = addrs; len(addrs) > 0 {
-			kept = append(kept, t)
+		if len(addrs) == 0 {
+			continue
 		}
+		if t.Path == "" {
+			t.Addrs = addrs
+		}
+		kept = append(kept, t)
 	}
 	return kept
 }
@@ -204,7 +207,7 @@ func (d *draft) limited(targets []Target) []Target {
 	room, cut := maxAddrs, 0
 	for i := range targets {
 		t := &targets[i]
-		n := min(len(t.Addrs), room-(len(targets)-i-1))
+		n := min(len(t.Addrs), max(room-(len(targets)-i-1), 0))
 		for _, a := range t.Addrs[n:] {
 			d.dropAddr(candidateOf(*t), a, queue.ReasonLimit, fmt.Sprintf("a plan has %d addresses at most", maxAddrs))
 		}
@@ -222,9 +225,12 @@ func (d *draft) limited(targets []Target) []Target {
 // look-up comes first: the target behind it may be good the next time. A
 // refusal beats a loop: what was refused is better than ourselves, so that the
 // mail has a way as soon as the operator allows it.
-func (d *draft) nothingLeft() *queue.Status {
+func (d *draft) nothingLeft(n NextHop, dropped []Dropped) *queue.Status {
 	name := d.plan.Domain
-	switch first := firstReason(d.plan.Dropped); first {
+	if !n.Kind.perDomain() {
+		name = n.URL
+	}
+	switch first := firstReason(dropped); first {
 	case queue.ReasonDNSFailed:
 		return failure("4.4.3", first, "no mail server of %s can be looked up for now", name)
 	case queue.ReasonSelf:

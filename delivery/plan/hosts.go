@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"srvrelay/dnsutil"
-	"srvrelay/queue"
 )
 
 // candidate is a target before the rules have looked at it.
 type candidate struct {
 	host           string // "" for an address literal
 	port           uint16
+	path           string // of a Unix socket, instead of host and port
+	secure         bool   // the answer that names the host is secure
 	priority       uint16 // or MX preference
 	weight         uint16
 	addrs          []netip.Addr
@@ -36,12 +37,8 @@ type hostAnswer struct {
 	err error
 }
 
-// withAddresses looks the hosts of the candidates up, unless there is a status
-// already.
-func (d *draft) withAddresses(ctx context.Context, cands []candidate, st *queue.Status) ([]candidate, *queue.Status) {
-	if st != nil {
-		return nil, st
-	}
+// withAddresses looks the hosts of the candidates up, where that is needed.
+func (d *draft) withAddresses(ctx context.Context, cands []candidate) []candidate {
 	hosts := distinctHosts(cands)
 	answers := d.lookupHosts(ctx, hosts)
 	for _, h := range hosts { // in the order of the records, whoever was first to answer
@@ -51,6 +48,7 @@ func (d *draft) withAddresses(ctx context.Context, cands []candidate, st *queue.
 		c := &cands[i]
 		a, asked := answers[c.host]
 		switch {
+		case c.known():
 		case !asked:
 			c.withoutAddress = fmt.Sprintf("%+q is not the name of a host", c.host)
 		case a.err != nil && !isNotFound(a.err):
@@ -64,15 +62,18 @@ func (d *draft) withAddresses(ctx context.Context, cands []candidate, st *queue.
 			c.addrs = interleave(a.ans.Records)
 		}
 	}
-	return cands, nil
+	return cands
 }
+
+// known tells whether there is nothing to look up.
+func (c candidate) known() bool { return len(c.addrs) > 0 || c.path != "" }
 
 // distinctHosts are the names to look up, each once, in order.
 func distinctHosts(cands []candidate) []string {
 	var hosts []string
 	seen := map[string]bool{}
 	for _, c := range cands {
-		if !seen[c.host] && !looksLikeAddress(c.host) {
+		if !seen[c.host] && !c.known() && !looksLikeAddress(c.host) {
 			seen[c.host] = true
 			hosts = append(hosts, c.host)
 		}

@@ -7,27 +7,35 @@
 // The steps, in the order in which a domain goes through them:
 //
 //	domain.go   the one form of a domain, or an address literal
+//	route.go    the operator's routes: which one matches
 //	planner.go  the walk as a whole, and the verdict
-//	sources.go  SRV, else MX, else the domain's own addresses
+//	sources.go  SRV, else MX, else the domain's own addresses; or what a route names
 //	hosts.go    the addresses of the targets
 //	choose.go   without ourselves (own.go), what the egress guard refuses
 //	            (guard.go, ranges.go, ports.go) and duplicates; in drawn order; cut to size
 package plan
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"srvrelay/queue"
 )
 
-// Plan says where mail for a domain is to go now, and why.
+// Plan says where the mail of a hop is to go now, and why.
 type Plan struct {
-	Domain string // A-labels, lower case; or an address literal "[192.0.2.1]"
-	Source string // what the targets come from: queue.ReasonSRV, ReasonMX, ReasonAddress, ReasonLiteral; "" when nothing was found
+	Hop    string
+	Domain string // A-labels, lower case; or an address literal "[192.0.2.1]"; "" for a route's own hosts, whatever the domain
+	Source string // what the first target comes from: queue.ReasonSRV, ReasonMX, ReasonAddress, ReasonLiteral, ReasonRoute; "" when nothing was found
 
 	// Verdict is Sent when there is something to try (then Status is zero);
-	// else Defer or Fail with the Status for every recipient.
+	// else Defer, Fail or Hold with the Status for every recipient.
 	Verdict queue.Result
 	Status  queue.Status
 	// Alarm is set when a relay domain of ours (mail we promised to carry
@@ -44,20 +52,74 @@ type Plan struct {
 type Target struct {
 	Host     string // "" for an address literal
 	Port     uint16
+	Path     string       // of a Unix socket, instead of port and addresses
+	Way      int          // index of the route's next hop that names it; 0 without a route
 	Priority uint16       // SRV priority or MX preference
 	Weight   uint16       // SRV only
 	Chance   float64      // probability of being drawn first within its priority, 0..1
 	Addrs    []netip.Addr // interleaved IPv6, IPv4; at least one
+	Named    bool         // a route names it, or the domain whose SRV records do: what it lacks is the operator's to mend
+	Written  bool         // a route names the host itself: the egress guard has no say
+	LMTP     bool
 	TLS      TLSRule
+	Login    *Login // nil: no AUTH
 }
 
-// AddrPorts returns the addresses with the port, in order.
-func (t Target) AddrPorts() []netip.AddrPort {
-	aps := make([]netip.AddrPort, len(t.Addrs))
-	for i, a := range t.Addrs {
-		aps[i] = netip.AddrPortFrom(a, t.Port)
+// Endpoints returns what to connect to, in order.
+func (t Target) Endpoints() []Endpoint {
+	terms := t.terms()
+	if t.Path != "" {
+		return []Endpoint{{Path: t.Path, Terms: terms}}
 	}
-	return aps
+	eps := make([]Endpoint, len(t.Addrs))
+	for i, a := range t.Addrs {
+		eps[i] = Endpoint{AddrPort: netip.AddrPortFrom(a, t.Port), Terms: terms}
+	}
+	return eps
+}
+
+// terms is Endpoint.Terms.
+func (t Target) terms() string {
+	if t.TLS.Level == TLSMay && !t.TLS.Implicit && !t.LMTP && t.Login == nil {
+		return ""
+	}
+	s := string(t.TLS.Level)
+	if t.TLS.Level == TLSVerify {
+		s += fmt.Sprintf(" %q %q %p", t.TLS.Names, t.TLS.Services, t.TLS.Roots)
+	}
+	if t.TLS.Implicit {
+		s += " implicit"
+	}
+	if t.LMTP {
+		s += " LMTP"
+	}
+	if t.Login != nil {
+		s += " as " + t.Login.User
+	}
+	return s
+}
+
+// Endpoint is what a connection is made to, an address and port or a Unix
+// socket, and on what terms.
+type Endpoint struct {
+	netip.AddrPort
+	Path string
+	// Terms are what a route asks for: an account, a stricter TLS rule. A server
+	// that does not meet them serves others all the same, so that its health and
+	// its connections are kept apart. Names matter only where they are verified:
+	// domains that share a server share its connections.
+	Terms string
+}
+
+// IsValid tells whether there is something to connect to.
+func (e Endpoint) IsValid() bool { return e.Path != "" || e.AddrPort.IsValid() }
+
+// String is the address and port, or the path.
+func (e Endpoint) String() string {
+	if e.Path != "" {
+		return e.Path
+	}
+	return e.AddrPort.String()
 }
 
 // Dropped is a target, or one address of it, that is left out.
@@ -65,6 +127,7 @@ type Dropped struct {
 	Host     string
 	Addr     netip.Addr // zero: the whole target
 	Port     uint16
+	Way      int
 	Priority uint16
 	Weight   uint16
 	Reason   string // queue.Reason...
@@ -94,9 +157,16 @@ const (
 // TLSRule is the rule of one target.
 type TLSRule struct {
 	Level    TLSLevel
-	Implicit bool     // TLS from the first byte
-	Names    []string // accepted certificate names, Level TLSVerify
-	Why      string
+	Implicit bool // TLS from the first byte
+	// For level TLSVerify: the certificate is for one of these names, or for one
+	// of these services (SRV-ID, "_submission.example.org", RFC 4985).
+	Names      []string
+	Services   []string
+	Roots      *x509.CertPool // nil: the system's
+	ServerName string         // SNI
+	Why        string
+
+	secure bool // the answer that names the host is secure
 }
 
 // SRVFailed tells whether a look-up of SRV records came to nothing, so that
@@ -108,4 +178,22 @@ func (p Plan) SRVFailed() bool {
 		}
 	}
 	return false
+}
+
+// Fingerprint is equal for plans that decide alike: the same targets with the
+// same rules in the same priorities, whatever order was drawn among equals, or
+// the same verdict. It ties an attempt in the log to what explain shows.
+func (p Plan) Fingerprint() string {
+	lines := []string{fmt.Sprintf("%s %s %v %s", p.Hop, p.Verdict, p.Alarm, p.Status.Reason)}
+	for _, t := range p.Targets {
+		for _, ep := range t.Endpoints() {
+			lines = append(lines, fmt.Sprintf("%d %d %d %s %s %s %v %q", t.Way, t.Priority, t.Weight, t.Host, ep, t.TLS.Level, t.TLS.Implicit, t.TLS.Names))
+		}
+	}
+	for _, d := range p.Dropped {
+		lines = append(lines, fmt.Sprintf("- %d %s %s %d %s", d.Way, d.Host, d.Addr, d.Port, d.Reason))
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return hex.EncodeToString(sum[:6])
 }

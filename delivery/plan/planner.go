@@ -18,6 +18,7 @@ type Config struct {
 	MXFallback   bool     // without SRV records, use MX and then the domain's own addresses
 	MXPort       uint16   // default 25
 	RelayDomains []string // ours, normalised: "home.example.org", or ".example.org" for all below it
+	Routes       *Routes  // nil: none
 	Own          Own
 	Egress       Egress
 	// Rand returns a uniform number in [0, n); nil is math/rand/v2.
@@ -59,18 +60,18 @@ func New(cfg Config, r dnsutil.Resolver, mem Memory) *Planner {
 	return &Planner{cfg: cfg, resolver: r, memory: mem, own: o, guard: newGuard(cfg.Egress, cfg.MXPort, o)}
 }
 
-// Plan says where mail for a domain is to go now. The domain may be a name in
-// any form or an address literal. There is no error: what fails is a verdict.
-// When ctx ends, the plan is a deferral that says nothing about the domain.
-func (p *Planner) Plan(ctx context.Context, domain string) Plan {
-	return p.plan(ctx, domain, false)
-}
+// Plan says where the mail of a hop is to go now. The hop is what Routes.HopOf
+// says: a domain, in any form, or an address literal, or the name of a route.
+// There is no error: what fails is a verdict. When ctx ends, the plan is a
+// deferral that says nothing about the domain.
+func (p *Planner) Plan(ctx context.Context, hop string) Plan { return p.plan(ctx, hop, false) }
 
 // PlanMX is Plan without SRV: for a domain whose SRV targets all want
 // authentication, so that its records are for submission, not for mail transfer.
-func (p *Planner) PlanMX(ctx context.Context, domain string) Plan {
-	return p.plan(ctx, domain, true)
-}
+func (p *Planner) PlanMX(ctx context.Context, hop string) Plan { return p.plan(ctx, hop, true) }
+
+// Routes are the routes that the planner knows.
+func (p *Planner) Routes() *Routes { return p.cfg.Routes }
 
 // Refused asks the guard right before ap is dialled for mail to a domain; ""
 // allows it, else it is the reason code.
@@ -88,55 +89,111 @@ func (p *Planner) Guard() *Guard { return p.guard }
 type draft struct {
 	*Planner
 	plan  Plan
-	relay bool // the domain is one of ours: nothing fails for good
+	route *Route // nil: none matched
+	relay bool   // the domain is one of ours: nothing fails for good
+	// ours: what stands in the way is what the operator wrote, and nothing that
+	// the recipient or his domain could help.
+	ours bool
 }
 
-func (p *Planner) plan(ctx context.Context, domain string, withoutSRV bool) Plan {
-	name, err := NormalizeDomain(domain)
-	if err != nil {
-		shown := strconv.QuoteToASCII(domain[:min(len(domain), maxDomain)])
-		return Plan{Domain: shown, Verdict: queue.Fail, Status: *failure("5.1.2", queue.ReasonBadDomain, "%v", err)}
+func (p *Planner) plan(ctx context.Context, hop string, withoutSRV bool) Plan {
+	route, domain, known := p.cfg.Routes.find(hop)
+	d := &draft{Planner: p, plan: Plan{Hop: hop}, route: route}
+	if !known {
+		d.conclude(failure("4.3.5", queue.ReasonRouteGone, "the route has changed"))
+		return d.plan
 	}
-	d := &draft{Planner: p, plan: Plan{Domain: name}, relay: inDomains(name, p.cfg.RelayDomains)}
+	if domain != "" || route == nil {
+		name, err := NormalizeDomain(domain)
+		if err != nil {
+			d.plan.Domain = strconv.QuoteToASCII(domain[:min(len(domain), maxDomain)])
+			d.conclude(failure("5.1.2", queue.ReasonBadDomain, "%v", err))
+			return d.plan
+		}
+		d.plan.Domain, d.relay = name, inDomains(name, p.cfg.RelayDomains)
+	}
+	if route != nil && route.Action.setsAside() {
+		d.setAside(route)
+		return d.plan
+	}
 	d.conclude(d.build(ctx, withoutSRV))
 	return d.plan
 }
 
-// build walks the steps from the domain to the targets. It returns the status
-// that stands in the way, or nil when there are targets.
-func (d *draft) build(ctx context.Context, withoutSRV bool) *queue.Status {
-	var cands []candidate
-	var st *queue.Status
-	if a, err := parseLiteral(d.plan.Domain); err == nil {
-		d.plan.Source = queue.ReasonLiteral
-		cands = []candidate{{port: d.cfg.MXPort, addrs: []netip.Addr{plain(a)}}}
-	} else {
-		cands, st = d.named(ctx, withoutSRV)
+// setAside is the verdict of a route that does not deliver.
+func (d *draft) setAside(r *Route) {
+	d.plan.Verdict = queue.Hold
+	d.plan.Status = *failure("4.7.1", queue.ReasonRouteHold, "held by the operator's route")
+	if r.Action == Reject {
+		d.plan.Verdict = queue.Fail
+		d.plan.Status = *failure("5.7.1", queue.ReasonRouteReject, "%s", r.Text)
 	}
-	if st != nil {
-		return st
-	}
-	return d.choose(cands)
 }
 
-// named finds the candidates for a domain name: SRV, else MX, else itself.
-func (d *draft) named(ctx context.Context, withoutSRV bool) ([]candidate, *queue.Status) {
-	if withoutSRV {
-		d.note("SRV records left aside: their targets take no mail without authentication")
-	} else if cands, st := d.fromSRV(ctx); st != nil || cands != nil {
-		return d.withAddresses(ctx, cands, st)
+// build walks the next hops: one, the rules, without a route. It returns the
+// status that stands in the way, or nil when there are targets.
+func (d *draft) build(ctx context.Context, withoutSRV bool) *queue.Status {
+	var targets []Target
+	var why *queue.Status
+	for i, n := range d.route.nextHops() {
+		found, st, last := d.way(ctx, i, n, withoutSRV)
+		targets = append(targets, found...)
+		if st != nil && why == nil {
+			why, d.ours = st, !n.Kind.perDomain()
+		}
+		if last || decided(st) {
+			break
+		}
 	}
-	if !d.cfg.MXFallback {
-		return nil, failure("5.4.4", queue.ReasonNoSRV, "%s has no usable SRV records, and nothing else is asked (mx_fallback is off)", d.plan.Domain)
+	d.plan.Targets = d.limited(d.withoutDuplicates(targets))
+	if len(d.plan.Targets) > 0 {
+		return nil
 	}
-	if cands, st := d.fromMX(ctx); st != nil || cands != nil {
-		return d.withAddresses(ctx, cands, st)
+	return why
+}
+
+// decided tells whether a status is the domain's own word that it takes no
+// mail: then no other way is asked.
+func decided(st *queue.Status) bool {
+	if st == nil {
+		return false
 	}
-	return d.fromAddress(ctx)
+	switch st.Reason {
+	case queue.ReasonNullSRV, queue.ReasonNullMX, queue.ReasonNoSuchDomain:
+		return true
+	}
+	return false
+}
+
+// way is one next hop: its targets in the order to try, or what stands in the
+// way. last is set when no way after it may be used.
+func (d *draft) way(ctx context.Context, index int, n NextHop, withoutSRV bool) (targets []Target, st *queue.Status, last bool) {
+	before := len(d.plan.Dropped)
+	f, st := d.find(ctx, n, withoutSRV)
+	if d.plan.Source == "" {
+		d.plan.Source = f.source
+	}
+	if st != nil {
+		return nil, st, false
+	}
+	targets = d.choose(f, n)
+	for i := range targets {
+		targets[i].Way = index
+	}
+	dropped := d.plan.Dropped[before:]
+	for i := range dropped {
+		dropped[i].Way = index
+		last = last || dropped[i].Reason == queue.ReasonSelf
+	}
+	if len(targets) == 0 {
+		return nil, d.nothingLeft(n, dropped), last
+	}
+	return targets, nil, last
 }
 
 // conclude sets the verdict. Mail for a relay domain of ours was promised to
-// be carried home: a hiccup of its DNS must not bounce it.
+// be carried home: a hiccup of its DNS must not bounce it. Nor must a mistake
+// in a route.
 func (d *draft) conclude(st *queue.Status) {
 	if st == nil {
 		d.plan.Verdict = queue.Sent
@@ -148,13 +205,17 @@ func (d *draft) conclude(st *queue.Status) {
 	if st.Code[0] != '5' {
 		return
 	}
-	if !d.relay {
+	switch {
+	case d.relay:
+		d.note("%s is one of relay_domains: its mail waits instead of failing", d.plan.Domain)
+	case d.ours:
+		d.note("the route leads nowhere: its mail waits until the configuration, or the DNS of what it names, is mended")
+	default:
 		d.plan.Verdict = queue.Fail
 		return
 	}
 	d.plan.Status.Code = "4" + st.Code[1:]
 	d.plan.Alarm = true
-	d.note("%s is one of relay_domains: its mail waits instead of failing", d.plan.Domain)
 }
 
 func (d *draft) note(format string, args ...any) {

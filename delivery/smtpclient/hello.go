@@ -43,7 +43,7 @@ func (s *Session) hello() *Error {
 // parseHello reads the lines of a 250 to EHLO; the first is a greeting.
 // Keywords are case-insensitive (RFC 5321 2.4); unknown ones do not concern us.
 func parseHello(lines []string) Extensions {
-	var e Extensions
+	e := Extensions{Lines: lines[1:]}
 	for _, line := range lines[1:] {
 		words := strings.Fields(strings.ToUpper(line))
 		if len(words) == 0 {

@@ -96,6 +96,7 @@ type Extensions struct {
 	HasSize                                                               bool     // SIZE was offered at all
 	RcptMax                                                               int      // LIMITS RCPTMAX (RFC 9422), 0 = none
 	Auth                                                                  []string // mechanisms, upper case
+	Lines                                                                 []string // all of it, as the server wrote it
 }
 
 // Mail is a transaction.

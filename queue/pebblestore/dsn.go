@@ -17,7 +17,7 @@ func (c *change) failed(r queue.Recipient) queue.Recipient {
 	if r.State != queue.Failed && r.State != queue.Expired || !queue.WantsFailureReport(&c.m.Envelope, r) {
 		return r
 	}
-	to := queue.FailureReportTo(&c.m.Envelope, r, c.s.opt.Postmaster)
+	to := queue.FailureReportTo(&c.m.Envelope, r, c.s.set.Load().Postmaster)
 	if to == "" {
 		c.effects.Reports = append(c.effects.Reports, queue.Report{About: c.m.ID, Kind: queue.ReportFailed})
 		return r
@@ -51,7 +51,7 @@ func (c *change) reportFailures() error {
 		return err
 	}
 	c.m.Unreported, c.m.Report = 0, 0
-	return c.addReport(queue.ReportFailed, queue.FailureReportTo(&c.m.Envelope, rcpts[0], c.s.opt.Postmaster), rcpts)
+	return c.addReport(queue.ReportFailed, queue.FailureReportTo(&c.m.Envelope, rcpts[0], c.s.set.Load().Postmaster), rcpts)
 }
 
 // companyComing tells whether another recipient is being attempted, or is
@@ -108,7 +108,7 @@ func (c *change) addReport(kind queue.ReportKind, to string, rcpts []queue.Recip
 		c.s.opt.Log.Error("a queued message is not readable, its report quotes nothing", "id", string(c.m.ID), "error", queue.Safe(err.Error(), 1000))
 	}
 	env, msg := queue.BuildReport(queue.ReportSpec{
-		Kind: kind, ID: queue.NewID(c.now), Reporter: c.s.opt.Hostname, To: to, Date: c.now,
+		Kind: kind, ID: queue.NewID(c.now), Reporter: c.s.set.Load().Hostname, To: to, Date: c.now,
 		Original: &c.m.Envelope, Rcpts: rcpts, Expires: c.expires(rcpts),
 		Content: content, Whole: whole,
 	})

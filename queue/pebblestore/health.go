@@ -222,15 +222,16 @@ func (s *Store) refusal() error {
 	if err := s.health.check(now); err != nil {
 		return err
 	}
-	if s.opt.MinFree <= 0 {
+	minFree := s.set.Load().MinFree
+	if minFree <= 0 {
 		return nil
 	}
 	free, err := s.space.get(now)
 	if err != nil {
 		return fmt.Errorf("queue: the free space of %s is not known: %w", s.opt.Dir, err)
 	}
-	if free < s.opt.MinFree {
-		return fmt.Errorf("%w: %d MiB in %s, at least %d MiB are wanted", queue.ErrFull, free>>20, s.opt.Dir, s.opt.MinFree>>20)
+	if free < minFree {
+		return fmt.Errorf("%w: %d MiB in %s, at least %d MiB are wanted", queue.ErrFull, free>>20, s.opt.Dir, minFree>>20)
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ type Store struct {
 	db   *pebble.DB
 	lock *pebble.Lock
 
+	set      atomic.Pointer[Settings]
 	routes   routes
 	hops     hopIndex
 	parks    parks
@@ -73,9 +74,6 @@ var _ queue.Store = (*Store)(nil)
 func (o *Options) setDefaults() error {
 	if o.Dir == "" {
 		return errors.New("queue: pebblestore.Options.Dir is empty")
-	}
-	if o.Hostname == "" {
-		o.Hostname = "localhost"
 	}
 	if o.Chance == nil {
 		o.Chance = rand.Float64

@@ -70,7 +70,7 @@ func serve(t *testing.T, s *shelf, unparked *[]string) *Client {
 	go func() {
 		ended <- Serve(ctx, l, Backend{
 			Store: s, Routing: func() queue.Routing { return queue.Routing{} },
-			Explain: func(_ context.Context, domain string) Explanation { return Explanation{Domain: domain} },
+			Explain: func(_ context.Context, q Question) Explanation { return Explanation{Domain: q.Domain} },
 			Unpark:  func(_ context.Context, hop string) error { *unparked = append(*unparked, hop); return nil },
 		})
 	}()

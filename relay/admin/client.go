@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"srvrelay/queue"
@@ -78,8 +79,15 @@ func (c *Client) Hops(ctx context.Context) (hops []queue.HopInfo, err error) {
 }
 
 // Explain returns the plan for a domain as the running relay would make it.
-func (c *Client) Explain(ctx context.Context, domain string) (e Explanation, err error) {
-	err = c.do(ctx, "GET", "/explain?domain="+url.QueryEscape(domain), &e)
+func (c *Client) Explain(ctx context.Context, q Question) (e Explanation, err error) {
+	form := url.Values{"domain": {q.Domain}, "sender": {q.Sender}, "connect": {strconv.FormatBool(q.Connect)}}
+	err = c.do(ctx, "GET", "/explain?"+form.Encode(), &e)
+	return e, err
+}
+
+// ExplainMessage says why the recipients of a message are where they are.
+func (c *Client) ExplainMessage(ctx context.Context, id string, connect bool) (e MessageExplanation, err error) {
+	err = c.do(ctx, "GET", fmt.Sprintf("/explain/%s?connect=%t", url.PathEscape(id), connect), &e)
 	return e, err
 }
 

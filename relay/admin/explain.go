@@ -1,7 +1,10 @@
 package admin
 
 import (
-	"net/netip"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
 	"time"
 
 	"srvrelay/delivery"
@@ -9,16 +12,22 @@ import (
 	"srvrelay/queue"
 )
 
-// Explain puts a plan and what is known of its targets into the shape that
-// people and programs read. target is nil when no relay is running.
-func Explain(p plan.Plan, target func(netip.AddrPort) delivery.TargetInfo) Explanation {
+var verdicts = map[queue.Result]string{queue.Sent: "deliver", queue.Defer: "defer", queue.Fail: "fail", queue.Hold: "hold"}
+
+// Explain puts a plan, how its hop was found, and what is known of its targets
+// into the shape that people and programs read. target is nil when no relay is
+// running.
+func Explain(p plan.Plan, looked []plan.Looked, target func(plan.Endpoint) delivery.TargetInfo) Explanation {
 	e := Explanation{
-		Domain: p.Domain, Reason: p.Source, Alarm: p.Alarm, Running: target != nil,
-		Verdict: map[queue.Result]string{queue.Sent: "deliver", queue.Defer: "defer", queue.Fail: "fail"}[p.Verdict],
+		Domain: p.Domain, Hop: p.Hop, Plan: p.Fingerprint(), Reason: p.Source, Alarm: p.Alarm, Running: target != nil,
+		Verdict: verdicts[p.Verdict], Routes: []Route{},
 		Lookups: []Lookup{}, Targets: []Target{}, Dropped: []Target{}, Notes: append([]string{}, p.Notes...),
 	}
 	if p.Verdict != queue.Sent {
 		e.Reason, e.Code, e.Text = p.Status.Reason, p.Status.Code, p.Status.Text
+	}
+	for _, l := range looked {
+		e.Routes = append(e.Routes, Route(l))
 	}
 	for _, l := range p.Answers {
 		e.Lookups = append(e.Lookups, Lookup{
@@ -27,13 +36,11 @@ func Explain(p plan.Plan, target func(netip.AddrPort) delivery.TargetInfo) Expla
 		})
 	}
 	for i, t := range p.Targets {
-		for _, ap := range t.AddrPorts() {
-			row := Target{
-				Order: i + 1, Priority: t.Priority, Weight: t.Weight, Chance: t.Chance,
-				Host: t.Host, Address: ap.Addr(), Port: ap.Port(), TLS: string(t.TLS.Level),
-			}
+		for _, ep := range t.Endpoints() {
+			row := targetRow(t, ep)
+			row.Order = i + 1
 			if target != nil {
-				if st := target(ap); st.Down {
+				if st := target(ep); st.Down {
 					row.Down, row.Since, row.ProbeAt, row.Status = true, st.Since, st.ProbeAt, &st.Status
 				}
 			}
@@ -46,4 +53,93 @@ func Explain(p plan.Plan, target func(netip.AddrPort) delivery.TargetInfo) Expla
 		})
 	}
 	return e
+}
+
+func targetRow(t plan.Target, ep plan.Endpoint) Target {
+	row := Target{
+		Priority: t.Priority, Weight: t.Weight, Chance: t.Chance,
+		Host: t.Host, Address: ep.Addr(), Port: t.Port, Path: t.Path,
+		TLS: string(t.TLS.Level), TLSWhy: t.TLS.Why, Implicit: t.TLS.Implicit,
+	}
+	if t.LMTP {
+		row.Protocol = "LMTP"
+	}
+	if t.TLS.Level == plan.TLSVerify {
+		row.Names = append(append(row.Names, t.TLS.Names...), t.TLS.Services...)
+	}
+	if t.Login != nil {
+		row.Login = t.Login.User
+	}
+	return row
+}
+
+// Met puts what a target said into the shape that is printed.
+func Met(c delivery.Contact) *Contact {
+	out := &Contact{
+		Reached: c.Status == queue.Status{}, Banner: c.Banner, Extensions: c.Extensions, Login: c.Login,
+		Status: c.Status, Took: c.Took.Round(time.Millisecond).String(),
+	}
+	if c.TLS == nil {
+		return out
+	}
+	out.TLS, out.Cipher, out.Verified = tls.VersionName(c.TLS.Version), tls.CipherSuiteName(c.TLS.CipherSuite), "yes"
+	if c.Unverified != nil {
+		out.Verified = queue.Safe(c.Unverified.Error(), 300)
+	}
+	for _, cert := range c.TLS.PeerCertificates[:min(len(c.TLS.PeerCertificates), 5)] {
+		out.Chain = append(out.Chain, certificate(cert))
+	}
+	return out
+}
+
+func certificate(c *x509.Certificate) Certificate {
+	out := Certificate{Subject: queue.Safe(c.Subject.String(), 200), Issuer: queue.Safe(c.Issuer.String(), 200), Expires: c.NotAfter}
+	for _, n := range c.DNSNames[:min(len(c.DNSNames), 20)] {
+		out.Names = append(out.Names, queue.Safe(n, 253))
+	}
+	for _, a := range c.IPAddresses[:min(len(c.IPAddresses), 20)] {
+		out.Names = append(out.Names, a.String())
+	}
+	return out
+}
+
+// explain answers a Question.
+func (b Backend) explain(w http.ResponseWriter, r *http.Request) {
+	q := Question{Domain: r.FormValue("domain"), Sender: r.FormValue("sender"), Connect: r.FormValue("connect") == "true"}
+	answer(w, b.Explain(r.Context(), q), nil)
+}
+
+// explainMessage explains each hop that some recipient of a message waits for.
+func (b Backend) explainMessage(w http.ResponseWriter, r *http.Request) {
+	connect := r.FormValue("connect") == "true"
+	b.withID(func(ctx context.Context, id queue.ID) (any, error) {
+		m, err := b.Store.Get(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		parks, err := b.parks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return b.explainHops(ctx, m, b.message(m, parks), connect), nil
+	})(w, r)
+}
+
+// maxHops bounds the hops that are explained for one message.
+const maxHops = 50
+
+func (b Backend) explainHops(ctx context.Context, m *queue.Message, shown Message, connect bool) MessageExplanation {
+	out := MessageExplanation{Message: shown, Hops: []Explanation{}}
+	seen := map[string]bool{}
+	for i, rcpt := range m.Recipients {
+		hop := shown.Recipients[i].Hop
+		if rcpt.State.Final() || seen[hop] || len(seen) == maxHops {
+			continue
+		}
+		seen[hop] = true
+		out.Hops = append(out.Hops, b.Explain(ctx, Question{
+			Domain: rcpt.Domain, Sender: m.Sender, Released: !rcpt.Released.IsZero(), Connect: connect,
+		}))
+	}
+	return out
 }

@@ -22,7 +22,8 @@ import (
 type Backend struct {
 	Store   queue.Store
 	Routing func() queue.Routing // in use now
-	Explain func(ctx context.Context, domain string) Explanation
+	Explain func(ctx context.Context, q Question) Explanation
+	Reload  func(ctx context.Context) Reloaded
 	Unpark  func(ctx context.Context, hop string) error
 }
 
@@ -122,9 +123,9 @@ func (b Backend) handler() http.Handler {
 		hops, err := b.Store.Hops(r.Context())
 		answer(w, hops, err)
 	})
-	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, b.Explain(r.Context(), r.FormValue("domain")), nil)
-	})
+	mux.HandleFunc("GET /explain", b.explain)
+	mux.HandleFunc("GET /explain/{id}", b.explainMessage)
+	mux.HandleFunc("POST /reload", b.reload)
 	return mux
 }
 

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+
+	"srvrelay/delivery"
+	"srvrelay/delivery/plan"
+	"srvrelay/queue"
+	"srvrelay/relay/admin"
+)
+
+// backend is what the admin socket shows.
+func (s *service) backend() admin.Backend {
+	return admin.Backend{
+		Store: s.store, Routing: func() queue.Routing { return s.now.Load().routing() },
+		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload,
+	}
+}
+
+// explain is the worker's own plan, with what is known of targets and hop.
+func (s *service) explain(ctx context.Context, q admin.Question) admin.Explanation {
+	e := explainWith(ctx, s.now.Load().planner, s.deliver, q, func(ep plan.Endpoint) delivery.TargetInfo { return s.deliver.Target(ep) })
+	hops, err := s.store.Hops(ctx)
+	if err != nil {
+		return e
+	}
+	for _, h := range hops {
+		if h.Hop == e.Hop {
+			e.Parked, e.Waiting, e.Due, e.Status = h.Parked, h.Waiting, h.Due, h.Status
+		}
+	}
+	return e
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"crypto/tls"
+	"net"
+	"reflect"
+	"time"
+
+	"srvrelay/delivery"
+	"srvrelay/delivery/plan"
+	"srvrelay/delivery/smtpclient"
+	"srvrelay/dnsutil"
+	"srvrelay/queue"
+	"srvrelay/queue/pebblestore"
+	"srvrelay/relay"
+	"srvrelay/relay/config"
+)
+
+// current is what a configuration amounts to. A reload makes another one; this
+// one does not change.
+type current struct {
+	cfg      *config.Config
+	routes   *plan.Routes
+	doors    relay.Config // but for Queue and Events
+	watched  []watched
+	resolver dnsutil.Resolver
+	planner  *plan.Planner
+}
+
+// watched is a file that is read again when it changes; while the new version
+// cannot be used, the old one is, and somebody must hear of it.
+type watched interface{ Problem() error }
+
+// newCurrent reads what the configuration names. The planner comes later, when
+// the doors are open (plan).
+func newCurrent(cfg *config.Config, log maillog) (*current, error) {
+	cur := &current{cfg: cfg}
+	var err error
+	if cur.routes, err = routesOf(cfg); err != nil {
+		return nil, err
+	}
+	cur.doors = relay.Config{
+		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
+		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
+		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
+		Reject: cur.routes.Refused,
+	}
+	if cfg.NeedsUsers() {
+		if err := cur.loadUsers(log); err != nil {
+			return nil, err
+		}
+	}
+	return cur, cur.listeners()
+}
+
+func (cur *current) loadUsers(log maillog) error {
+	file := usersFile(cur.cfg)
+	users, err := relay.LoadUsers(file)
+	if err != nil {
+		return err
+	}
+	if users.Exposed() {
+		log.Warn("the users file can be read by everybody on this machine: chmod 600", "file", file)
+	}
+	cur.watched = append(cur.watched, users)
+	cur.doors.Users = users
+	return nil
+}
+
+// listeners fills in the doors and their certificate.
+func (cur *current) listeners() error {
+	cfg, anyTLS := cur.cfg, false
+	for _, l := range cfg.Listeners {
+		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
+			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l),
+		})
+		anyTLS = anyTLS || l.TLS != config.TLSNone
+	}
+	switch {
+	case cfg.TLS.Certificate != "":
+		cert, err := relay.LoadCertificate(cfg.TLS.Certificate, cfg.TLS.Key)
+		if err != nil {
+			return err
+		}
+		cur.watched = append(cur.watched, cert)
+		cur.doors.TLS = cert.Config()
+	case anyTLS:
+		cert, err := relay.SelfSigned(cfg.DataDir, cfg.Hostname)
+		if err != nil {
+			return err
+		}
+		cur.doors.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	}
+	return nil
+}
+
+// plan makes the planner. listening are the addresses of our own doors. The
+// cache of before is kept where the resolvers stay the same.
+func (cur *current) plan(listening []net.Addr, memory plan.Memory, before *current) (err error) {
+	if before != nil && reflect.DeepEqual(before.cfg.DNS, cur.cfg.DNS) {
+		cur.resolver = before.resolver
+	} else if cur.resolver, err = dnsutil.New(dnsutil.Config{Servers: cur.cfg.DNS.Servers, TrustAD: cur.cfg.DNS.TrustAD}); err != nil {
+		return err
+	}
+	cfg := cur.cfg
+	own := plan.Own{Public: cfg.PublicAddresses}
+	for _, a := range listening {
+		own.Listeners = append(own.Listeners, a.(*net.TCPAddr).AddrPort())
+	}
+	if listening == nil { // not running: what the configuration says
+		for _, l := range cfg.Listeners {
+			if a, err := net.ResolveTCPAddr("tcp", l.Address); err == nil {
+				own.Listeners = append(own.Listeners, a.AddrPort())
+			}
+		}
+	}
+	cur.planner = plan.New(plan.Config{
+		Services: cfg.Delivery.Services, MXFallback: cfg.Delivery.MXFallback, MXPort: cfg.Delivery.MXPort,
+		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Own: own,
+		Egress: plan.Egress{Allow: cfg.Delivery.Egress.Allow, AllowPorts: cfg.Delivery.Egress.AllowPorts, DenyPorts: cfg.Delivery.Egress.DenyPorts},
+	}, cur.resolver, memory)
+	return nil
+}
+
+// newPlanner makes a planner where no relay is running.
+func newPlanner(cfg *config.Config) (*plan.Planner, error) {
+	cur := &current{cfg: cfg}
+	var err error
+	if cur.routes, err = routesOf(cfg); err != nil {
+		return nil, err
+	}
+	return cur.planner, cur.plan(nil, noMemory{}, nil)
+}
+
+// noMemory is a planner's past where no relay is running.
+type noMemory struct{}
+
+func (noMemory) SawSRV(string) bool                      { return false }
+func (noMemory) DNSFailures(string) (n int, _ time.Time) { return 0, time.Time{} }
+
+// routing is what the routes mean for the queue.
+func (cur *current) routing() queue.Routing {
+	rs := cur.routes
+	return queue.Routing{
+		Fingerprint: rs.Fingerprint(),
+		HopOf: func(sender string, r *queue.Recipient) string {
+			return rs.HopOf(sender, r.Domain, !r.Released.IsZero())
+		},
+		Retry: rs.Retry,
+	}
+}
+
+// deliverySettings are those that a reload may change.
+func deliverySettings(cfg *config.Config) delivery.Settings {
+	return delivery.Settings{
+		Hostname: cfg.Hostname, Retry: retryOf(cfg),
+		Concurrency: cfg.Delivery.Concurrency, PerTarget: cfg.Delivery.ConnectionsPerTarget,
+		Connect:  cfg.Delivery.Timeouts.Connect,
+		Timeouts: smtpclient.Timeouts{Greeting: cfg.Delivery.Timeouts.Greeting},
+	}
+}
+
+// storeSettings are those that a reload may change.
+func storeSettings(cfg *config.Config) pebblestore.Settings {
+	return pebblestore.Settings{Hostname: cfg.Hostname, Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree}
+}
+
+func adminSocket(cfg *config.Config) string { return cfg.Admin.Socket }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"srvrelay/delivery/plan"
+	"srvrelay/queue"
+	"srvrelay/relay/config"
+)
+
+// retryOf is the retry rules of the configuration.
+func retryOf(cfg *config.Config) queue.Retry {
+	r := cfg.Delivery.Retry
+	return queue.Retry{Schedule: r.Schedule, ExpireAfter: r.ExpireAfter, DelayNotice: r.DelayNoticeAfter}
+}
+
+// routesOf makes the routes of the configuration. It reads the passwords and
+// certificates that they name; CheckFiles has tried that before.
+func routesOf(cfg *config.Config) (*plan.Routes, error) {
+	var list []plan.Route
+	for i, r := range cfg.Routes {
+		route := plan.Route{
+			Name: r.Name, Domains: r.Domains, Senders: r.Senders, Action: plan.Action(r.Action), Text: r.Text, Retry: retryOfRoute(cfg, r),
+		}
+		for j, t := range r.To {
+			n, err := nextHop(t)
+			if err != nil {
+				return nil, fmt.Errorf("routes[%d].to[%d]: %w", i, j, err)
+			}
+			route.To = append(route.To, n)
+		}
+		list = append(list, route)
+	}
+	return plan.NewRoutes(list, cfg.RelayDomains, retryOf(cfg)), nil
+}
+
+// retryOfRoute is the rules of the configuration with what the route says.
+func retryOfRoute(cfg *config.Config, r config.Route) queue.Retry {
+	retry := retryOf(cfg)
+	if r.Schedule != nil {
+		retry.Schedule = r.Schedule
+	}
+	if r.ExpireAfter != nil {
+		retry.ExpireAfter = *r.ExpireAfter
+	}
+	if r.DelayNoticeAfter != nil {
+		retry.DelayNotice = *r.DelayNoticeAfter
+	}
+	return retry
+}
+
+// nextHop is one target of a route as the planner knows it.
+func nextHop(t config.RouteTarget) (plan.NextHop, error) {
+	n := plan.NextHop{
+		URL: t.URL, Host: t.Host, Port: t.Port, Path: t.Path, LMTP: t.Scheme == config.SchemeLMTP,
+		Level: plan.TLSLevel(t.TLS), Implicit: t.ImplicitTLS(), Names: t.Names, SRVAbsent: t.SRVErrors == config.SRVAbsent,
+	}
+	switch {
+	case t.Scheme == config.SchemeDNS:
+		n.Kind = plan.ByRules
+	case t.Scheme == config.SchemeMX:
+		n.Kind = plan.ByMX
+	case t.SRV:
+		n.Kind, n.Service = plan.ByService, "_"+t.Scheme+"._tcp"
+	default:
+		n.Kind = plan.ByHost
+	}
+	var err error
+	if n.Roots, err = t.Roots(); err != nil {
+		return n, err
+	}
+	if t.Username != "" {
+		password, err := t.Password(os.Getenv)
+		if err != nil {
+			return n, err
+		}
+		n.Login = &plan.Login{User: t.Username, Password: password}
+	}
+	return n, nil
+}

@@ -1,0 +1,297 @@
+package plan
+
+import (
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"srvrelay/queue"
+)
+
+// Route is one entry of the operator's list: whose mail it is for, and what
+// becomes of it.
+type Route struct {
+	Name    string   // for people; unique; "" takes the first next hop's
+	Domains []string // normalised: exact, ".x.example" for all below it, or "*"; none: every domain
+	Senders []string // "user@x.example", "@x.example", "@.x.example", "<>" (null sender); none: every sender
+	Action  Action
+	Text    string    // Reject: for the sender
+	To      []NextHop // Deliver: in order of preference; none: by the rules
+	Retry   queue.Retry
+}
+
+// Action says what becomes of mail that a route matches.
+type Action string
+
+const (
+	Deliver Action = "deliver" // "" too
+	Hold    Action = "hold"
+	Reject  Action = "reject"
+)
+
+// setsAside tells whether nothing is delivered.
+func (a Action) setsAside() bool { return a == Hold || a == Reject }
+
+// NextHop is one way that a route names.
+type NextHop struct {
+	URL string // as the operator wrote it, for people
+
+	Kind    Kind
+	Host    string // Host: a name or an address; Service: the domain that has the SRV records
+	Port    uint16 // Host
+	Path    string // Host, LMTP: a Unix socket instead of Host and Port
+	Service string // Service: "_submission._tcp"
+	LMTP    bool
+
+	Level    TLSLevel
+	Implicit bool
+	Names    []string       // accepted in certificates beside what the rules say; Level verify
+	Roots    *x509.CertPool // nil: the system's
+	Login    *Login         // nil: no AUTH
+
+	// SRVAbsent takes a failed SRV look-up for "no SRV records" at once, so that
+	// MX is asked (the key srv_errors). ByRules only.
+	SRVAbsent bool
+}
+
+// Kind says where the targets of a next hop come from.
+type Kind uint8
+
+const (
+	ByRules   Kind = iota // "dns:": SRV, MX, addresses of the recipient's domain
+	ByMX                  // "mx:": without SRV
+	ByHost                // the addresses of a host that the operator wrote
+	ByService             // SRV records of a domain that the operator wrote
+)
+
+// perDomain tells whether the next hop depends on the recipient's domain.
+func (k Kind) perDomain() bool { return k == ByRules || k == ByMX }
+
+// Login is an account at a next hop. It shows itself without the password.
+type Login struct {
+	User     string
+	Password string
+}
+
+func (l Login) String() string       { return l.User }
+func (l Login) GoString() string     { return fmt.Sprintf("plan.Login{%q}", l.User) }
+func (l Login) LogValue() slog.Value { return slog.StringValue(l.User) }
+
+// Routes is the operator's list. It does not change, and its answers depend on
+// nothing else. A nil *Routes has no routes.
+type Routes struct {
+	list  []Route
+	hops  []string // of each route
+	relay []string // relay_domains, which "*" leaves out
+	retry queue.Retry
+}
+
+// NewRoutes makes a list. relayDomains and retry are those of the
+// configuration; a route's own times come filled in.
+func NewRoutes(list []Route, relayDomains []string, retry queue.Retry) *Routes {
+	rs := &Routes{list: list, relay: relayDomains, retry: retry}
+	taken := map[string]bool{}
+	for i, r := range list {
+		h := r.label()
+		if taken[h] {
+			h = fmt.Sprintf("%s (route %d)", h, i+1)
+		}
+		taken[h] = true
+		rs.hops = append(rs.hops, h)
+	}
+	return rs
+}
+
+// label is what people see of a route. It is never a domain, nor what another
+// route could be called for its name.
+func (r Route) label() string {
+	switch {
+	case r.Name != "":
+		return "route " + r.Name
+	case r.Action.setsAside():
+		return "route " + string(r.Action)
+	case len(r.To) > 0:
+		return r.To[0].URL
+	}
+	return "dns:"
+}
+
+// nextHops are the ways of a route; without any it delivers by the rules.
+func (r *Route) nextHops() []NextHop {
+	if r == nil || len(r.To) == 0 {
+		return byRules
+	}
+	return r.To
+}
+
+var byRules = []NextHop{{URL: "dns:", Kind: ByRules, Level: TLSMay}}
+
+// via stands between a domain and a route in the name of a hop.
+const via = " via "
+
+// perDomain tells whether each domain that the route matches is a hop of its own.
+func (r *Route) perDomain() bool {
+	if r.Action.setsAside() {
+		return false
+	}
+	for _, n := range r.nextHops() {
+		if n.Kind.perDomain() {
+			return true
+		}
+	}
+	return false
+}
+
+// HopOf says who is asked to take the mail: the recipient's domain itself, or
+// the route that it matches. A recipient that somebody has released is not
+// held again: routes that hold are passed over for it.
+func (rs *Routes) HopOf(sender, domain string, released bool) string {
+	i := rs.match(sender, domain, released)
+	switch {
+	case i < 0:
+		return domain
+	case rs.list[i].perDomain():
+		return domain + via + rs.hops[i]
+	}
+	return rs.hops[i]
+}
+
+// match returns the index of the first route that matches, -1 for none.
+func (rs *Routes) match(sender, domain string, released bool) int {
+	if rs == nil {
+		return -1
+	}
+	for i := range rs.list {
+		if rs.mismatch(i, sender, domain, released) == "" {
+			return i
+		}
+	}
+	return -1
+}
+
+// mismatch says why a route does not match; "" when it does.
+func (rs *Routes) mismatch(i int, sender, domain string, released bool) string {
+	r := &rs.list[i]
+	switch {
+	case !rs.hasDomain(r, domain):
+		if inDomains(domain, rs.relay) && slices.Contains(r.Domains, "*") {
+			return "* does not include relay_domains"
+		}
+		return "for other domains"
+	case !hasSender(r.Senders, sender):
+		return "for other senders"
+	case r.Action == Hold && released:
+		return "released: not held again"
+	}
+	return ""
+}
+
+func (rs *Routes) hasDomain(r *Route, domain string) bool {
+	return len(r.Domains) == 0 || inDomains(domain, r.Domains) ||
+		slices.Contains(r.Domains, "*") && !inDomains(domain, rs.relay)
+}
+
+// hasSender tells whether a list of sender patterns, or none, includes a sender.
+func hasSender(patterns []string, sender string) bool {
+	if len(patterns) == 0 {
+		return true
+	}
+	local, domain := "", ""
+	if i := strings.LastIndexByte(sender, '@'); i >= 0 {
+		local, domain = sender[:i], sender[i+1:]
+		if name, err := NormalizeDomain(domain); err == nil {
+			domain = name
+		}
+	}
+	for _, p := range patterns {
+		user, of, address := strings.Cut(p, "@")
+		switch {
+		case p == "<>":
+			if sender == "" {
+				return true
+			}
+		case !address || sender == "":
+		case (user == "" || strings.EqualFold(user, local)) && inDomains(domain, []string{of}):
+			return true
+		}
+	}
+	return false
+}
+
+// find is the route and the domain that a hop stands for. ok is false for the
+// hop of a route that is not there any more.
+func (rs *Routes) find(hop string) (r *Route, domain string, ok bool) {
+	domain, label, perDomain := strings.Cut(hop, via)
+	if !perDomain {
+		label, domain = hop, ""
+	}
+	if rs != nil {
+		for i, h := range rs.hops {
+			if h == label && rs.list[i].perDomain() == perDomain {
+				return &rs.list[i], domain, true
+			}
+		}
+	}
+	return nil, hop, !perDomain && !isLabel(hop)
+}
+
+// isLabel tells whether a hop is called as Route.label calls routes.
+func isLabel(hop string) bool {
+	return strings.HasPrefix(hop, "route ") || strings.Contains(hop, "://") || hop == "dns:" || hop == "mx:"
+}
+
+// Retry returns the times of a hop.
+func (rs *Routes) Retry(hop string) queue.Retry {
+	if r, _, ok := rs.find(hop); ok && r != nil && len(r.Retry.Schedule) > 0 {
+		return r.Retry
+	}
+	return rs.retry
+}
+
+// Refused is the text of the route that rejects mail, as the doors ask.
+func (rs *Routes) Refused(sender, domain string) (text string, refused bool) {
+	i := rs.match(sender, domain, false)
+	if i < 0 || rs.list[i].Action != Reject {
+		return "", false
+	}
+	return rs.list[i].Text, true
+}
+
+// Looked is one route that was looked at on the way to the one that matches.
+type Looked struct {
+	Number  int    // in the list, from 1
+	Route   string // its label
+	Matched bool
+	Why     string // why not
+}
+
+// Look goes through the routes as HopOf does, for people.
+func (rs *Routes) Look(sender, domain string, released bool) (looked []Looked) {
+	if rs == nil {
+		return nil
+	}
+	for i := range rs.list {
+		why := rs.mismatch(i, sender, domain, released)
+		looked = append(looked, Looked{Number: i + 1, Route: rs.hops[i], Matched: why == "", Why: why})
+		if why == "" {
+			break
+		}
+	}
+	return looked
+}
+
+// Fingerprint is equal for lists that name hops, and times, alike. Passwords
+// have no part in it.
+func (rs *Routes) Fingerprint() string {
+	if rs == nil {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "relay %q; %v", rs.relay, rs.retry)
+	for i, r := range rs.list {
+		fmt.Fprintf(&b, "; %q %q %q %q %v %v", rs.hops[i], r.Domains, r.Senders, r.Action, r.perDomain(), r.Retry)
+	}
+	return b.String()
+}
