@@ -112,6 +112,9 @@ func eaiReports() map[string]ReportSpec {
 	plain.Rcpts[0].Address, plain.Rcpts[0].ORcpt, plain.Rcpts[0].Last.Reply = "bob@b.example", "utf-8;bob+x@b.example", "550 5.1.1 no"
 	plain.Content = header([]byte(original))
 	m["eai-to-eai-about-ascii"] = plain
+	broken := eai(ReportFailed, "jürgen@bücher.example")
+	broken.Content = []byte("Subject: gr\xfcn\r\n")
+	m["eai-broken-header"] = broken
 	body := spec(ReportFailed, rcpt("bob@b.example", Failed, Status{Code: "5.0.0"}))
 	body.Content, body.Whole = []byte(original+"gr\xfcn\r\n"), true
 	m["eight-bit-full"] = body
@@ -132,6 +135,7 @@ func TestReportsOfUTF8(t *testing.T) {
 		"eai-to-eai-full":        {"jürgen@bücher.example", "global-delivery-status", "utf-8; 用户@例子.example", "utf-8; jö+rg@a.example", "message/global", "8bit", true, true},
 		"eai-to-ascii-at-eai":    {"juergen@xn--bcher-kva.example", "delivery-status", xtext, `utf-8; j\x{F6}\x{2B}rg@a.example`, "message/global-headers", "quoted-printable", false, false},
 		"eai-to-eai-about-ascii": {"jürgen@bücher.example", "delivery-status", "rfc822; bob@b.example", `utf-8; bob\x{2B}x@b.example`, "text/rfc822-headers", "", true, true},
+		"eai-broken-header":      {"jürgen@bücher.example", "global-delivery-status", "utf-8; 用户@例子.example", "utf-8; jö+rg@a.example", "text/rfc822-headers", "quoted-printable", true, true},
 		"eight-bit":              {"alice@a.example", "delivery-status", `utf-8; b\x{F6}b@b\x{FC}cher.example`, "", "text/rfc822-headers", "quoted-printable", false, false},
 		"eight-bit-full":         {"alice@a.example", "delivery-status", "rfc822; bob@b.example", "", "message/rfc822", "8bit", false, true},
 	} {

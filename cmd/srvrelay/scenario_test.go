@@ -253,6 +253,11 @@ func startRelay(t testing.TB, config string) *relayProcess {
 
 // submit hands a message in and returns the first refusal, "" for none.
 func submit(addr, from string, to []string, params, message string) (refusal string, err error) {
+	return submitWith(addr, from, "BODY=8BITMIME", to, params, message)
+}
+
+// submitWith is submit with other parameters of MAIL.
+func submitWith(addr, from, mailParams string, to []string, params, message string) (refusal string, err error) {
 	c, err := textproto.Dial("tcp", addr)
 	if err != nil {
 		return "", err
@@ -262,7 +267,7 @@ func submit(addr, from string, to []string, params, message string) (refusal str
 		want int
 		cmd  string
 	}
-	dialogue := []exchange{{220, ""}, {250, "EHLO client.test"}, {250, "MAIL FROM:<" + from + "> BODY=8BITMIME"}}
+	dialogue := []exchange{{220, ""}, {250, "EHLO client.test"}, {250, "MAIL FROM:<" + from + "> " + mailParams}}
 	for _, r := range to {
 		dialogue = append(dialogue, exchange{250, strings.TrimSpace("RCPT TO:<" + r + "> " + params)})
 	}

@@ -18,11 +18,13 @@ import (
 
 // step plays one line of a scenario. Words that contain blanks are quoted.
 //
-//	send FROM TO[,TO...] [NOTIFY=... ...]   submit; it must be accepted
+//	send FROM TO[,TO...] [NOTIFY=... ...] [mail=SMTPUTF8] [times=N] [size=N]
+//	                                        submit; it must be accepted; other
+//	                                        parameters are those of RCPT
 //	refused CODE FROM TO[,TO...]            submit; it must be refused so
 //	wait EVENT [key=text...] [count=N]      until the log has (at least N of) it
 //	never EVENT [key=text...]               the log does not have it
-//	got SERVER N [from=] [rcpt=] [data=] [user=] [mech=] [tls=true] [lmtp=true] ...
+//	got SERVER N [from=] [rcpt=] [data=] [params=] [without=] [user=] [mech=] [tls=true] [lmtp=true] ...
 //	                                        until the server has exactly N such messages
 //	connections SERVER N                    so many connections so far
 //	queue N [state=] [reason=] [rcpt=]      until so many recipients wait in the queue
@@ -197,10 +199,10 @@ func (s *scenario) send(plain []string, keys map[string]string, params []string)
 		message += strings.Repeat(strings.Repeat("x", 70)+"\n", n/71+1)
 	}
 	params = slices.DeleteFunc(slices.Clone(params), func(p string) bool {
-		return strings.HasPrefix(p, "times=") || strings.HasPrefix(p, "size=")
+		return strings.HasPrefix(p, "times=") || strings.HasPrefix(p, "size=") || strings.HasPrefix(p, "mail=")
 	})
 	for range times {
-		refusal, err := submit(s.relay.address(), from, strings.Split(plain[1], ","), strings.Join(params, " "), message)
+		refusal, err := submitWith(s.relay.address(), from, strings.TrimSpace("BODY=8BITMIME "+keys["mail"]), strings.Split(plain[1], ","), strings.Join(params, " "), message)
 		if err != nil || refusal != "" {
 			return fmt.Errorf("%v %s", err, refusal)
 		}
@@ -261,6 +263,9 @@ func matches(m sink.Message, keys map[string]string) bool {
 		return false
 	}
 	if p, ok := keys["params"]; ok && !strings.Contains(m.MailParams, p) {
+		return false
+	}
+	if p, ok := keys["without"]; ok && strings.Contains(m.MailParams, p) {
 		return false
 	}
 	for k, has := range map[string]string{
