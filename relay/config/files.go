@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // CheckFiles looks at the files that the configuration names: the certificate
@@ -17,23 +18,20 @@ func (c *Config) CheckFiles() Problems {
 	var ps Problems
 	add := func(path, message string) { ps = append(ps, c.origins.problem(path, message)) }
 	if c.TLS.Certificate != "" {
-		path, err := c.checkCertificate()
-		if err != nil {
-			add(path, err.Error())
-		}
+		c.checkCertificate(add)
 		c.warnReadable("tls.key", c.TLS.Key)
 	}
 	_, written := c.origins["auth.users_file"]
 	if err := readable(c.Auth.UsersFile); err != nil && (c.NeedsUsers() || written && c.takesPasswords()) {
 		if errors.Is(err, fs.ErrNotExist) {
-			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME --password-stdin'")
+			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'")
 		} else {
 			add("auth.users_file", fmt.Sprintf("%s cannot be read: %v", quote(c.Auth.UsersFile), underlying(err)))
 		}
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
 	c.checkRoutes(add)
-	return ps.sorted()
+	return ps.Sorted()
 }
 
 // takesPasswords tells whether a listener offers AUTH at all.
@@ -46,20 +44,28 @@ func (c *Config) takesPasswords() bool {
 	return false
 }
 
-// checkCertificate loads the pair as the relay will, and says which key of the
-// configuration to look at when that fails.
-func (c *Config) checkCertificate() (path string, err error) {
+// checkCertificate loads the pair as the relay will.
+func (c *Config) checkCertificate(add func(path, message string)) {
+	whole := true
 	for _, f := range []struct{ path, name string }{
 		{"tls.certificate", c.TLS.Certificate}, {"tls.key", c.TLS.Key},
 	} {
 		if err := readable(f.name); err != nil {
-			return f.path, fmt.Errorf("%s cannot be read: %w", quote(f.name), underlying(err))
+			add(f.path, fmt.Sprintf("%s cannot be read: %v", quote(f.name), underlying(err)))
+			whole = false
 		}
 	}
-	if _, err := tls.LoadX509KeyPair(c.TLS.Certificate, c.TLS.Key); err != nil {
-		return "tls.certificate", fmt.Errorf("%s and %s are no pair: %w", quote(c.TLS.Certificate), quote(c.TLS.Key), err)
+	if !whole {
+		return
 	}
-	return "", nil
+	pair, err := tls.LoadX509KeyPair(c.TLS.Certificate, c.TLS.Key)
+	if err != nil {
+		add("tls.certificate", fmt.Sprintf("%s and %s are no pair: %v", quote(c.TLS.Certificate), quote(c.TLS.Key), err))
+		return
+	}
+	if end := pair.Leaf.NotAfter; time.Now().After(end) {
+		c.Warnings = append(c.Warnings, c.origins.problem("tls.certificate", fmt.Sprintf("%s has expired on %s: clients that verify it will not submit", quote(c.TLS.Certificate), end.Format(time.DateOnly))).String())
+	}
 }
 
 // readable opens the file once: only that is sure to tell. A folder opens too,

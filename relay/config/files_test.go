@@ -54,10 +54,13 @@ func TestCheckFiles(t *testing.T) {
 	for _, c := range []struct{ name, certificate, key, users, want string }{
 		{"all there", certificate, key, users, ""},
 		{"no certificate", missing, key, users, `srvrelay.yaml:2:21: tls.certificate: "` + missing + `" cannot be read: no such file or directory`},
+		{"nothing", missing, missing, missing, `srvrelay.yaml:2:21: tls.certificate: "` + missing + `" cannot be read: no such file or directory
+srvrelay.yaml:3:13: tls.key: "` + missing + `" cannot be read: no such file or directory
+srvrelay.yaml:4:21: auth.users_file: "` + missing + `" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'`},
 		{"no key", certificate, missing, users, `srvrelay.yaml:3:13: tls.key: "` + missing + `" cannot be read: no such file or directory`},
 		{"folder", certificate, dir, users, `srvrelay.yaml:3:13: tls.key: "` + dir + `" cannot be read: not a file`},
 		{"no pair", certificate, otherKey, users, `srvrelay.yaml:2:21: tls.certificate: "` + certificate + `" and "` + otherKey + `" are no pair: tls: private key does not match public key`},
-		{"no users", certificate, key, missing, `srvrelay.yaml:4:21: auth.users_file: "` + missing + `" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME --password-stdin'`},
+		{"no users", certificate, key, missing, `srvrelay.yaml:4:21: auth.users_file: "` + missing + `" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text := fmt.Sprintf("listeners: [{ address: \":587\", mode: submission, tls: starttls }]\ntls: { certificate: %s,\n       key: %s }\nauth: { users_file: %s }\n", c.certificate, c.key, c.users)
@@ -88,7 +91,7 @@ func TestNeedsUsers(t *testing.T) {
 	certificate, key := writePair(t, t.TempDir(), "a")
 	for trust, want := range map[string]string{
 		"[10.0.0.0/8]": "",
-		"[]":           `srvrelay.yaml:1:1: auth.users_file: "/nowhere/users" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME --password-stdin'`,
+		"[]":           `srvrelay.yaml:1:1: auth.users_file: "/nowhere/users" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'`,
 	} {
 		c, err := loadText("data_dir: /nowhere\ntls: { certificate: " + certificate + ", key: " + key + " }\n" +
 			"listeners: [{ address: \":587\", mode: submission, trusted_networks: " + trust + " }]\n")

@@ -47,6 +47,9 @@ func FuzzLoad(f *testing.F) {
 		for _, w := range c.Warnings {
 			checkLine(t, w)
 		}
+		if again, err := loadText(c.Effective()); err != nil || again.Effective() == "" {
+			t.Errorf("what is shown does not load: %v\n%s", err, c.Effective())
+		}
 	})
 }
 

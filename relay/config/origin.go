@@ -26,6 +26,10 @@ func (o origins) at(path string) origin {
 	}
 }
 
+// Problem is what a user of the configuration found wrong with the value at a
+// path, with the place where it was written.
+func (c *Config) Problem(path, message string) Problem { return c.origins.problem(path, message) }
+
 // problem is a Problem with the origin of the path.
 func (o origins) problem(path, message string) Problem {
 	at := o.at(path)

@@ -114,6 +114,9 @@ func syntaxProblem(text []byte, err error) *Problem {
 	if tab := strings.IndexByte(indent, '\t'); tab >= 0 {
 		return &Problem{Line: line, Column: tab + 1, Message: "a tab cannot indent YAML: use spaces"}
 	}
+	if word, at := needsQuotes(content); word != "" {
+		return &Problem{Line: line, Column: at, Message: clean(word) + " needs quotes in YAML (write " + quote(word) + ")"}
+	}
 	return &Problem{Line: line, Column: column, Message: "not YAML: " + message + syntaxHint(message)}
 }
 
