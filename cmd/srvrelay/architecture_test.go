@@ -31,6 +31,7 @@ var keepers = map[string][]string{
 	"github.com/miekg/dns":                {"srvrelay/dnsutil", "srvrelay/dnsutil/dnsserver"},
 	"github.com/cockroachdb/pebble/v2":    {"srvrelay/queue/pebblestore"},
 	"github.com/spf13/viper":              {"srvrelay/relay/config"},
+	"go.yaml.in/yaml/v3":                  {"srvrelay/relay/config"},
 	"github.com/emersion/go-smtp":         {"srvrelay/relay", "srvrelay/cmd/srvrelay"},
 	"github.com/emersion/go-sasl":         {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
 	"github.com/spf13/cobra":              {"srvrelay/cmd/srvrelay"},

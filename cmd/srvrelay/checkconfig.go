@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
+	"srvrelay/queue"
+	"srvrelay/relay"
 	"srvrelay/relay/config"
 )
 
@@ -29,15 +33,17 @@ func checkedConfig(c *cobra.Command) (*config.Config, error) {
 	return cfg, nil
 }
 
-func checkConfigCommand() *cobra.Command {
+// checkConfigCommand is "check-config", and "config check" for those who look
+// for it there.
+func checkConfigCommand(use string) *cobra.Command {
 	return &cobra.Command{
-		Use: "check-config", Short: "Check the configuration and the files that it names", Args: args(cobra.NoArgs),
+		Use: use, Short: "Check the configuration and the files that it names", Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := parseConfig(c)
 			if err != nil {
 				return err
 			}
-			problems := cfg.CheckFiles()
+			problems := checkFiles(cfg)
 			for _, w := range cfg.Warnings {
 				fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
 			}
@@ -48,10 +54,23 @@ func checkConfigCommand() *cobra.Command {
 			if name == "" {
 				name = "the built-in configuration"
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s is fine: %d %s, queue in %s\n", name, len(cfg.Listeners), plural(len(cfg.Listeners), "listener"), cfg.DataDir)
+			routes := ""
+			if n := len(cfg.Routes); n > 0 {
+				routes = fmt.Sprintf("%d %s, ", n, plural(n, "route"))
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is fine: %d %s, %squeue in %s\n", name, len(cfg.Listeners), plural(len(cfg.Listeners), "listener"), routes, cfg.DataDir)
 			return nil
 		},
 	}
+}
+
+// checkFiles is all that is wrong with the files that a configuration names.
+func checkFiles(cfg *config.Config) config.Problems {
+	problems := cfg.CheckFiles()
+	if _, err := relay.LoadUsers(cfg.Auth.UsersFile); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		problems = append(problems, cfg.Problem("auth.users_file", queue.Safe(err.Error(), 400)))
+	}
+	return problems.Sorted()
 }
 
 // version is set by the linker for releases.

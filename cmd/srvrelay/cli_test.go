@@ -101,6 +101,7 @@ func TestUserCommands(t *testing.T) {
 		{"s3cret-one\n", []string{"user", "add", "app", "--password-stdin"}, "app may submit now"},
 		{"s3cret-two", []string{"user", "add", "zoe", "--password-stdin"}, "zoe may submit now"},
 		{"", []string{"user", "list"}, "app\nzoe\n"},
+		{"s3cret-three\n", []string{"user", "add", "zoe", "--password-stdin"}, "zoe was there already: password changed"},
 		{"", []string{"user", "remove", "app"}, "app is removed"},
 		{"", []string{"user", "list"}, "zoe\n"},
 	} {

@@ -102,6 +102,7 @@ that the recipient's domain names in its SRV records (_smtp._tcp.DOMAIN), or in
 its MX records when there are none; it fails over, retries and reports.
 
   srvrelay demo                   see it work, on this machine, in 15 seconds
+  srvrelay config init            write a configuration for what you want to do
   srvrelay serve                  run it
   srvrelay explain you@example.org  where would mail for you go, and why?
   srvrelay queue list             what waits, and for what`,
@@ -112,7 +113,11 @@ its MX records when there are none; it fails over, retries and reports.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w\nSee: %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(serveCommand(), reloadCommand(), demoCommand(), explainCommand(), queueCommand(), userCommand(), checkConfigCommand(), labCommand(), versionCommand())
+	root.AddCommand(
+		serveCommand(), reloadCommand(), demoCommand(), labCommand(),
+		explainCommand(), queueCommand(), userCommand(),
+		configCommand(), checkConfigCommand("check-config"), versionCommand(),
+	)
 	return root
 }
 

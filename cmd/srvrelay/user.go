@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"srvrelay/queue"
 	"srvrelay/relay"
@@ -18,23 +21,28 @@ import (
 func userCommand() *cobra.Command {
 	c := &cobra.Command{Use: "user", Short: "Manage who may submit with a password", RunE: parent}
 	add := &cobra.Command{
-		Use: "add NAME --password-stdin", Short: "Add a user, or give one a new password", Args: args(cobra.ExactArgs(1)),
+		Use: "add NAME", Short: "Add a user, or give one a new password", Args: args(cobra.ExactArgs(1)),
 		RunE: withUsers(func(c *cobra.Command, file string, a []string) error {
-			if stdin, _ := c.Flags().GetBool("password-stdin"); !stdin {
-				return usage(errors.New("give the password on standard input, with --password-stdin\nFor instance: printf %s \"$PASSWORD\" | srvrelay user add NAME --password-stdin"))
+			if err := relay.CheckUserName(a[0]); err != nil { // before a password is asked for
+				return &exitError{exitData, err}
 			}
-			password, err := readPassword(c.InOrStdin())
+			password, err := givenPassword(c, a[0])
 			if err != nil {
 				return err
 			}
+			before, _ := relay.ListUsers(file) // AddUser says what is wrong with the file
 			if err := relay.AddUser(file, a[0], password); err != nil {
 				return &exitError{exitData, err}
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s may submit now (%s)\n", queue.Safe(a[0], 80), file)
+			what := "may submit now"
+			if slices.Contains(before, a[0]) {
+				what = "was there already: password changed"
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s %s (%s)\n", queue.Safe(a[0], 80), what, file)
 			return nil
 		}),
 	}
-	add.Flags().Bool("password-stdin", false, "read the password from standard input (one line)")
+	add.Flags().Bool("password-stdin", false, "read the password from standard input (one line) instead of asking")
 	remove := &cobra.Command{
 		Use: "remove NAME", Short: "Remove a user", Args: args(cobra.ExactArgs(1)),
 		RunE: withUsers(func(c *cobra.Command, file string, a []string) error {
@@ -79,6 +87,18 @@ func withUsers(do func(*cobra.Command, string, []string) error) func(*cobra.Comm
 }
 
 func usersFile(cfg *config.Config) string { return cfg.Auth.UsersFile }
+
+// givenPassword asks for a new password on a terminal, or reads it with
+// --password-stdin.
+func givenPassword(c *cobra.Command, name string) (string, error) {
+	if stdin, _ := c.Flags().GetBool("password-stdin"); stdin {
+		return readPassword(c.InOrStdin())
+	}
+	if f, ok := c.InOrStdin().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return promptPassword(f, c.ErrOrStderr(), "Password of "+queue.Safe(name, 80), true)
+	}
+	return "", usage(errors.New("give the password on standard input, with --password-stdin\nFor instance: printf %s \"$PASSWORD\" | srvrelay user add NAME --password-stdin"))
+}
 
 // readPassword reads one line of at most 1 KiB.
 func readPassword(r io.Reader) (string, error) {

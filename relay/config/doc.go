@@ -13,5 +13,6 @@
 //   - load.go: the layers put together;
 //   - validate.go, validate_route.go, coverage.go: what must hold between values;
 //   - files.go, secret.go: what must hold on the disk;
+//   - effective.go, jsonschema.go: the configuration and the schema, printed;
 //   - problem.go: what the operator reads when something is wrong.
 package config

@@ -31,7 +31,7 @@ func (c *Config) CheckFiles() Problems {
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
 	c.checkRoutes(add)
-	return ps.sorted()
+	return ps.Sorted()
 }
 
 // takesPasswords tells whether a listener offers AUTH at all.

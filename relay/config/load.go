@@ -101,14 +101,14 @@ func load(s source) (*Config, error) {
 	}
 
 	if err := decode(v, c); err != nil {
-		return nil, append(problems, Problem{File: s.path, Message: err.Error()}).sorted()
+		return nil, append(problems, Problem{File: s.path, Message: err.Error()}).Sorted()
 	}
 	c.fillIn(s.machine, s.environ)
 	if !r.broken { // else all is defaults, and the rest would be noise
 		problems = append(problems, c.validate(problems)...)
 	}
 	if len(problems) > 0 {
-		return nil, problems.sorted()
+		return nil, problems.Sorted()
 	}
 	return c, nil
 }

@@ -55,8 +55,8 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted has the problems by origin and position, each once.
-func (ps Problems) sorted() Problems {
+// Sorted has the problems by origin and position, each once.
+func (ps Problems) Sorted() Problems {
 	rank := func(p Problem) int {
 		switch {
 		case p.Line > 0:

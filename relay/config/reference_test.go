@@ -40,6 +40,15 @@ Later layers win:
    ` + "`SRVRELAY_DELIVERY_MX_PORT`" + `. An empty variable counts as not set, and an unknown one is an error,
 4. flags, for single values: ` + "`--delivery-mx-port`" + `.
 
+` + "`srvrelay config init`" + ` writes a file for the task at hand. ` + "`srvrelay config show`" + ` shows what is in force and which
+layer each value comes from. ` + "`srvrelay config schema`" + ` prints a JSON Schema (also ` + "[here](srvrelay.schema.json)" + `), with
+which editors complete keys and check while you type: put
+` + "`# yaml-language-server: $schema=FILE`" + ` into the first line of the configuration.
+
+` + "`srvrelay config init`" + ` writes a file for the task at hand. ` + "`srvrelay config show`" + ` shows what is in force,
+with the layer that each value comes from, and ` + "`srvrelay config schema`" + ` prints a JSON Schema
+([stored here](srvrelay.schema.json)) with which editors complete and check keys while you type.
+
 ` + "`srvrelay check-config`" + ` reports everything that is wrong at once, with its place:
 
 ` + "```" + `

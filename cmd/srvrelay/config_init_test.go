@@ -1,0 +1,314 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"srvrelay/relay"
+	"srvrelay/relay/config"
+)
+
+var profileArgs = map[string][]string{
+	"smarthost":       {"smarthost", "--hostname", "Relay.example.net", "--address", "203.0.113.5, 2001:db8::5", "--self-signed", "--postmaster", "admin@example.net"},
+	"app":             {"app", "--hostname", "relay.example.net"},
+	"app-network":     {"app", "--hostname", "relay.example.net", "--network", "192.168.1.0/24", "--domain", "example.org"},
+	"edge":            {"edge", "--hostname", "edge.example.net", "--address", "203.0.113.5", "--domain", "example.org,bücher.example", "--home", "home.example.org:2626", "--self-signed"},
+	"edge-route":      {"edge", "--hostname", "edge.example.net", "--address", "203.0.113.5", "--domain", "example.org", "--home", "[2001:db8::9]:2525", "--route", "--self-signed", "--password-stdin"},
+	"home":            {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org", "--port", "2626", "--password-stdin"},
+	"home-lmtp":       {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org", "--local", "lmtp:///run/dovecot/lmtp", "--password-stdin"},
+	"home-only-sends": {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--user", "me", "--password-stdin"},
+}
+
+// TestInit: what each profile writes and says, to the letter; the files pass
+// check-config without a warning, and the records are lines of a zone.
+func TestInit(t *testing.T) {
+	for name, args := range profileArgs {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			out := filepath.Join(dir, "srvrelay.yaml")
+			args := append([]string{"config", "init"}, args...)
+			args = append(args, "--out", out, "--data-dir", "/var/lib/srvrelay")
+			code, text := invoke(t, "", "s3cret-given\n", args...)
+			if code != 0 {
+				t.Fatalf("exit %d\n%s", code, text)
+			}
+			file, err := os.ReadFile(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkInitSecrets(t, dir, string(file), text)
+			checkInitZone(t, text)
+			checkInitText(t, name+".txt", noPassword.ReplaceAllString(strings.ReplaceAll(string(file)+"\n=====\n"+text, dir, "/etc/srvrelay"), "PASSWORD"))
+			if code, text := invoke(t, out, "", "check-config"); code != 0 || strings.Contains(text, "warning") {
+				t.Errorf("check-config: exit %d\n%s", code, text)
+			}
+			code, text = invoke(t, "", "s3cret-other\n", args...)
+			if code != exitData || !strings.Contains(text, "exists already") || !strings.Contains(text, "Nothing was written: --force replaces") {
+				t.Errorf("a second time: exit %d\n%s", code, text)
+			}
+			if again, _ := os.ReadFile(out); string(again) != string(file) {
+				t.Error("the second time has changed the file")
+			}
+			if code, text := invoke(t, "", "s3cret-other\n", append(args, "--force")...); code != 0 {
+				t.Errorf("with --force: exit %d\n%s", code, text)
+			}
+		})
+	}
+}
+
+var updateInit = flag.Bool("update-init", false, "write testdata/init anew")
+
+func checkInitText(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("../../testdata/init", name)
+	if *updateInit {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant (%s; go test -update-init if it is meant):\n%s", got, file, want)
+	}
+}
+
+// noPassword is a password that was made.
+var noPassword = regexp.MustCompile(`[a-z2-7]{5}(-[a-z2-7]{5}){4}`)
+
+// checkInitSecrets: a user can log in with what was printed or given; no secret
+// is in the configuration or in a file that others can read.
+func checkInitSecrets(t *testing.T, dir, file, text string) {
+	t.Helper()
+	made := noPassword.FindString(text)
+	if strings.Contains(file, "s3cret") || made != "" && strings.Contains(file, made) || strings.Contains(text, "s3cret") {
+		t.Errorf("a password is shown:\n%s\n%s", file, text)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		public := e.Name() == "srvrelay.yaml" || e.Name() == "tls.crt"
+		if public != (info.Mode().Perm()&0o004 != 0) || strings.HasPrefix(e.Name(), ".") {
+			t.Errorf("%s has the mode %v", e.Name(), info.Mode())
+		}
+		if e.Name() != "users" {
+			continue
+		}
+		password := made
+		if made == "" {
+			password = "s3cret-given"
+		}
+		users, err := relay.LoadUsers(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := regexp.MustCompile(`User (\S+) may log in`).FindStringSubmatch(text)[1]
+		if ok, err := users.Authenticate(name, password); !ok || err != nil {
+			t.Errorf("%s cannot log in with %q: %v", name, password, err)
+		}
+	}
+}
+
+// checkInitZone parses the lines that look like records as a zone.
+func checkInitZone(t *testing.T, text string) {
+	t.Helper()
+	n := 0
+	for _, line := range strings.Split(text, "\n") {
+		if !regexp.MustCompile(`^\S+\.? [0-9]+ IN `).MatchString(line) {
+			continue
+		}
+		n++
+		if rr, err := dns.NewRR(line); err != nil || rr == nil || !strings.HasSuffix(rr.Header().Name, ".") {
+			t.Errorf("not a record: %s: %v", line, err)
+		}
+	}
+	if n == 0 {
+		t.Error("no records")
+	}
+}
+
+// TestInitForPostfix: Postfix knows every parameter that it is told.
+func TestInitForPostfix(t *testing.T) {
+	postconf := needs(t, "postconf")["postconf"]
+	dir := t.TempDir()
+	_, text := invoke(t, "", "", append(append([]string{"config", "init"}, profileArgs["edge"]...), "--out", filepath.Join(dir, "srvrelay.yaml"))...)
+	var main strings.Builder
+	for _, line := range strings.Split(text, "\n") {
+		if regexp.MustCompile(`^(smtp_[a-z_CAS]+|relayhost|mydestination) = `).MatchString(line) {
+			main.WriteString(line + "\n")
+		}
+	}
+	if strings.Count(main.String(), "\n") != 7 {
+		t.Errorf("not all lines are there:\n%s", main.String())
+	}
+	writeFile(t, dir, "main.cf", "compatibility_level = 3.6\n"+main.String())
+	writeFile(t, dir, "master.cf", regexp.MustCompile(`(?m)^2626 inet .*$`).FindString(text)+"\n")
+	out, err := exec.Command(postconf, "-c", dir, "-n").CombinedOutput()
+	if err != nil || strings.Contains(string(out), "unused parameter") || strings.Contains(string(out), "warning") || !strings.Contains(string(out), "smtp_tls_security_level = secure") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := exec.Command(postconf, "-c", dir, "-M").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "2626 ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestInitRefuses: what is missing or wrong, all flags at once, and nothing
+// written.
+func TestInitRefuses(t *testing.T) {
+	dir := t.TempDir()
+	out := filepath.Join(dir, "srvrelay.yaml")
+	for _, c := range []struct {
+		args string
+		code int
+		want []string
+	}{
+		{"", 0, []string{"smarthost", "app", "edge", "home"}},
+		{"mailhost", exitUsage, []string{`unknown command "mailhost"`}},
+		{"edge --hostname edge.example.net --address 203.0.113.5", exitUsage, []string{"these flags must be set", "--domain ", "--home ", "srvrelay config init edge --help"}},
+		{"home --hostname h.example.org --edge e.example.net", exitUsage, []string{"--password-stdin"}},
+		{"smarthost --hostname relay", exitUsage, []string{`--hostname: "relay" is not a full name`}},
+		{"smarthost --hostname r.example.net --address relay", exitUsage, []string{`--address: "relay" is not an IP address`}},
+		{"smarthost --hostname r.example.net --address 203.0.113.5:25", exitUsage, []string{`--address: "203.0.113.5:25" is not an IP address`}},
+		{"smarthost --hostname r.example.net --address 203.0.113.5 --user a:b", exitUsage, []string{"--user: "}},
+		{"smarthost --hostname r.example.net --address 203.0.113.5 --certificate tls.crt", exitUsage, []string{"--certificate: ", "not an absolute path"}},
+		{"app --hostname r.example.net --network 0.0.0.0/0", exitUsage, []string{"--network: ", "open relay"}},
+		{"edge --hostname e.example.net --address 203.0.113.5 --domain example.org --home smtp://h.example.org", exitUsage, []string{"--home: ", "is not host:port"}},
+		{"edge --hostname e.example.net --address 203.0.113.5 --domain example.org,* --home h.example.org:2525", exitUsage, []string{"--domain: "}},
+		{"edge --hostname e.example.net --address 203.0.113.5 --domain example.org --home 192.0.2.1:2525", exitUsage, []string{"--home: an SRV record names a host", "--route"}},
+		{"edge --hostname e.example.net --address 203.0.113.5 --domain example.org --home h.example.org:0", exitUsage, []string{"--home: "}},
+		{"app --hostname r.example.net --data-dir here", exitUsage, []string{"--data-dir: ", "not an absolute path"}},
+		{"app --hostname r.example.net --out /nowhere/srvrelay.yaml", exitData, []string{"/nowhere is not a folder"}},
+	} {
+		args := []string{"config", "init"}
+		if f := strings.Fields(c.args); len(f) > 1 {
+			args = append(append(args, f[0], "--out", out), f[1:]...)
+		} else {
+			args = append(args, f...)
+		}
+		code, text := invoke(t, "", "", args...)
+		if code != c.code {
+			t.Errorf("%s: exit %d, want %d\n%s", c.args, code, c.code, text)
+		}
+		for _, w := range c.want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s: %q is missing in\n%s", c.args, w, text)
+			}
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestInitAsks: at a terminal each question is asked, again after a wrong
+// answer, and passwords are not shown.
+func TestInitAsks(t *testing.T) {
+	dir := t.TempDir()
+	out := filepath.Join(dir, "srvrelay.yaml")
+	code, text := invokeAtTerminal(t, "", []dialogue{
+		{"Full name of this machine", "home"}, {`"home" is not a full name`, "home.example.org"},
+		{"Full name of the edge", "edge.example.net"}, {"Name to log in with [home]: ", ""},
+		{"Domains whose mail the edge brings here (empty: none)", "example.org"},
+		{"Password of home at edge.example.net: ", "s3cret-typed"},
+	}, "config", "init", "home", "--out", out, "--data-dir", dir)
+	if code != 0 || strings.Contains(text, "s3cret") || !strings.Contains(text, "_smtp._tcp.example.org. 300 IN SRV 10 0 2525 home.example.org.") {
+		t.Fatalf("exit %d\n%s", code, text)
+	}
+	cfg, err := config.Load(out, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := cfg.Routes[1].To[0]
+	if password, err := target.Password(nil); err != nil || password != "s3cret-typed" || target.Username != "home" || target.Host != "edge.example.net" {
+		t.Errorf("got %q, %v, %+v", password, err, target)
+	}
+	if code, text := invokeAtTerminal(t, "", nil, "config", "init", "app", "--yes", "--hostname", "a.example.net", "--out", filepath.Join(dir, "app.yaml")); code != 0 {
+		t.Errorf("with --yes it asks: exit %d\n%s", code, text)
+	}
+}
+
+// TestUserAddAsks: twice, without showing it.
+func TestUserAddAsks(t *testing.T) {
+	dir := t.TempDir()
+	file := configFile(t, "hostname: relay.test\ndata_dir: "+dir+"\n")
+	code, text := invokeAtTerminal(t, file, []dialogue{{"Password of app: ", "s3cret-one"}, {"The same again: ", "s3cret-two"}}, "user", "add", "app")
+	if code != exitUsage || !strings.Contains(text, "not the same") || strings.Contains(text, "s3cret") {
+		t.Errorf("two different ones: exit %d\n%s", code, text)
+	}
+	code, text = invokeAtTerminal(t, file, []dialogue{{"Password of app: ", "s3cret-one"}, {"The same again: ", "s3cret-one"}}, "user", "add", "app")
+	if code != 0 || !strings.Contains(text, "app may submit now") || strings.Contains(text, "s3cret") {
+		t.Errorf("exit %d\n%s", code, text)
+	}
+	users, err := relay.LoadUsers(filepath.Join(dir, "users"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := users.Authenticate("app", "s3cret-one"); !ok || err != nil {
+		t.Errorf("cannot log in: %v", err)
+	}
+}
+
+// TestConfigCommands: show is a configuration, with the sources; schema is the
+// stored one.
+func TestConfigCommands(t *testing.T) {
+	dir := t.TempDir()
+	file := configFile(t, "hostname: relay.test.example\ndata_dir: "+dir+"\nroutes: [{ domains: [a.example], to: [{ url: \"submission://b.example\", username: me, password_file: "+dir+"/pass }] }]\n")
+	writeFile(t, dir, "pass", "s3cret\n")
+	code, shown := invoke(t, file, "", "config", "show", "--log-level=debug")
+	for _, want := range []string{"hostname: relay.test.example", "# " + file + ":1", "# flag --log-level", "# default", "password_file: " + dir + "/pass"} {
+		if code != 0 || !strings.Contains(shown, want) {
+			t.Errorf("exit %d, %q is missing in\n%s", code, want, shown)
+		}
+	}
+	again := configFile(t, shown)
+	if code, text := invoke(t, again, "", "config", "check"); code != 0 || !strings.Contains(text, "1 route, ") {
+		t.Errorf("config check of what is shown: exit %d\n%s", code, text)
+	}
+	code, text := invoke(t, file, "", "config", "show", "--json")
+	if code != 0 || !strings.Contains(text, `"key": "routes[0].to[0].password_file"`) || strings.Contains(text+shown, "s3cret") {
+		t.Errorf("exit %d\n%s", code, text)
+	}
+	stored, err := os.ReadFile("../../docs/srvrelay.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, text := invoke(t, file, "", "config", "schema"); code != 0 || text != string(stored) {
+		t.Errorf("exit %d, or not the stored schema", code)
+	}
+}
+
+// TestCheckConfigFiles: all files that are wrong, at once.
+func TestCheckConfigFiles(t *testing.T) {
+	dir := t.TempDir()
+	users := writeFile(t, dir, "users", "app:no-hash\n")
+	file := configFile(t, "hostname: relay.test.example\ndata_dir: "+dir+"\nauth: { users_file: "+users+" }\ntls:\n  certificate: /none/crt\n  key: /none/key\n"+
+		"routes: [{ domains: [a.example], to: [{ url: \"submission://b.example\", username: me, password_env: NONE }] }]\n")
+	code, text := invoke(t, file, "", "check-config")
+	if !strings.Contains(text, ":7:100: routes[0].to[0].password_env: the environment variable NONE is not set, or empty\n4 problems") {
+		t.Error("not in the order of the file")
+	}
+	for _, want := range []string{
+		":3:21: auth.users_file: " + users + ":1: ", ":5:16: tls.certificate: \"/none/crt\" cannot be read", ":6:8: tls.key: \"/none/key\" cannot be read",
+		":7:100: routes[0].to[0].password_env: the environment variable NONE is not set", "can be read by every user", "4 problems",
+	} {
+		if code != exitConfig || !strings.Contains(text, want) {
+			t.Errorf("exit %d, %q is missing in\n%s", code, want, text)
+		}
+	}
+}

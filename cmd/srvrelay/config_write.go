@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"embed"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/template"
+
+	"srvrelay/relay"
+	"srvrelay/relay/config"
+)
+
+//go:embed profiles
+var profileTexts embed.FS
+
+// fillTemplate fills a template of the folder profiles with answers.
+func fillTemplate(name string, a answers) (string, error) {
+	t, err := template.New(name).Funcs(template.FuncMap{
+		"words": func(s string) []string { return strings.FieldsFunc(s, func(r rune) bool { return r == ',' }) },
+		"zone":  zoneLines,
+		"quote": config.YAMLText,
+		"host":  func(s string) string { host, _ := splitHome(s); return host },
+		"port":  func(s string) string { _, port := splitHome(s); return port },
+	}).Option("missingkey=zero").ParseFS(profileTexts, "profiles/"+name)
+	if err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	if err := t.ExecuteTemplate(&b, name, a); err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}
+
+// splitHome splits host:port; without a port it is 2525, as providers block 25.
+func splitHome(s string) (host, port string) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return strings.Trim(s, "[]"), "2525"
+	}
+	return host, port
+}
+
+// newFile is a file to write.
+type newFile struct {
+	path string
+	mode fs.FileMode
+	text string
+}
+
+// files are all files of a profile but that of the users.
+func (p profile) files(a answers) ([]newFile, error) {
+	text, err := fillTemplate(p.name+".yaml", a)
+	if err != nil {
+		return nil, err
+	}
+	files := []newFile{{a["out"], 0o644, text}}
+	if p.login {
+		files = append(files, newFile{a["passwordfile"], 0o600, a["password"] + "\n"})
+	}
+	if a["selfsigned"] == "" {
+		return files, nil
+	}
+	cert, key, err := selfSignedPair(a["hostname"])
+	if err != nil {
+		return nil, err
+	}
+	return append(files, newFile{a["certificate"], 0o644, cert}, newFile{a["key"], 0o600, key}), nil
+}
+
+// selfSignedPair is a certificate and its key in PEM.
+func selfSignedPair(name string) (certificate, key string, err error) {
+	dir, err := os.MkdirTemp("", "srvrelay-init-")
+	if err != nil {
+		return "", "", err
+	}
+	defer os.RemoveAll(dir)
+	pair, err := relay.SelfSigned(dir, name)
+	if err != nil {
+		return "", "", err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		return "", "", err
+	}
+	certificate = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))
+	key = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return certificate, key, nil
+}
+
+// inTheWay is the error about everything that is there already, unless it may
+// be replaced.
+func inTheWay(files []newFile, a answers, force bool) error {
+	if force {
+		return nil
+	}
+	var there []string
+	for _, f := range files {
+		if _, err := os.Lstat(f.path); !errors.Is(err, fs.ErrNotExist) {
+			there = append(there, f.path+" exists already")
+		}
+	}
+	if file := a["usersfile"]; file != "" {
+		names, err := relay.ListUsers(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return &exitError{exitData, err}
+		}
+		if slices.Contains(names, a["user"]) {
+			there = append(there, "the user "+a["user"]+" exists already in "+file)
+		}
+	}
+	if there == nil {
+		return nil
+	}
+	return &exitError{exitData, fmt.Errorf("%s\nNothing was written: --force replaces, --out FILE writes elsewhere", strings.Join(there, "\nsrvrelay: "))}
+}
+
+// writeFiles writes everything. The configuration is loaded before it gets its
+// name, so that no wrong one is ever there.
+func writeFiles(files []newFile, a answers) error {
+	for i, f := range slices.Backward(files) { // the configuration is the last
+		check := func(string) error { return nil }
+		if i == 0 {
+			check = func(temporary string) error {
+				_, err := config.Load(temporary, nil, nil)
+				return err
+			}
+		}
+		if err := placeFile(f, check); err != nil {
+			return err
+		}
+	}
+	if file := a["usersfile"]; file != "" {
+		return relay.AddUser(file, a["user"], a["password"])
+	}
+	return nil
+}
+
+// placeFile replaces a file whole, after a check of what was written.
+func placeFile(f newFile, check func(temporary string) error) error {
+	t, err := os.CreateTemp(filepath.Dir(f.path), "."+filepath.Base(f.path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(t.Name()) // after the rename there is nothing to remove
+	defer t.Close()
+	if _, err := t.WriteString(f.text); err != nil {
+		return err
+	}
+	if err := t.Chmod(f.mode); err != nil {
+		return err
+	}
+	if err := check(t.Name()); err != nil {
+		return err
+	}
+	if err := t.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(t.Name(), f.path)
+}
