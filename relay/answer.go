@@ -28,6 +28,8 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.closing = true // refused: a chunk lies unread where a command would be
 	case code == 334:
 		c.inAuth = true
+	case code == 220: // the banner
+		p = fmt.Appendf(nil, "220 %s ESMTP Service Ready\r\n", c.set.Hostname)
 	case c.greeting && code == 250:
 		p = c.greet(p)
 		c.greeting = !final
@@ -47,13 +49,16 @@ func (c *conn) Write(p []byte) (int, error) {
 }
 
 // greet mends go-smtp's EHLO reply: our own name comes first (RFC 5321
-// 4.1.1.1), and STARTTLS is offered by us.
+// 4.1.1.1), STARTTLS is offered by us, and the limits are ours (RFC 9422).
 func (c *conn) greet(line []byte) []byte {
 	if bytes.HasPrefix(line[4:], []byte("Hello ")) || bytes.HasPrefix(line[4:], []byte("2.0.0 Hello ")) {
-		return fmt.Appendf(nil, "%s%s greets %s\r\n", line[:4], c.srv.cfg.Hostname, c.sess.helo)
+		return fmt.Appendf(nil, "%s%s greets %s\r\n", line[:4], c.set.Hostname, c.sess.helo)
 	}
-	if bytes.HasPrefix(line, []byte("250-PIPELINING")) && c.listener.TLS == TLSStartTLS && c.tls == nil {
+	switch keyword := string(bytes.TrimSpace(line[4:])); {
+	case keyword == "PIPELINING" && c.offersTLS() && c.tls == nil:
 		return append([]byte("250-STARTTLS\r\n"), line...)
+	case keyword == "SIZE":
+		return fmt.Appendf(nil, "250-LIMITS RCPTMAX=%d\r\n%sSIZE %d\r\n", c.set.MaxRecipients, line[:4], c.set.MaxMessageSize)
 	}
 	return line
 }
@@ -92,16 +97,15 @@ func (c *conn) refused(line []byte) {
 	code, _ := replyCode(line)
 	text := strings.TrimRight(string(line[4:]), "\r\n")
 	r := &smtp.SMTPError{Code: code, Message: text}
-	enhanced, rest, ok := strings.Cut(text, " ")
-	if ok && strings.Count(enhanced, ".") == 2 {
-		r.Message = rest
-		_, _ = fmt.Sscanf(enhanced, "%d.%d.%d", &r.EnhancedCode[0], &r.EnhancedCode[1], &r.EnhancedCode[2])
+	word, rest, _ := strings.Cut(text, " ")
+	if e, ok := parseEnhanced(word); ok {
+		r.Message, r.EnhancedCode = rest, e
 	}
-	c.srv.cfg.Events.Refused(c.refusal(r))
+	c.srv.events.Refused(c.refusal(r))
 	if code < 500 || c.closing {
 		return
 	}
-	if c.bad++; c.bad >= c.srv.cfg.Limits.BadCommands {
+	if c.bad++; c.bad >= c.set.Limits.BadCommands {
 		c.bye(byeBad)
 	}
 }
@@ -112,7 +116,9 @@ func (c *conn) refusal(r *smtp.SMTPError) Refusal {
 		Mode: c.listener.Mode, Client: c.client(), Command: c.verb, Recipient: c.rcpt,
 		Code: r.Code, Enhanced: fmt.Sprintf("%d.%d.%d", e[0], e[1], e[2]), Text: r.Message,
 	}
-	if t := c.sess.txn; t != nil {
+	if t := c.sess.txn; t == nil {
+		out.Sender = c.from
+	} else {
 		out.ID, out.Sender = t.env.ID, t.env.Sender
 	}
 	return out
@@ -132,7 +138,7 @@ func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	_ = c.raw.SetWriteDeadline(time.Now().Add(c.srv.cfg.Timeouts.Write))
+	_ = c.raw.SetWriteDeadline(time.Now().Add(c.set.Timeouts.Write))
 	var w io.Writer = c.raw
 	if c.tls != nil {
 		w = c.tls

@@ -21,7 +21,7 @@ const (
 
 // AuthMechanisms is what EHLO offers: nothing outside TLS.
 func (s *session) AuthMechanisms() []string {
-	if s.conn.tls == nil || s.conn.listener.Mode != queue.Submission || s.srv.cfg.Users == nil {
+	if s.conn.tls == nil || s.conn.listener.Mode != queue.Submission || s.conn.set.Users == nil {
 		return nil
 	}
 	return []string{sasl.Plain, sasl.Login}
@@ -103,9 +103,9 @@ func (s *session) login(name, password string) error {
 	if err := s.srv.sleep(s.srv.ctx, wait); err != nil {
 		return byeShutdown
 	}
-	ok, err := s.srv.verify(name, password)
+	ok, err := s.srv.verify(s.conn.set, name, password)
 	if err != nil {
-		s.srv.cfg.Events.Fault("authentication", err)
+		s.srv.events.Fault("authentication", err)
 		return reply(454, 4, 7, 0, "cannot check passwords now, try again later")
 	}
 	if !ok {
@@ -121,8 +121,8 @@ func (s *session) login(name, password string) error {
 func (s *session) failed(name string) error {
 	c := s.conn
 	c.authFailed++
-	s.srv.cfg.Events.AuthFailed(c.client(), name, c.authFailed)
-	if c.authFailed >= s.srv.cfg.Limits.AuthFailures {
+	s.srv.events.AuthFailed(c.client(), name, c.authFailed)
+	if c.authFailed >= s.conn.set.Limits.AuthFailures {
 		c.closing = true
 		return byeAuth
 	}
@@ -133,16 +133,16 @@ var errBusy = errors.New("too many password checks at once")
 
 // verify asks the authenticator, with at most two checks at once: each may
 // take tens of megabytes.
-func (s *Server) verify(name, password string) (bool, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeouts.AuthWait)
+func (s *Server) verify(set *settings, name, password string) (bool, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, set.Timeouts.AuthWait)
 	defer cancel()
 	select {
 	case s.checks <- struct{}{}:
 		defer func() { <-s.checks }()
 	case <-ctx.Done():
-		return false, fmt.Errorf("%w: waited %s", errBusy, s.cfg.Timeouts.AuthWait)
+		return false, fmt.Errorf("%w: waited %s", errBusy, set.Timeouts.AuthWait)
 	}
-	return s.cfg.Users.Authenticate(name, password)
+	return set.Users.Authenticate(name, password)
 }
 
 // sleepFor waits, unless the context ends first.

@@ -57,7 +57,7 @@ func (s *chunkSource) begin(size int64, last bool) {
 	if size >= smallChunk {
 		s.conn.commands--
 	}
-	limit := s.conn.srv.cfg.MaxMessageSize
+	limit := s.conn.set.MaxMessageSize
 	if s.total += min(size, limit+1); s.total > limit { // min: the sum cannot overflow
 		s.err = refuseTooBig
 	}
@@ -113,7 +113,7 @@ func (s *chunkSource) command() {
 		return
 	}
 	cmd, r := parseCommand(line)
-	if c.commands++; c.commands > c.srv.cfg.Limits.Commands {
+	if c.commands++; c.commands > c.set.Limits.Commands {
 		r = byeBusy
 		c.bye(r)
 		s.err = r
@@ -153,7 +153,7 @@ func (s *chunkSource) chunk(arg string) {
 // drain skips the rest of this chunk: the reply to it ends the transaction,
 // and further chunks are answered with 503.
 func (s *chunkSource) drain() error {
-	if s.left > s.conn.srv.cfg.MaxMessageSize+1<<20 {
+	if s.left > s.conn.set.MaxMessageSize+1<<20 {
 		s.conn.bye(refuseEndless)
 		return refuseEndless
 	}
@@ -169,11 +169,11 @@ func (s *chunkSource) drain() error {
 
 // feed is a connection's input as a body source reads it.
 func (c *conn) feed() feed {
-	arm := func() { c.arm(c.srv.cfg.Timeouts.Block, false) }
+	arm := func() { c.arm(c.set.Timeouts.Block, false) }
 	arm()
 	return feed{br: c.br, arm: arm, lost: func(err error) error {
 		var r *smtp.SMTPError = c.lost(err)
-		c.srv.cfg.Events.Refused(c.refusal(r))
+		c.srv.events.Refused(c.refusal(r))
 		return r
 	}}
 }

@@ -30,9 +30,11 @@ import (
 //   - Bodies never pass through go-smtp (see session.Data).
 //   - Write collects replies; they go out before the next wait for the client.
 //
-// All methods but interrupt and kill belong to the one goroutine of the connection.
+// All methods but interrupt, cut and kill belong to the one goroutine of the connection.
 type conn struct {
 	srv      *Server
+	set      *settings // see refresh
+	door     *door
 	listener Listener
 	raw      net.Conn  // the socket
 	tls      *tls.Conn // nil = clear text
@@ -44,6 +46,7 @@ type conn struct {
 	sess     *session
 
 	verb       string // of the command that is being answered
+	from       string // of the MAIL that is being answered
 	rcpt       string // of the RCPT that is being answered
 	greeting   bool   // EHLO is being answered
 	inAuth     bool   // the next line is a SASL response
@@ -56,17 +59,31 @@ type conn struct {
 
 	mu     sync.Mutex
 	idle   bool // waits, and no transaction is open
+	over   bool // nothing is waited for any more, see cut
 	closed bool
 }
 
 // bufferSize holds the longest line that we take.
 const bufferSize = 16 << 10
 
-func newConn(s *Server, l Listener, raw net.Conn) *conn {
-	c := &conn{srv: s, listener: l, raw: raw, remote: addrPort(raw.RemoteAddr())}
+func newConn(s *Server, set *settings, d *door, l Listener, raw net.Conn) *conn {
+	c := &conn{srv: s, set: set, door: d, listener: l, raw: raw, remote: addrPort(raw.RemoteAddr())}
 	c.br = bufio.NewReaderSize(flushReader{c}, bufferSize)
 	c.sess = &session{conn: c, srv: s}
 	return c
+}
+
+// refresh takes up the newest settings. Whom the listener trusts is one of
+// them; what it is stays as it was when the client came.
+func (c *conn) refresh() {
+	set := c.srv.current.Load()
+	if set == c.set {
+		return
+	}
+	c.set = set
+	if l, open := set.doors[c.door]; open {
+		c.listener.Trusted = l.Trusted
+	}
 }
 
 // addrPort is a socket's address with an IPv4 address in its plain form.
@@ -99,7 +116,7 @@ func (c *conn) arm(d time.Duration, idle bool) {
 	defer c.mu.Unlock()
 	c.idle = idle
 	until := time.Now().Add(d)
-	if idle && c.srv.draining.Load() {
+	if c.over || idle && c.srv.draining.Load() {
 		until = longAgo
 	}
 	_ = c.raw.SetReadDeadline(until) // fails only on a closed socket, as the read will
@@ -114,6 +131,14 @@ func (c *conn) interrupt() {
 	if c.idle {
 		_ = c.raw.SetReadDeadline(longAgo)
 	}
+}
+
+// cut ends whatever wait of the connection, so that it has time for a last word.
+func (c *conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	_ = c.raw.SetReadDeadline(longAgo)
 }
 
 // kill ends the connection whatever it does.
@@ -147,7 +172,14 @@ func (c *conn) next() {
 		return
 	}
 	line, err := c.readLine()
+	if c.sess.txn == nil {
+		c.refresh()
+	}
 	switch {
+	case errors.Is(err, errTLSHello):
+		c.verb = ""
+		c.srv.events.Refused(c.refusal(reply(500, 5, 5, 1, err.Error())))
+		c.closing = true
 	case errors.Is(err, bufio.ErrBufferFull):
 		c.say(refuseLongLine)
 		c.closing = true
@@ -165,7 +197,15 @@ func (c *conn) next() {
 // that dribbles gets no more time.
 func (c *conn) readLine() ([]byte, error) {
 	if b, _ := c.br.Peek(c.br.Buffered()); bytes.IndexByte(b, '\n') < 0 {
-		c.arm(c.srv.cfg.Timeouts.Command, c.sess.txn == nil)
+		c.arm(c.set.Timeouts.Command, c.sess.txn == nil)
+	}
+	// A TLS record may hold no LF for us to wait for.
+	b, err := c.br.Peek(1)
+	switch {
+	case err != nil:
+		return nil, err
+	case b[0] == tlsRecord && c.tls == nil:
+		return nil, errTLSHello
 	}
 	return c.br.ReadSlice('\n')
 }
@@ -187,13 +227,13 @@ func (c *conn) lost(err error) *smtp.SMTPError {
 // command vets a command line.
 func (c *conn) command(line []byte) {
 	cmd, r := parseCommand(line)
-	c.verb, c.rcpt = "", ""
+	c.verb, c.from, c.rcpt = "", "", ""
 	if r == nil && isHTTP(cmd.verb) {
-		c.srv.cfg.Events.Refused(c.refusal(reply(500, 5, 5, 1, "HTTP: connection closed")))
+		c.srv.events.Refused(c.refusal(reply(500, 5, 5, 1, "HTTP: connection closed")))
 		c.closing = true
 		return
 	}
-	if c.commands++; c.commands > c.srv.cfg.Limits.Commands {
+	if c.commands++; c.commands > c.set.Limits.Commands {
 		c.bye(byeBusy)
 		return
 	}
@@ -261,14 +301,20 @@ func (c *conn) state() state {
 		mayMail: c.sess.mayMail(),
 		tls:     c.tls != nil,
 		offers: offers{
-			tls:  c.listener.TLS == TLSStartTLS,
-			auth: c.listener.Mode == queue.Submission && c.srv.cfg.Users != nil,
+			tls:  c.offersTLS(),
+			auth: c.listener.Mode == queue.Submission && c.set.Users != nil,
 		},
 	}
 	if t := c.sess.txn; t != nil {
 		s.txn, s.rcpts = true, len(t.env.To)
 	}
 	return s
+}
+
+// offersTLS tells whether STARTTLS can be answered. There may be no certificate
+// any more if the listener of the connection is closed.
+func (c *conn) offersTLS() bool {
+	return c.listener.TLS == TLSStartTLS && c.set.tlsFor(c.listener.Mode) != nil
 }
 
 // Close sends what is left and closes the socket; it may be called again.
@@ -300,5 +346,5 @@ func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 
 // panicked reports a panic; the connection that it happened on is closed.
 func (s *Server) panicked(v any) {
-	s.cfg.Events.Fault("connection", fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+	s.events.Fault("connection", fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
 }

@@ -187,6 +187,7 @@ func TestStrangersNeverRelay(t *testing.T) {
 
 func TestPostmaster(t *testing.T) {
 	without := start(t, nil)
+	homeless := start(t, func(c *Config) { c.RelayDomains = []string{".sub.example"} })
 	with := start(t, func(c *Config) { c.Postmaster = "Admin@Example.org" })
 	for _, tc := range []struct {
 		f    *fixture
@@ -203,9 +204,12 @@ func TestPostmaster(t *testing.T) {
 		{with, inboundDoor, "postmaster@evil.example", "550 5.7.1", ""},
 		{with, inboundDoor, "user@relay.example.net", "550 5.7.1", ""},
 		{with, inboundDoor, "Admin@Example.org", "550 5.7.1", ""},
-		{without, inboundDoor, "postmaster", "550 5.1.1 no postmaster is configured here", ""},
-		{without, inboundDoor, "postmaster@relay.example.net", "550 5.1.1", ""},
-		{without, trustedDoor, "postmaster", "550 5.1.1", ""},
+		{without, inboundDoor, "postmaster", "250", "postmaster@home.example"},
+		{without, inboundDoor, "postmaster@relay.example.net", "250", "postmaster@home.example"},
+		{without, trustedDoor, "postmaster", "250", "postmaster@home.example"},
+		{homeless, inboundDoor, "postmaster", "550 5.1.1 no postmaster is configured here", ""},
+		{homeless, inboundDoor, "postmaster@relay.example.net", "550 5.1.1", ""},
+		{homeless, trustedDoor, "postmaster", "550 5.1.1", ""},
 		{without, trustedDoor, "postmaster@relay.example.net", "250", "postmaster@relay.example.net"},
 	} {
 		before := len(tc.f.queue.all())

@@ -132,7 +132,7 @@ func inBubble(t *testing.T, q *memQueue, run func(s *Server, conn net.Conn)) {
 		}
 		go s.smtp.Serve(s.handoff)
 		server, peer := net.Pipe()
-		s.take(l, pipeAddr{server})
+		s.take(newConn(s, s.current.Load(), nil, l, pipeAddr{server}))
 		run(s, peer)
 		peer.Close()
 		if err := s.Shutdown(context.Background()); err != nil {

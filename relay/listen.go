@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log"
 	"net"
 	"net/netip"
@@ -19,11 +18,13 @@ import (
 
 // Server is the doors, open or not yet.
 type Server struct {
-	cfg      Config
-	policy   policy
+	queue    Queue
+	events   Events
+	current  atomic.Pointer[settings]
 	smtp     *smtp.Server
 	handoff  *handoff
 	throttle throttle
+	unknown  tally         // unknown recipients named, by client
 	checks   chan struct{} // a place for each password check under way
 	sleep    func(context.Context, time.Duration) error
 
@@ -31,58 +32,50 @@ type Server struct {
 	cancel   context.CancelFunc
 	draining atomic.Bool
 
-	mu     sync.Mutex
-	doors  []net.Listener // in the order of cfg.Listeners
-	conns  map[*conn]struct{}
-	counts admission
-	setup  sync.WaitGroup // accept loops, and connections not yet with go-smtp
-	open   sync.WaitGroup // admitted connections
+	mu      sync.Mutex
+	doors   []*door // in the order of the listeners
+	serving bool
+	conns   map[*conn]struct{}
+	counts  admission
+	crowd   crowd
+	setup   sync.WaitGroup // accept loops, and connections not yet with go-smtp
+	live    sync.WaitGroup // admitted connections
 }
 
 // New checks the configuration; every problem is in the error.
 func New(cfg Config) (*Server, error) {
-	cfg.setDefaults()
-	cfg.Listeners = append([]Listener(nil), cfg.Listeners...)
-	relay, err := newDomainSet(cfg.RelayDomains)
-	if cfg.Postmaster != "" {
-		if _, perr := ParseAddress(cfg.Postmaster, true); perr != nil {
-			err = errors.Join(err, fmt.Errorf("postmaster %q: %w", cfg.Postmaster, perr))
-		}
-	}
-	if err := errors.Join(err, cfg.check()); err != nil {
+	set, err := newSettings(cfg)
+	if err != nil {
 		return nil, err
 	}
-	host, _ := parseDomain(cfg.Hostname, true) // check has seen to it
-	cfg.Hostname = host
 	s := &Server{
-		cfg:      cfg,
-		policy:   policy{relay: relay, hostname: host, postmaster: cfg.Postmaster},
+		queue:    set.Queue,
+		events:   set.Events,
 		handoff:  newHandoff(),
 		throttle: throttle{keys: make(map[string]*failures)},
+		unknown:  tally{keys: make(map[string]minute)},
 		checks:   make(chan struct{}, 2),
 		sleep:    sleepFor,
 		conns:    make(map[*conn]struct{}),
 		counts:   admission{perKey: make(map[string]int)},
 	}
+	s.current.Store(set)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.smtp = s.engine()
 	return s, nil
 }
 
-// engine sets go-smtp up. TLS, timeouts and sizes are ours; what it is told of
-// them is for its EHLO reply.
+// engine sets go-smtp up. TLS, timeouts, sizes and names are ours: it is told
+// nothing that may change (see conn.greet).
 func (s *Server) engine() *smtp.Server {
 	e := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
 		return c.Conn().(*conn).sess, nil
 	}))
-	e.Domain = s.cfg.Hostname
-	e.MaxRecipients = s.cfg.MaxRecipients
-	e.MaxMessageBytes = s.cfg.MaxMessageSize
 	e.MaxLineLength = 64 << 10 // longer than any line that we hand over
 	e.AllowInsecureAuth = true // it cannot see our TLS; AuthMechanisms decides
 	e.EnableSMTPUTF8 = true
 	e.EnableDSN = true
-	e.ErrorLog = log.New(faultWriter{s.cfg.Events}, "", 0)
+	e.ErrorLog = log.New(faultWriter{s.events}, "", 0)
 	return e
 }
 
@@ -92,24 +85,6 @@ type faultWriter struct{ events Events }
 func (w faultWriter) Write(p []byte) (int, error) {
 	w.events.Fault("smtp", errors.New(strings.TrimSpace(string(p))))
 	return len(p), nil
-}
-
-// Listen binds all listeners, or none.
-func (s *Server) Listen() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, l := range s.cfg.Listeners {
-		door, err := net.Listen("tcp", l.Address)
-		if err != nil {
-			for _, d := range s.doors {
-				_ = d.Close()
-			}
-			s.doors = nil
-			return fmt.Errorf("listeners[%d]: %w", i, err)
-		}
-		s.doors = append(s.doors, door)
-	}
-	return nil
 }
 
 // Addrs returns what Listen has bound, in the order of the listeners.
@@ -126,25 +101,31 @@ func (s *Server) Addrs() []net.Addr {
 // Serve takes connections until Shutdown.
 func (s *Server) Serve() error {
 	s.mu.Lock()
-	doors := s.doors
 	if s.draining.Load() {
 		s.mu.Unlock()
 		return nil
 	}
-	s.setup.Add(len(doors))
+	s.serving = true
+	s.open(s.doors)
 	s.mu.Unlock()
-	for i, d := range doors {
-		go s.accept(s.cfg.Listeners[i], d)
-	}
 	return s.smtp.Serve(s.handoff)
 }
 
+// open begins to take connections at doors. The caller holds s.mu.
+func (s *Server) open(doors []*door) {
+	set := s.current.Load()
+	s.setup.Add(len(doors))
+	for _, d := range doors {
+		go s.accept(d, set.doors[d])
+	}
+}
+
 // accept is the loop of one door. Nothing in it waits for a client.
-func (s *Server) accept(l Listener, door net.Listener) {
+func (s *Server) accept(d *door, l Listener) {
 	defer s.setup.Done()
 	var pause time.Duration
 	for {
-		raw, err := door.Accept()
+		raw, err := d.Accept()
 		if s.draining.Load() {
 			if err == nil {
 				_ = raw.Close()
@@ -155,7 +136,7 @@ func (s *Server) accept(l Listener, door net.Listener) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			s.cfg.Events.Fault("accept", err)
+			s.events.Fault("accept", err)
 			pause = min(max(2*pause, 10*time.Millisecond), time.Second)
 			if s.sleep(s.ctx, pause) != nil {
 				return
@@ -163,28 +144,30 @@ func (s *Server) accept(l Listener, door net.Listener) {
 			continue
 		}
 		pause = 0
-		s.take(l, raw)
+		set := s.current.Load()
+		if now, open := set.doors[d]; open { // else it has just been closed: as it was
+			l = now
+		}
+		s.take(newConn(s, set, d, l, raw))
 	}
 }
 
 // take admits a connection and sees it on its way.
-func (s *Server) take(l Listener, raw net.Conn) {
-	c := newConn(s, l, raw)
+func (s *Server) take(c *conn) {
 	if !s.admit(c) {
-		c.verb = "CONNECT"
-		s.cfg.Events.Refused(c.refusal(byeFull))
-		if l.TLS != TLSImplicit {
+		s.crowd.refused(c, s.events)
+		if c.listener.TLS != TLSImplicit {
 			// The buffer of a new socket holds a line: this does not wait.
-			_ = raw.SetWriteDeadline(time.Now().Add(time.Millisecond))
-			_, _ = raw.Write([]byte(line(byeFull)))
+			_ = c.raw.SetWriteDeadline(time.Now().Add(time.Millisecond))
+			_, _ = c.raw.Write([]byte(line(byeFull)))
 		}
-		_ = raw.Close()
+		_ = c.raw.Close()
 		return
 	}
 	s.setup.Add(1)
 	go func() {
 		defer s.setup.Done()
-		if l.TLS == TLSImplicit {
+		if c.listener.TLS == TLSImplicit {
 			c.verb = "CONNECT"
 			if !c.handshake() {
 				_ = c.Close()
@@ -207,11 +190,11 @@ func (s *Server) admit(c *conn) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.counts.enter(key, s.cfg.Limits) {
+	if !s.counts.enter(key, c.set.Limits) {
 		return false
 	}
 	c.key = key
-	s.open.Add(1)
+	s.live.Add(1)
 	s.conns[c] = struct{}{}
 	return true
 }
@@ -223,7 +206,7 @@ func (s *Server) forget(c *conn) {
 	if _, ok := s.conns[c]; ok {
 		delete(s.conns, c)
 		s.counts.leave(c.key)
-		s.open.Done()
+		s.live.Done()
 	}
 }
 
@@ -271,16 +254,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, d := range s.doors {
 		_ = d.Close()
 	}
-	for c := range s.conns {
-		c.interrupt()
-	}
 	s.mu.Unlock()
+	s.each((*conn).interrupt)
+	defer s.crowd.stop(s.events)
 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		s.setup.Wait()
-		s.open.Wait() // before go-smtp's own wait, which may not race with a new connection
+		s.live.Wait() // before go-smtp's own wait, which may not race with a new connection
 		_ = s.smtp.Shutdown(context.Background())
 		_ = s.handoff.Close() // Serve may only now be coming to it
 	}()
@@ -291,11 +273,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.cancel()
-	s.mu.Lock()
-	for c := range s.conns {
-		c.kill()
+	s.each((*conn).cut)
+	select {
+	case <-done:
+		return ctx.Err()
+	case <-time.After(byeGrace):
 	}
-	s.mu.Unlock()
+	s.each((*conn).kill)
 	select {
 	case <-done:
 	case <-time.After(cutGrace):
@@ -303,8 +287,21 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// cutGrace is how long Shutdown waits for connections that it has cut off.
-const cutGrace = 2 * time.Second
+// Once its time is over, Shutdown gives connections byeGrace to say 421, and
+// cutGrace to end when they are cut off.
+const (
+	byeGrace = 500 * time.Millisecond
+	cutGrace = 1500 * time.Millisecond
+)
+
+// each does something to all connections.
+func (s *Server) each(do func(*conn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		do(c)
+	}
+}
 
 // handoff is the listener that go-smtp accepts from.
 type handoff struct {

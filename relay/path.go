@@ -58,6 +58,20 @@ func parseMail(arg string, maxSize int64) (pathArgs, *smtp.SMTPError) {
 	return a, pathRefusal(err, 7)
 }
 
+// senderOf is the sender in the argument of a MAIL that may be refused, for the
+// log; "" when it cannot be parsed.
+func senderOf(arg string) string {
+	raw, _, r := cutPath(arg, "FROM:")
+	if r != nil || raw == "" {
+		return ""
+	}
+	p, _ := parsePath(raw, true)
+	if p.addr == (Address{}) {
+		return ""
+	}
+	return p.text
+}
+
 // parseRcpt reads the argument of RCPT.
 func parseRcpt(arg string, utf8ok bool) (pathArgs, *smtp.SMTPError) {
 	raw, params, r := cutPath(arg, "TO:")

@@ -12,9 +12,11 @@ import (
 // policy decides who may send to whom. It is the whole protection against
 // being an open relay, and knows nothing but its arguments.
 type policy struct {
-	relay      domainSet
-	hostname   string // A-labels, lower case
-	postmaster string // "" = none
+	relay        domainSet
+	home         string // the first relay domain with a name of its own; "" = none
+	hostname     string // A-labels, lower case
+	postmaster   string // "" = none
+	deferUnknown bool   // see Config
 }
 
 // rcpt decides about one recipient at a door: the address to queue, or why not.
@@ -39,19 +41,23 @@ func (p *policy) rcpt(mode queue.Mode, to path) (queue.Recipient, *smtp.SMTPErro
 }
 
 // toPostmaster handles the addresses that RFC 5321 4.5.1 reserves. done is
-// false for all others.
+// false for all others. Without a postmaster of our own, mail for ours goes to
+// that of the relay's first domain.
 func (p *policy) toPostmaster(mode queue.Mode, to path) (rcpt queue.Recipient, done bool, r *smtp.SMTPError) {
-	ours := to.bare || strings.EqualFold(to.addr.Local, "postmaster") && to.addr.Domain == p.hostname
+	ours := to.bare || isPostmaster(to.addr.Local) && to.addr.Domain == p.hostname
 	if !ours {
 		return rcpt, false, nil
 	}
 	if p.postmaster == "" {
-		if to.bare || mode == queue.Inbound && !p.relay.has(p.hostname) {
+		if !to.bare && (mode == queue.Submission || p.relay.has(p.hostname)) {
+			return rcpt, false, nil // an address as any other
+		}
+		if p.home == "" {
 			return rcpt, false, reply(550, 5, 1, 1, "no postmaster is configured here")
 		}
-		return rcpt, false, nil // an address as any other
+		return queue.Recipient{Address: "postmaster@" + p.home, Domain: p.home}, true, nil
 	}
-	a, err := ParseAddress(p.postmaster, true) // New has seen to it
+	a, err := ParseAddress(p.postmaster, true) // newSettings has seen to it
 	if err != nil {
 		return rcpt, false, refuseInternal
 	}

@@ -61,11 +61,12 @@ type Refusal struct {
 	Client    queue.Client
 	ID        queue.ID // set when a body was being received
 	Command   string   // verb, "CONNECT" for a connection; "" when it was not a known one
-	Sender    string   // of the transaction, if there was one
+	Sender    string   // of the transaction, or of a refused MAIL if it could be parsed
 	Recipient string   // of a refused RCPT, if it could be parsed
 	Code      int      // 550
 	Enhanced  string   // "5.7.1"
 	Text      string
+	Count     int // of connections refused alike since the last report; 0 = this one only
 }
 
 // TLSMode says how a listener uses TLS.
@@ -97,10 +98,15 @@ type Config struct {
 	TLS            *tls.Config
 	InboundTLS     *tls.Config // of inbound listeners; nil = TLS
 	Users          Authenticator
-	Queue          Queue
-	Events         Events // nil = nobody listens
-	Limits         Limits
-	Timeouts       Timeouts
+	Recipients     Recipients // who exists in the relay domains; nil = nobody is asked
+	DeferUnknown   bool       // Recipients cannot tell at an inbound door: 450, not 250
+	// Reject tells whether the operator refuses mail from a sender (as given) to
+	// a domain (A-labels, lower case, or a literal), and why; nil = never.
+	Reject   func(sender, domain string) (text string, reject bool)
+	Queue    Queue
+	Events   Events // nil = nobody listens
+	Limits   Limits
+	Timeouts Timeouts
 }
 
 // Limits bound what connections may cost.
@@ -110,6 +116,7 @@ type Limits struct {
 	Commands     int // since the last accepted message, default 1000 and three for each allowed recipient
 	BadCommands  int // 5xx replies on one connection, default 100
 	AuthFailures int // on one connection, default 3
+	Unknown      int // unknown recipients a minute from one address at inbound doors, default 20
 }
 
 // Timeouts bound how long a connection may wait for its client.
@@ -129,6 +136,7 @@ func (c *Config) setDefaults() {
 	def(&c.Limits.Commands, 1000+3*c.MaxRecipients)
 	def(&c.Limits.BadCommands, 100)
 	def(&c.Limits.AuthFailures, 3)
+	def(&c.Limits.Unknown, 20)
 	def(&c.Timeouts.Command, 5*time.Minute)
 	def(&c.Timeouts.Block, 3*time.Minute)
 	def(&c.Timeouts.Handshake, 30*time.Second)
@@ -212,18 +220,26 @@ type domainSet struct {
 func newDomainSet(names []string) (domainSet, error) {
 	set := domainSet{exact: make(map[string]bool)}
 	for _, n := range names {
-		rest, sub := strings.CutPrefix(n, ".")
-		d, err := parseDomain(rest, true)
-		if err != nil {
+		if err := set.add(n); err != nil {
 			return set, fmt.Errorf("relay domain %q: %w", n, err)
-		}
-		if sub {
-			set.suffixes = append(set.suffixes, "."+d)
-		} else {
-			set.exact[d] = true
 		}
 	}
 	return set, nil
+}
+
+// add takes a name in, or with a leading dot all names below it.
+func (s *domainSet) add(name string) error {
+	rest, sub := strings.CutPrefix(name, ".")
+	d, err := parseDomain(rest, true)
+	switch {
+	case err != nil:
+		return err
+	case sub:
+		s.suffixes = append(s.suffixes, "."+d)
+	default:
+		s.exact[d] = true
+	}
+	return nil
 }
 
 // has tells whether a domain (A-labels, lower case) is in the set.

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/emersion/go-smtp"
 )
@@ -10,6 +12,22 @@ import (
 // go-smtp unwrapped: it is found by a type assertion.
 func reply(code int, a, b, c int, text string) *smtp.SMTPError {
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{a, b, c}, Message: text}
+}
+
+// parseEnhanced reads an enhanced status code (RFC 3463 2).
+func parseEnhanced(s string) (e smtp.EnhancedCode, ok bool) {
+	parts := strings.Split(s, ".")
+	if len(parts) != len(e) {
+		return e, false
+	}
+	for i, p := range parts {
+		n, err := strconv.ParseUint(p, 10, 10)
+		if err != nil {
+			return smtp.EnhancedCode{}, false
+		}
+		e[i] = int(n)
+	}
+	return e, true
 }
 
 // The refusals that are said in more than one place.

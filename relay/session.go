@@ -49,7 +49,8 @@ func (s *session) mayMail() bool {
 
 // vetMail reads MAIL and returns it in the form for go-smtp.
 func (s *session) vetMail(arg string) (string, *smtp.SMTPError) {
-	args, r := parseMail(arg, s.srv.cfg.MaxMessageSize)
+	args, r := parseMail(arg, s.conn.set.MaxMessageSize)
+	s.conn.from = senderOf(arg)
 	if r != nil {
 		return "", r
 	}
@@ -64,7 +65,17 @@ func (s *session) vetRcpt(arg string) (string, *smtp.SMTPError) {
 		return "", r
 	}
 	s.conn.rcpt = args.path.text
-	rcpt, r := s.srv.policy.rcpt(s.conn.listener.Mode, args.path)
+	set := s.conn.set
+	if len(s.txn.env.To) >= set.MaxRecipients {
+		return "", reply(452, 4, 5, 3, fmt.Sprintf("no more than %d recipients in one message", set.MaxRecipients))
+	}
+	rcpt, r := set.policy.rcpt(s.conn.listener.Mode, args.path)
+	if r == nil {
+		r = s.rejected(rcpt)
+	}
+	if r == nil && set.policy.checks(args.path) {
+		r = s.known(rcpt)
+	}
 	if r != nil {
 		return "", r
 	}
@@ -72,14 +83,29 @@ func (s *session) vetRcpt(arg string) (string, *smtp.SMTPError) {
 	return args.line("RCPT", "TO:", rcpt.Address), nil
 }
 
+// rejected asks the operator's rules about a recipient.
+func (s *session) rejected(to queue.Recipient) *smtp.SMTPError {
+	if s.conn.set.Reject == nil {
+		return nil
+	}
+	text, reject := s.conn.set.Reject(s.txn.env.Sender, to.Domain)
+	if !reject {
+		return nil
+	}
+	if text = safeText(text); text == "" {
+		text = "mail for " + to.Domain + " is refused here"
+	}
+	return reply(550, 5, 7, 1, text)
+}
+
 // Mail begins a transaction.
 func (s *session) Mail(_ string, opts *smtp.MailOptions) error {
 	if s.txn != nil { // inOrder has refused it; go-smtp would mix the recipients
 		return reply(503, 5, 5, 1, "a transaction is open")
 	}
-	if err := s.srv.cfg.Queue.Accepting(); err != nil {
+	if err := s.srv.queue.Accepting(); err != nil {
 		if !errors.Is(err, queue.ErrFull) { // that is told with the refusal, for each MAIL
-			s.srv.cfg.Events.Fault("queue", err)
+			s.srv.events.Fault("queue", err)
 		}
 		return refuseFull
 	}
@@ -135,7 +161,7 @@ func (s *session) Data(io.Reader) error {
 	src := s.source
 	s.source = nil
 	if src == nil {
-		src = &dotSource{feed: s.conn.feed(), skipMax: s.srv.cfg.MaxMessageSize + 1<<20}
+		src = &dotSource{feed: s.conn.feed(), skipMax: s.conn.set.MaxMessageSize + 1<<20}
 	}
 	r := s.receive(src)
 	// go-smtp now looks for the end of the data that it has not seen.
@@ -149,17 +175,17 @@ func (s *session) receive(src source) *smtp.SMTPError {
 	env := s.txn.env
 	env.Received = time.Now()
 	env.Client = s.conn.client()
-	msg := &message{src: src, limit: s.srv.cfg.MaxMessageSize}
+	msg := &message{src: src, limit: s.conn.set.MaxMessageSize}
 	if env.Mode == queue.Submission {
 		msg.header.add = s.missing
 	}
 	body := io.MultiReader(strings.NewReader(stamp(s.trace())), &noting{msg, env, s.txn.utf8})
-	id, err := s.srv.cfg.Queue.Put(s.srv.ctx, env, body)
+	id, err := s.srv.queue.Put(s.srv.ctx, env, body)
 	if err != nil {
 		return s.refuse(src, err)
 	}
 	s.conn.commands = 0
-	s.srv.cfg.Events.Received(env)
+	s.srv.events.Received(env)
 	return reply(250, 2, 0, 0, "queued as "+string(id))
 }
 
@@ -170,10 +196,10 @@ func (s *session) refuse(src source, err error) *smtp.SMTPError {
 	case errors.As(err, &r): // from the source or the message
 	case errors.Is(err, queue.ErrFull):
 		r = refuseFull
-		s.srv.cfg.Events.Fault("queue", err)
+		s.srv.events.Fault("queue", err)
 	default:
 		r = refuseInternal
-		s.srv.cfg.Events.Fault("queue", err)
+		s.srv.events.Fault("queue", err)
 	}
 	if s.conn.closing {
 		return r
@@ -213,7 +239,7 @@ func (s *session) missing(date, messageID bool) string {
 		out += "Date: " + mailDate(env.Received) + "\r\n"
 	}
 	if !messageID {
-		out += fmt.Sprintf("Message-ID: <%s@%s>\r\n", env.ID, s.srv.cfg.Hostname)
+		out += fmt.Sprintf("Message-ID: <%s@%s>\r\n", env.ID, s.conn.set.Hostname)
 	}
 	return out
 }
@@ -222,7 +248,7 @@ func (s *session) trace() trace {
 	env := s.txn.env
 	t := trace{
 		client: env.Client, esmtp: s.esmtp, utf8: s.txn.utf8,
-		hostname: s.srv.cfg.Hostname, id: env.ID, date: env.Received,
+		hostname: s.conn.set.Hostname, id: env.ID, date: env.Received,
 	}
 	if s.conn.tls != nil {
 		cs := s.conn.tls.ConnectionState()

@@ -133,7 +133,7 @@ func TestReplies(t *testing.T) {
 		{trustedDoor, "EHLO x|MAIL FROM:<>", "RCPT TO:<b@x.example> NOTIFY=", "501 5.5.4"},
 		{trustedDoor, "EHLO x|MAIL FROM:<>", "RCPT TO:<b@x.example> NOTIFY=NEVER", "250 2.1.5"},
 		{trustedDoor, "EHLO x|MAIL FROM:<>", "RCPT TO:<b@x.example> RRVS=2014-04-03T23:01:00Z", "555 5.5.4"},
-		{trustedDoor, "EHLO x|MAIL FROM:<>", "RCPT TO:<postmaster>", "550 5.1.1"},
+		{trustedDoor, "EHLO x|MAIL FROM:<>", "RCPT TO:<postmaster>", "250 2.1.5"},
 		{trustedDoor, "EHLO x|MAIL FROM:<>|RCPT TO:<b@x.example>|RCPT TO:<c@x.example>", "RCPT TO:<d@x.example>", "452 4.5.3"},
 		{trustedDoor, "EHLO x|MAIL FROM:<>", "DATA", "503 5.5.1"},
 		{trustedDoor, "EHLO x|MAIL FROM:<>|RCPT TO:<b@x.example>", "DATA now", "501 5.5.4"},

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"crypto/tls"
+	"errors"
+	"os"
 	"time"
 )
 
@@ -26,16 +28,35 @@ func (c *conn) startTLS() {
 
 // handshake is the TLS handshake, bounded in time.
 func (c *conn) handshake() bool {
-	c.arm(c.srv.cfg.Timeouts.Handshake, true)
-	_ = c.raw.SetWriteDeadline(time.Now().Add(c.srv.cfg.Timeouts.Handshake))
-	t := tls.Server(c.raw, c.srv.cfg.tlsFor(c.listener.Mode))
+	c.arm(c.set.Timeouts.Handshake, true)
+	_ = c.raw.SetWriteDeadline(time.Now().Add(c.set.Timeouts.Handshake))
+	t := tls.Server(c.raw, c.set.tlsFor(c.listener.Mode))
 	if err := t.HandshakeContext(c.srv.ctx); err != nil {
-		c.srv.cfg.Events.Refused(c.refusal(reply(454, 4, 7, 0, "TLS handshake failed: "+safeText(err.Error()))))
+		c.srv.events.Refused(c.refusal(reply(454, 4, 7, 0, "TLS handshake failed: "+c.noTLS(err))))
 		return false
 	}
 	c.tls = t
 	c.br.Reset(flushReader{c})
 	return true
+}
+
+// tlsRecord is the first octet of a TLS handshake (RFC 8446 5.1).
+const tlsRecord = 0x16
+
+var errTLSHello = errors.New("the client speaks TLS on a clear-text port")
+
+// noTLS says why a handshake failed. Behind the usual words for a client of
+// the other kind of port hides the one mistake that everybody makes.
+func (c *conn) noTLS(err error) string {
+	implicit := c.listener.TLS == TLSImplicit
+	var header tls.RecordHeaderError
+	switch {
+	case implicit && errors.As(err, &header):
+		return "the client speaks clear text on a TLS port"
+	case implicit && errors.Is(err, os.ErrDeadlineExceeded):
+		return "the client said nothing: it may wait for a clear-text banner on a TLS port"
+	}
+	return safeText(err.Error())
 }
 
 // safeText makes an error text fit for a log: printable ASCII, bounded.

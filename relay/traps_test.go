@@ -219,7 +219,7 @@ func TestTrapWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	go s.smtp.Serve(s.handoff)
-	s.take(Listener{Mode: queue.Inbound}, counter)
+	s.take(newConn(s, s.current.Load(), nil, Listener{Mode: queue.Inbound}, counter))
 	c := newClient(t, peer)
 	c.want("220")
 	c.do("EHLO x", "250-") // a dozen lines
@@ -375,11 +375,11 @@ func TestTrapDeafClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	go s.smtp.Serve(s.handoff)
-	s.take(Listener{Mode: queue.Inbound}, server)
+	s.take(newConn(s, s.current.Load(), nil, Listener{Mode: queue.Inbound}, server))
 	// Nobody reads the banner: net.Pipe has no buffer.
 	var one [1]byte
 	_ = peer.SetDeadline(time.Now().Add(patience))
-	s.open.Wait()
+	s.live.Wait()
 	if _, err := peer.Read(one[:]); errors.Is(err, nil) || !bytes.Equal(one[:], []byte{0}) {
 		t.Errorf("read %q, %v after the server gave up", one, err)
 	}
