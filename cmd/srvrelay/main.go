@@ -104,7 +104,8 @@ its MX records when there are none; it fails over, retries and reports.
   srvrelay demo                   see it work, on this machine, in 15 seconds
   srvrelay serve                  run it
   srvrelay explain you@example.org  where would mail for you go, and why?
-  srvrelay queue list             what waits, and for what`,
+  srvrelay queue list             what waits, and for what
+  srvrelay doctor                 what is wrong with this machine or configuration?`,
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
@@ -112,7 +113,7 @@ its MX records when there are none; it fails over, retries and reports.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w\nSee: %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(serveCommand(), demoCommand(), explainCommand(), queueCommand(), userCommand(), checkConfigCommand(), versionCommand())
+	root.AddCommand(serveCommand(), demoCommand(), explainCommand(), queueCommand(), userCommand(), checkConfigCommand(), doctorCommand(), versionCommand())
 	return root
 }
 
