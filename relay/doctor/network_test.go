@@ -94,6 +94,11 @@ func TestOutbound(t *testing.T) {
 		w.Probes = []string{w.filled("127.0.0.1:@mx@")}
 		w.expect(checkOutbound, "error no banner: it says 554 5.7.1 go? away")
 	})
+	t.Run("a banner without end", func(t *testing.T) {
+		w := newWorld(t, "", "", map[string]string{"mx": "banner " + strings.Repeat(`220-no end\n`, maxGreeting/8) + "220 after all"})
+		w.Probes = []string{w.filled("127.0.0.1:@mx@")}
+		w.expect(checkOutbound, "error blocked: 127.0.0.1:@mx@: no banner: ")
+	})
 	t.Run("one of two", func(t *testing.T) {
 		w := newWorld(t, "", "", closed)
 		w.Probes = []string{w.filled("127.0.0.1:@closed@"), w.filled("127.0.0.1:@mx@")}
