@@ -19,6 +19,9 @@ func TestConfiguration(t *testing.T) {
 
 // TestReport: the first line names the cause, and the worst is first.
 func TestReport(t *testing.T) {
+	if r := NewReport(nil, Stopped); !strings.HasSuffix(r.Summary, "nothing is wrong; no relay is running") {
+		t.Error(r.Summary)
+	}
 	for _, c := range []struct {
 		found []Finding
 		level Level

@@ -61,7 +61,7 @@ func (e *Env) blocked(shut []string) Finding {
 	f := Finding{
 		Level: Error, What: "port 25 out of this machine is blocked: " + strings.Join(shut, "; "),
 		Why: "Mail to domains without SRV records on other ports cannot leave. Most providers of homes and many of clouds block the port.",
-		Fix: "ask the provider to open port 25, or send through a smarthost on port 465 or 587; nc -v " + spaced(firstOf(shut)),
+		Fix: "nc -v " + spaced(firstOf(shut)) + "   # then ask the provider, or send through a smarthost",
 	}
 	if !e.has(config.Submission, nil) { // only relay domains, and reports about their mail
 		f.Level = Warning

@@ -57,6 +57,9 @@ func NewReport(found []Finding, relay State) Report {
 		if r.Skipped > 0 {
 			r.Summary += fmt.Sprintf("; %d could not be checked", r.Skipped)
 		}
+		if relay == Stopped {
+			r.Summary += "; no relay is running"
+		}
 		return r
 	}
 	r.Summary = strings.Join(counts, ", ") + ": " + found[0].What
