@@ -105,7 +105,8 @@ its MX records when there are none; it fails over, retries and reports.
   srvrelay config init            write a configuration for what you want to do
   srvrelay serve                  run it
   srvrelay explain you@example.org  where would mail for you go, and why?
-  srvrelay queue list             what waits, and for what`,
+  srvrelay queue list             what waits, and for what
+  srvrelay doctor                 what is wrong with this machine or configuration?`,
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
@@ -116,7 +117,7 @@ its MX records when there are none; it fails over, retries and reports.
 	root.AddCommand(
 		serveCommand(), reloadCommand(), demoCommand(), labCommand(),
 		explainCommand(), queueCommand(), userCommand(),
-		configCommand(), checkConfigCommand("check-config"), versionCommand(),
+		configCommand(), checkConfigCommand("check-config"), doctorCommand(), versionCommand(),
 	)
 	return root
 }

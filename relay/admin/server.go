@@ -13,8 +13,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"srvrelay/queue"
 )
 
@@ -65,7 +63,7 @@ func (l ownerOnly) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peerUID(c); err == nil && mayAdmin(uid) {
+		if cred, err := peerCred(c); err == nil && mayAdmin(cred.Uid) {
 			return c, nil
 		}
 		c.Close()
@@ -73,22 +71,6 @@ func (l ownerOnly) Accept() (net.Conn, error) {
 }
 
 func mayAdmin(uid uint32) bool { return uid == 0 || int(uid) == os.Getuid() }
-
-func peerUID(c net.Conn) (uint32, error) {
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return 0, err
-	}
-	if credErr != nil {
-		return 0, credErr
-	}
-	return cred.Uid, nil
-}
 
 // Serve answers on the listener until ctx is done.
 func Serve(ctx context.Context, l net.Listener, b Backend) error {
