@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,16 +74,10 @@ func (l *lan) join(name string, addrs ...string) *netns {
 func newNetns(t testing.TB, name string) *netns {
 	t.Helper()
 	n := &netns{t: t, name: name}
-	made := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends, and does not run others' code there
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			n.file, err = os.Open("/proc/thread-self/ns/net")
-		}
-		made <- err
-	}()
-	if err := <-made; err != nil {
+	if err := away(func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() (err error) {
+		n.file, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	}); err != nil {
 		unable(t, "a network namespace cannot be made (that needs root): "+err.Error())
 	}
 	t.Cleanup(func() { n.file.Close() })
@@ -129,18 +124,33 @@ func (n *netns) must(program string, args ...string) string {
 
 // do runs f on a thread in the namespace: sockets that f itself opens are the
 // host's, and so are commands that it starts. Goroutines that f starts are
-// outside again. f must not end the test (t.Fatal).
+// outside again.
 func (n *netns) do(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked, see newNetns
-		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- err
-			return
+	return away(func() error { return unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET) }, f)
+}
+
+// home is the network namespace of this process.
+var home = sync.OnceValues(func() (*os.File, error) { return os.Open("/proc/self/ns/net") })
+
+// away runs f between leaving the network namespace of this process and coming
+// back. The thread must not end instead, as is usual: the children that it once
+// started with Pdeathsig would die of it (prctl(2)).
+func away(leave, f func() error) error {
+	back, err := home()
+	if err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := leave(); err != nil {
+		return err
+	}
+	defer func() {
+		if err := unix.Setns(int(back.Fd()), unix.CLONE_NEWNET); err != nil {
+			panic(fmt.Sprintf("a thread cannot come back from a network namespace: %v", err))
 		}
-		done <- f()
 	}()
-	return <-done
+	return f()
 }
 
 // TestLAN: hosts see each other and nothing else, and a pulled cable is one.
