@@ -3,6 +3,8 @@
 #
 #   docker build -t srvrelay .
 #   docker run -v ./srvrelay.yaml:/etc/srvrelay/srvrelay.yaml:ro -v queue:/var/lib/srvrelay -p 587:587 srvrelay
+#
+# It runs as user 65532, who must be able to read the configuration and the key.
 
 FROM golang:1.26 AS build
 WORKDIR /src
