@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"srvrelay/delivery/plan"
 	"srvrelay/dnsutil"
 	"srvrelay/queue"
 	"srvrelay/relay/admin"
@@ -108,12 +109,12 @@ func doctorEnv(ctx context.Context, cfg *config.Config, probes []string, connect
 	if err != nil {
 		return nil, err
 	}
-	planner, err := newPlanner(cfg, nil, noMemory{})
+	planner, err := newPlanner(cfg)
 	if err != nil {
 		return nil, err
 	}
 	e := &doctor.Env{
-		Config: cfg, Resolver: resolver, Plan: planner.Plan, Dial: new(net.Dialer).DialContext, Now: time.Now,
+		Config: cfg, Resolver: resolver, Plan: planOf(planner), Dial: new(net.Dialer).DialContext, Now: time.Now,
 		Probes: probes, Connect: connect, Machine: doctor.Linux(),
 	}
 	client := admin.NewClient(adminSocket(cfg))
@@ -209,4 +210,11 @@ func wrap(text string, width int) (lines []string) {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// planOf plans for a domain, by the route that it matches.
+func planOf(p *plan.Planner) func(context.Context, string) plan.Plan {
+	return func(ctx context.Context, domain string) plan.Plan {
+		return p.Plan(ctx, p.Routes().HopOf("", domain, false))
+	}
 }

@@ -98,20 +98,20 @@ func (e *Env) tryTargets(ctx context.Context, domain string, targets []plan.Targ
 		if t.TLS.Implicit {
 			start = implicitTLS
 		}
-		for _, ap := range t.AddrPorts() {
+		for _, ep := range t.Endpoints() {
 			if len(failed) == 3 || ctx.Err() != nil {
 				break
 			}
-			c, err := e.connect(ctx, ap.String(), start)
+			c, err := e.connect(ctx, ep.String(), start)
 			if err != nil {
-				failed = append(failed, fmt.Sprintf("%s %s: %v", targetName(t), ap.Addr(), err))
+				failed = append(failed, fmt.Sprintf("%s %s: %v", targetName(t), address(ep), err))
 				continue
 			}
 			c.quit()
 			if len(failed) > 0 {
 				return Finding{
 					Level: Warning, What: fmt.Sprintf("only a backup answers for %s: %s", domain, strings.Join(failed, "; ")),
-					Why: fmt.Sprintf("Its mail goes to %s meanwhile.", targetName(t)), Fix: "nc -v " + spaced(targets[0].AddrPorts()[0].String()),
+					Why: fmt.Sprintf("Its mail goes to %s meanwhile.", targetName(t)), Fix: "nc -v " + spaced(targets[0].Endpoints()[0].String()),
 				}
 			}
 			return ok("%s answers for %s: %q", targetName(t), domain, c.banner)
@@ -119,11 +119,24 @@ func (e *Env) tryTargets(ctx context.Context, domain string, targets []plan.Targ
 	}
 	return Finding{
 		Level: Error, What: fmt.Sprintf("no server of %s answers: %s", domain, strings.Join(failed, "; ")),
-		Why: "Its mail waits here until one does, and goes out by itself then.", Fix: "nc -v " + spaced(targets[0].AddrPorts()[0].String()),
+		Why: "Its mail waits here until one does, and goes out by itself then.", Fix: "nc -v " + spaced(targets[0].Endpoints()[0].String()),
 	}
 }
 
-func targetName(t plan.Target) string { return fmt.Sprintf("%s port %d", t.Host, t.Port) }
+// address is an endpoint without the port, which targetName says.
+func address(ep plan.Endpoint) string {
+	if ep.Path != "" {
+		return "Unix socket"
+	}
+	return ep.Addr().String()
+}
+
+func targetName(t plan.Target) string {
+	if t.Path != "" {
+		return t.Path
+	}
+	return fmt.Sprintf("%s port %d", t.Host, t.Port)
+}
 
 // inward looks whether the world brings the domain's mail here.
 func (e *Env) inward(ctx context.Context, domain string) []Finding {

@@ -42,7 +42,10 @@ func newWorld(t *testing.T, zone, more string, sinks map[string]string) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), sinks: map[string]*sink.Server{}}
 	for name, script := range sinks {
-		s, err := sink.Start("127.0.0.1:0", sink.Options{Hostname: name + ".test", Script: script, Implicit: name == "tls"})
+		if name == "tls" {
+			script = "implicit-tls\n" + script
+		}
+		s, err := sink.Start("127.0.0.1:0", sink.Options{Hostname: name + ".test", Script: script})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -43,7 +43,11 @@ func (b bounded) Read(p []byte) (int, error) { return b.Reader.Read(p) }
 func (e *Env) connect(ctx context.Context, address string, start func(net.Conn) net.Conn) (*peer, error) {
 	dial, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := e.Dial(dial, "tcp", address)
+	network := "tcp"
+	if strings.HasPrefix(address, "/") {
+		network = "unix"
+	}
+	conn, err := e.Dial(dial, network, address)
 	if err != nil {
 		return nil, errors.New(problem(err))
 	}

@@ -14,7 +14,9 @@ func TestConfiguration(t *testing.T) {
 	newWorld(t, "", "", nil).expect(checkConfiguration, "ok DIR/srvrelay.yaml is complete")
 	newWorld(t, "", "hostname: relay", nil).expect(checkConfiguration, `warning hostname: "relay" has no dot`)
 	w := newWorld(t, "", "tls: { certificate: DIR/none.crt, key: DIR/none.key }", nil)
-	w.expect(checkConfiguration, `error DIR/srvrelay.yaml:1:21: tls.certificate: "DIR/none.crt" cannot be read: no such file`)
+	w.expect(checkConfiguration, `
+		error DIR/srvrelay.yaml:1:21: tls.certificate: "DIR/none.crt" cannot be read: no such file
+		error DIR/srvrelay.yaml:1:`)
 }
 
 // TestReport: the first line names the cause, and the worst is first.

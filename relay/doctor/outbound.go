@@ -100,7 +100,7 @@ func (e *Env) bigServers(ctx context.Context) (servers []string, why string) {
 			p := e.Plan(ctx, domain)
 			reasons[i] = p.Status.Text
 			for _, t := range p.Targets {
-				for _, ap := range t.AddrPorts() {
+				for _, ap := range t.Endpoints() {
 					if found[i] == "" && ap.Addr().Unmap().Is4() != v6 {
 						found[i] = net.JoinHostPort(ap.Addr().String(), fmt.Sprint(ap.Port()))
 					}
