@@ -99,6 +99,10 @@ func (l maillog) transition(t queue.Transition) {
 			a = append(a, "next", t.Rcpt.Next)
 		}
 		l.Info("deferred", a...)
+	case queue.Held:
+		l.Info("held", a...)
+	case queue.Queued:
+		l.Info("released", a...)
 	case queue.Expired:
 		l.Warn("expired", a...)
 	default:

@@ -319,7 +319,7 @@ func (s *service) close() {
 func (s *service) backend() admin.Backend {
 	return admin.Backend{
 		Store: s.store, Routing: func() queue.Routing { return routing(retryOf(s.cfg)) },
-		Unpark: s.deliver.Unpark, Explain: s.explain,
+		Unpark: s.deliver.Unpark, Explain: s.explain, Acted: s.log.Settled,
 	}
 }
 
