@@ -19,12 +19,14 @@ var (
 	ErrLeaseLost = errors.New("queue: lease lost")
 	// ErrNotFound: no such message.
 	ErrNotFound = errors.New("queue: no such message")
-	// ErrLeased: an attempt for the message is under way; try again.
-	ErrLeased = errors.New("queue: an attempt is under way")
+	// ErrExists: a message with the ID is queued already.
+	ErrExists = errors.New("queue: there is a message with this id already")
 	// ErrLocked: another process has the data directory open.
 	ErrLocked = errors.New("queue: the data directory is in use by another process")
 	// ErrFormat: the store was written by an incompatible version.
 	ErrFormat = errors.New("queue: unknown store format")
+	// ErrReadOnly: the engine was opened for reading only.
+	ErrReadOnly = errors.New("queue: opened for reading only")
 	// ErrClosed: the engine is closed.
 	ErrClosed = errors.New("queue: closed")
 )
@@ -87,10 +89,16 @@ type Store interface {
 	Get(ctx context.Context, id ID) (*Message, error)
 	// Body opens the stored bytes of a message (ErrNotFound).
 	Body(ctx context.Context, id ID) (io.ReadCloser, error)
-	// Retry makes all waiting recipients of a message due now (ErrNotFound).
-	Retry(ctx context.Context, id ID) error
-	// Delete removes a message without a report (ErrNotFound, ErrLeased).
-	Delete(ctx context.Context, id ID) error
+	// Act does something to chosen recipients of the messages, one message
+	// after the other; what it returns is on stable storage. Leased recipients
+	// are left alone. After an error, what was done before it is returned too.
+	Act(ctx context.Context, ids []ID, a Action) (Acted, error)
+	// Import takes in a message that Get and Body returned before, here or
+	// elsewhere: with its ID, time of arrival, recipients and attempts as they
+	// were. ErrExists: a message with the ID is queued.
+	Import(ctx context.Context, m *Message, body io.Reader) error
+	// Count returns how many messages there are after the given ID ("" = all).
+	Count(ctx context.Context, after ID) (int, error)
 	// Reroute exchanges the functions that name hops and times, at once, and
 	// then files anew what is queued, a message at a time; due times stay. From
 	// the exchange on nothing is claimed by the old functions. What a route

@@ -8,7 +8,10 @@ const (
 	ReasonExpired = "expired"
 
 	// What the operator said.
-	ReasonRouteHold = "route-hold" // a route holds mail for the recipient
+	ReasonRouteHold       = "route-hold"       // a route holds mail for the recipient
+	ReasonOperatorHold    = "operator-hold"    // queue hold
+	ReasonOperatorFailed  = "operator-failed"  // queue fail
+	ReasonOperatorDeleted = "operator-deleted" // queue delete
 
 	// What a next hop or the way to it did.
 	ReasonConnectRefused = "connect-refused"

@@ -11,6 +11,9 @@ var ReasonDocs = []ReasonDoc{
 	{ReasonExpired, "The message was tried until `delivery.retry.expire_after` and is given up; the sender has a report.", "Look at the last status before the expiry: it says what was in the way."},
 
 	{ReasonRouteHold, "A route of the operator says `action: hold` for this recipient.", "`srvrelay queue release` sends the message past the route; when the routes change, it is looked at anew."},
+	{ReasonOperatorHold, "The operator holds the message (`srvrelay queue hold`).", "`srvrelay queue release` lets it go."},
+	{ReasonOperatorFailed, "The operator has given the message up (`srvrelay queue fail`).", "Nothing: the sender has a report with the operator's words."},
+	{ReasonOperatorDeleted, "The operator has removed the message (`srvrelay queue delete`).", "Nothing. Nobody was told."},
 
 	{ReasonConnectRefused, "The server's address answers, but nothing listens on that port.", "Start the server, or correct the port in its SRV record. The target is probed; mail goes out by itself when it is back."},
 	{ReasonConnectTimeout, "No answer to the connection request: the host is off, or a firewall drops it.", "Try `nc -v ADDRESS PORT` from the relay. Port 25 out of home networks and clouds is often blocked: use another port by SRV."},

@@ -23,6 +23,15 @@ var transitions = map[State][]State{
 // Final tells whether nothing more will happen to a recipient in this state.
 func (s State) Final() bool { return len(transitions[s]) == 0 }
 
+// Known tells whether there is such a state.
+func (s State) Known() bool {
+	switch s {
+	case Queued, Deferred, Held, Delivered, Failed, Expired:
+		return true
+	}
+	return false
+}
+
 // Waits tells whether a recipient in this state has a next attempt.
 func (s State) Waits() bool { return s == Queued || s == Deferred }
 

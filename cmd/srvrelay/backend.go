@@ -13,7 +13,7 @@ import (
 func (s *service) backend() admin.Backend {
 	return admin.Backend{
 		Store: s.store, Routing: func() queue.Routing { return s.now.Load().routing() },
-		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload,
+		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload, Acted: s.log.Settled,
 	}
 }
 

@@ -18,11 +18,11 @@ func configCommand() *cobra.Command {
   srvrelay config show              what is in force, and where each value comes from
   srvrelay config schema            for the editor: completion and checks while you type`,
 	}
-	c.AddCommand(initCommand(), checkConfigCommand("check"), showCommand(), schemaCommand())
+	c.AddCommand(initCommand(), checkConfigCommand("check"), configShowCommand(), schemaCommand())
 	return c
 }
 
-func showCommand() *cobra.Command {
+func configShowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show", Short: "Show the configuration in force, with the source of each value", Args: args(cobra.NoArgs),
 		Long: `Show the configuration in force: the file, what the environment and flags

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"srvrelay/dnsutil/dnsserver"
+	"srvrelay/queue"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/sink"
 )
@@ -267,7 +268,7 @@ func (d *demo) await(event, id string) error {
 }
 
 func (d *demo) queued() (list []admin.Message, err error) {
-	err = admin.NewClient(filepath.Join(d.dir, "admin.sock")).List(d.ctx, func(m admin.Message) error {
+	err = admin.NewClient(filepath.Join(d.dir, "admin.sock")).List(d.ctx, queue.Filter{}, func(m admin.Message) error {
 		list = append(list, m)
 		return nil
 	})

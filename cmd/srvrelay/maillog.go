@@ -103,8 +103,6 @@ func (l maillog) transition(t queue.Transition) {
 		"status", t.Rcpt.Last.Code, "reply", safe(t.Rcpt.Last.String()), "target", t.Rcpt.Last.Target, "attempts", t.Rcpt.Attempts,
 	}
 	switch t.Rcpt.State {
-	case queue.Held:
-		l.Info("held", a...)
 	case queue.Delivered:
 		l.Info("delivered", a...)
 	case queue.Deferred:
@@ -112,6 +110,10 @@ func (l maillog) transition(t queue.Transition) {
 			a = append(a, "next", t.Rcpt.Next)
 		}
 		l.Info("deferred", a...)
+	case queue.Held:
+		l.Info("held", a...)
+	case queue.Queued:
+		l.Info("released", a...)
 	case queue.Expired:
 		l.Warn("expired", a...)
 	default:

@@ -6,44 +6,38 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"srvrelay/queue"
+	"srvrelay/queue/pebblestore"
 	"srvrelay/relay/admin"
+	"srvrelay/relay/config"
 )
 
 func queueCommand() *cobra.Command {
-	c := &cobra.Command{Use: "queue", Short: "Look at the queue of the running relay and take it in hand", RunE: parent}
-	list := &cobra.Command{
-		Use: "list", Short: "List what waits, for what, and when it is tried next", Args: args(cobra.NoArgs),
-		RunE: withClient(func(c *cobra.Command, client *admin.Client, _ []string) error {
-			if asJSON, _ := c.Flags().GetBool("json"); asJSON {
-				return listJSON(c.Context(), c.OutOrStdout(), client)
-			}
-			return listText(c.Context(), newScreen(c.OutOrStdout()), client)
-		}),
+	c := &cobra.Command{
+		Use: "queue", Short: "Look at the queue and take it in hand", RunE: parent,
+		Long: `What waits, why, and what to do about it. Messages are chosen by id, by filters, or
+by both: several filters must all hold, several values of one filter are
+alternatives. A verb is done to the recipients that are chosen, not to the
+others of the same message.
+
+  srvrelay queue summary                          which hops hold mail up, and why
+  srvrelay queue list --domain example.org        what waits for a domain
+  srvrelay queue show 01JD8KQ0T5Z6M1RV3NXE7W9ABC  every attempt of a message
+  srvrelay queue retry --hop example.org          the server is back: try now
+  srvrelay queue fail --age 72h --state parked    give up, and tell the senders
+
+While no relay is running, list, show, export and summary read the data
+directory itself.`,
 	}
-	show := &cobra.Command{
-		Use: "show ID", Short: "Show one message: each recipient and every attempt", Args: args(cobra.ExactArgs(1)),
-		RunE: withClient(func(c *cobra.Command, client *admin.Client, a []string) error {
-			m, err := client.Show(c.Context(), a[0])
-			if err != nil {
-				return aboutID(a[0], err)
-			}
-			if asJSON, _ := c.Flags().GetBool("json"); asJSON {
-				return printJSON(c.OutOrStdout(), m)
-			}
-			return showText(newScreen(c.OutOrStdout()), m, time.Now())
-		}),
+	c.AddCommand(summaryCommand(), listCommand(), showCommand(), exportCommand(), importCommand())
+	for _, v := range verbs {
+		c.AddCommand(verbCommand(v))
 	}
-	list.Flags().Bool("json", false, "one JSON array of messages")
-	show.Flags().Bool("json", false, "one JSON object")
-	c.AddCommand(list, show,
-		eachID("retry ID...", "Try messages now, and look at once whether their hops are back", "due now", (*admin.Client).Retry),
-		eachID("delete ID...", "Remove messages without telling anybody", "deleted", (*admin.Client).Delete))
 	return c
 }
 
@@ -58,39 +52,104 @@ func withClient(do func(*cobra.Command, *admin.Client, []string) error) func(*co
 	}
 }
 
-// eachID is a command that does one thing to each message that is named.
-func eachID(use, short, done string, do func(*admin.Client, context.Context, string) error) *cobra.Command {
-	return &cobra.Command{
-		Use: use, Short: short, Args: args(cobra.MinimumNArgs(1)),
-		RunE: withClient(func(c *cobra.Command, client *admin.Client, ids []string) error {
-			var failed error
-			for _, id := range ids {
-				if err := do(client, c.Context(), id); err != nil {
-					failed = errors.Join(failed, aboutID(id, err))
-					continue
-				}
-				fmt.Fprintf(c.OutOrStdout(), "%s  %s\n", queue.Safe(id, 40), done)
-			}
-			return failed
-		}),
+// withQueue runs a command that looks at the queue: through the running relay,
+// or else on the disk.
+func withQueue(do func(*cobra.Command, *admin.Client, []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, a []string) error {
+		cfg, err := parseConfig(c)
+		if err != nil {
+			return err
+		}
+		client := admin.NewClient(adminSocket(cfg))
+		if _, err := client.Hops(c.Context()); !errors.Is(err, admin.ErrNotRunning) {
+			return do(c, client, a)
+		} else if stop, oerr := openOffline(c, cfg, &client); oerr == nil {
+			defer stop()
+			return do(c, client, a)
+		} else if errors.Is(oerr, queue.ErrLocked) {
+			return &exitError{exitTempFail, fmt.Errorf("%w, which does not answer on %s: try again in a moment", oerr, adminSocket(cfg))}
+		} else {
+			return fmt.Errorf("%w, and the queue cannot be read from the disk: %w", err, oerr)
+		}
 	}
 }
+
+// openOffline makes a client of the data directory itself.
+func openOffline(c *cobra.Command, cfg *config.Config, client **admin.Client) (stop func(), err error) {
+	dir := filepath.Join(cfg.DataDir, "queue")
+	rt := routing(retryOf(cfg))
+	store, err := pebblestore.Open(pebblestore.Options{Dir: dir, Routing: rt, ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "queue: the relay is not running; reading %s\n", dir)
+	local, end := admin.Local(admin.Backend{Store: store, Routing: func() queue.Routing { return rt }})
+	*client = local
+	return func() {
+		end()
+		_ = store.Close() // nothing was written
+	}, nil
+}
+
+func listCommand() *cobra.Command {
+	list := &cobra.Command{
+		Use: "list", Short: "List what waits or is held, why, and when it is tried next", Args: args(cobra.NoArgs),
+		Example: `  srvrelay queue list
+  srvrelay queue list --domain example.org --age 2h
+  srvrelay queue list --state held --json`,
+	}
+	f := addFilter(list)
+	asJSON := list.Flags().Bool("json", false, "one JSON array of messages (docs/queue.md)")
+	list.RunE = withQueue(func(c *cobra.Command, client *admin.Client, _ []string) error {
+		filter, err := f.filter()
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return listJSON(c.Context(), c.OutOrStdout(), client, filter)
+		}
+		return listText(c.Context(), newScreen(c.OutOrStdout()), client, filter)
+	})
+	return list
+}
+
+func showCommand() *cobra.Command {
+	show := &cobra.Command{
+		Use: "show ID", Short: "Show one message: each recipient and every attempt", Args: args(cobra.ExactArgs(1)),
+		Example: "  srvrelay queue show 01JD8KQ0T5Z6M1RV3NXE7W9ABC",
+	}
+	asJSON := show.Flags().Bool("json", false, "one JSON object (docs/queue.md)")
+	show.RunE = withQueue(func(c *cobra.Command, client *admin.Client, a []string) error {
+		m, err := client.Show(c.Context(), a[0])
+		if err != nil {
+			return aboutID(a[0], err)
+		}
+		if *asJSON {
+			return printJSON(c.OutOrStdout(), m)
+		}
+		return showText(newScreen(c.OutOrStdout()), m, time.Now())
+	})
+	return show
+}
+
+// errGone: nobody can say more about a message that is not there.
+var errGone = errors.New("no such message in the queue: it has been delivered, given up or deleted (the log says which)")
 
 // aboutID says which message an error is about.
 func aboutID(id string, err error) error {
 	if errors.Is(err, admin.ErrNotRunning) || errors.Is(err, admin.ErrNotAllowed) {
 		return err
 	}
-	if strings.Contains(err.Error(), "no such message") {
-		err = errors.New("no such message in the queue: it has been delivered, given up or deleted (the log says which)")
+	if errors.Is(err, queue.ErrNotFound) {
+		err = errGone
 	}
 	return &exitError{exitData, fmt.Errorf("%s: %w", queue.Safe(id, 40), err)}
 }
 
 // listJSON writes one array, a message at a time.
-func listJSON(ctx context.Context, w io.Writer, client *admin.Client) error {
+func listJSON(ctx context.Context, w io.Writer, client *admin.Client, f queue.Filter) error {
 	n := 0
-	err := client.List(ctx, func(m admin.Message) error {
+	err := client.List(ctx, f, func(m admin.Message) error {
 		sep := ",\n"
 		if n++; n == 1 {
 			sep = "[\n"
@@ -112,91 +171,53 @@ func listJSON(ctx context.Context, w io.Writer, client *admin.Client) error {
 	return err
 }
 
-// listText writes a line for each recipient that waits.
-func listText(ctx context.Context, s screen, client *admin.Client) error {
+// listText writes a line for each message and one for each chosen recipient,
+// as they come.
+func listText(ctx context.Context, s screen, client *admin.Client, f queue.Filter) error {
 	now := time.Now()
 	messages, size := 0, int64(0)
-	t := s.table()
-	err := client.List(ctx, func(m admin.Message) error {
-		if messages++; messages == 1 {
-			fmt.Fprintln(t, "id\tage\tsize\tfrom\tto\tstate\tnext try\tlast status")
-		}
+	err := client.List(ctx, f, func(m admin.Message) error {
+		messages++
 		size += m.Size
+		fmt.Fprintf(s, "%s  %-9s  %10s  from %s\n", m.ID, span(now.Sub(m.Received)), bytesText(m.Size), clip(address(m.Sender), 43))
 		for _, r := range m.Recipients {
-			if r.State.Final() {
-				continue
+			state := fmt.Sprintf("%-13s", clip(stateText(r), 13))
+			if _, err := fmt.Fprintf(s, "    %-30s  %s  %-22s  %s\n", clip(address(r.Address), 30), s.stateColour(r)(state),
+				when(r.NextAttempt, now), clip(lastWords(r), 25)); err != nil {
+				return err
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, span(now.Sub(m.Received)), bytesText(m.Size),
-				address(m.Sender), address(r.Address), stateText(r), when(r.NextAttempt, now), queue.Safe(r.LastStatus, 100))
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case messages == 0 && f.Empty():
+		_, err = fmt.Fprintln(s, "The queue is empty.")
+	case messages == 0:
+		_, err = fmt.Fprintln(s, "Nothing in the queue matches.")
+	default:
+		_, err = fmt.Fprintf(s, "%s %s, %s\n", count(messages), plural(messages, "message"), bytesText(size))
 	}
-	if messages == 0 {
-		fmt.Fprintln(s, "The queue is empty.")
-		return nil
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(s, "%s %s, %s\n", count(messages), plural(messages, "message"), bytesText(size))
 	return err
+}
+
+// lastWords is why a recipient waits, in short: `queue show` has all of it.
+func lastWords(r admin.Recipient) string {
+	if r.LastStatus == "" {
+		return r.Reason
+	}
+	return queue.Safe(r.LastStatus, 100)
 }
 
 // stateText is a recipient's state in a word or three.
 func stateText(r admin.Recipient) string {
 	text := string(r.State)
 	if r.Parked {
-		text = "parked"
+		text = queue.Parked
 	}
-	if r.Attempts > 0 && !r.State.Final() {
+	if r.Attempts > 0 && r.State.Waits() {
 		text += fmt.Sprintf(" %d×", r.Attempts)
 	}
 	return text
-}
-
-// showText is everything about one message.
-func showText(s screen, m admin.Message, now time.Time) error {
-	from := ""
-	if m.Client.Addr.IsValid() {
-		from = " from " + m.Client.Addr.Addr().String()
-	}
-	if m.Client.User != "" {
-		from += " (user " + queue.Safe(m.Client.User, 80) + ")"
-	}
-	if m.Client.TLS != "" {
-		from += ", " + m.Client.TLS
-	}
-	fmt.Fprintf(s, "%s  from %s  %s  received %s%s\n", m.ID, address(m.Sender), bytesText(m.Size), when(m.Received, now), from)
-	for _, r := range m.Recipients {
-		fmt.Fprintf(s, "  %s  %s", address(r.Address), s.stateColour(r)(stateText(r)))
-		if !r.State.Waits() {
-			fmt.Fprintf(s, " %s", when(r.Settled, now))
-		} else {
-			fmt.Fprintf(s, ", next %s, gives up %s", when(r.NextAttempt, now), when(r.Expires, now))
-		}
-		if r.LastStatus != "" {
-			fmt.Fprintf(s, "\n      %s  [%s]", queue.Safe(r.LastStatus, 300), r.Reason)
-		}
-		fmt.Fprintln(s)
-	}
-	for _, a := range m.Attempts {
-		fmt.Fprintf(s, "  %s  %s\n", a.Time.Local().Format("2 Jan 15:04:05"), address(a.Hop))
-		for _, line := range a.Results {
-			fmt.Fprintf(s, "      %s\n", queue.Safe(line, 300))
-		}
-	}
-	return nil
-}
-
-func (s screen) stateColour(r admin.Recipient) func(string) string {
-	switch r.State {
-	case queue.Delivered:
-		return s.good
-	case queue.Failed, queue.Expired:
-		return s.bad
-	}
-	return s.wait
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"srvrelay/dnsutil/dnsserver"
+	"srvrelay/queue"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/sink"
 )
@@ -123,7 +124,7 @@ func (r *rig) drained(limit time.Duration, socket *admin.Client) {
 	if r.book.wait(ctx, func() bool { return len(r.book.want) == 0 }) {
 		poll(r, limit, "the queue is empty", func() bool {
 			n := 0
-			err := socket.List(ctx, func(admin.Message) error { n++; return nil })
+			err := socket.List(ctx, queue.Filter{}, func(admin.Message) error { n++; return nil })
 			return err == nil && n == 0
 		})
 	}

@@ -116,3 +116,12 @@ func address(a string) string {
 	}
 	return queue.Safe(a, 320)
 }
+
+// clip cuts a text that is longer than n characters.
+func clip(t string, n int) string {
+	r := []rune(t)
+	if len(r) <= n {
+		return t
+	}
+	return string(r[:max(0, n-1)]) + "…"
+}

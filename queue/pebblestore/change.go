@@ -28,6 +28,7 @@ type change struct {
 	gone    []hopGroup
 	added   []hopGroup
 	moved   []move
+	acted   int                  // recipients to whom a person did something
 	reports []hopGroup           // of DSNs; they are in the batch already
 	bodies  map[ulid.ULID][]byte // of DSNs, for the cache
 	effects queue.Effects

@@ -1,7 +1,6 @@
 package pebblestore
 
 import (
-	"errors"
 	"sync"
 	"testing"
 
@@ -32,23 +31,29 @@ func TestClaimAgainstRetryAndDelete(t *testing.T) {
 				}
 			})
 		}
-		var deleted error = queue.ErrLeased
+		deleted := false
 		wg.Go(func() {
-			if err := s.Retry(ctx, id); err != nil && !errors.Is(err, queue.ErrNotFound) {
+			if _, err := s.Act(ctx, []queue.ID{id}, queue.Action{Verb: queue.VerbRetry}); err != nil {
 				t.Error(err)
 			}
 		})
 		if round%3 == 0 {
-			wg.Go(func() { deleted = s.Delete(ctx, id) })
+			wg.Go(func() {
+				a, err := s.Act(ctx, []queue.ID{id}, queue.Action{Verb: queue.VerbDelete})
+				if err != nil {
+					t.Error(err)
+				}
+				deleted = a.Messages == 1
+			})
 		}
 		wg.Wait()
-		if len(held) > 1 || len(held) == 1 && deleted == nil {
+		if len(held) > 1 || len(held) == 1 && deleted {
 			t.Fatalf("round %d: %d leases, delete: %v", round, len(held), deleted)
 		}
 		for _, l := range held {
 			settle(t, s, l, queue.Sent)
 		}
-		if deleted != nil && len(held) == 0 {
+		if !deleted && len(held) == 0 {
 			settle(t, s, claim(t, s, "b.example"), queue.Sent)
 		}
 		if l, err := s.Claim(ctx, "b.example"); l != nil || err != nil {

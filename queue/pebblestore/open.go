@@ -57,7 +57,7 @@ func Open(opt Options) (*Store, error) {
 // openDB makes the folder, locks it and opens the engine in it.
 func (s *Store) openDB(fs vfs.FS) error {
 	dir := s.opt.Dir
-	if err := makeFolder(fs, dir, s.opt.FS == nil); err != nil {
+	if err := s.haveFolder(fs); err != nil {
 		return err
 	}
 	lock, err := pebble.LockDirectory(dir, fs)
@@ -87,6 +87,21 @@ func (s *Store) openDB(fs vfs.FS) error {
 	return nil
 }
 
+// haveFolder makes the folder; for reading it must be there, with a store in it.
+func (s *Store) haveFolder(fs vfs.FS) error {
+	if !s.opt.ReadOnly {
+		return makeFolder(fs, s.opt.Dir, s.opt.FS == nil)
+	}
+	desc, err := pebble.Peek(s.opt.Dir, fs)
+	if err == nil && !desc.Exists {
+		err = os.ErrNotExist
+	}
+	if err != nil {
+		return fmt.Errorf("queue: there is no queue in %s: %w", s.opt.Dir, err)
+	}
+	return nil
+}
+
 // makeFolder makes the folder, for our eyes only.
 func makeFolder(fs vfs.FS, dir string, real bool) error {
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
@@ -109,6 +124,7 @@ func makeFolder(fs vfs.FS, dir string, real bool) error {
 func (s *Store) engineOptions(fs vfs.FS) *pebble.Options {
 	o := &pebble.Options{
 		FS:                          fs,
+		ReadOnly:                    s.opt.ReadOnly,
 		Lock:                        s.lock,
 		FormatMajorVersion:          engineVersion,
 		CacheSize:                   8 << 20,
@@ -130,7 +146,7 @@ func (s *Store) engineOptions(fs vfs.FS) *pebble.Options {
 // recover brings a store that was opened into shape: what a crash left over
 // goes, and the indexes come into being.
 func (s *Store) recover() error {
-	if err := s.checkFormat(); err != nil {
+	if err := s.checkFormat(); err != nil || s.opt.ReadOnly {
 		return err
 	}
 	if err := s.collectOrphans(); err != nil {
@@ -156,7 +172,7 @@ func (s *Store) checkFormat() error {
 		return err
 	case stored == formatVersion:
 		return nil
-	case stored != "":
+	case stored != "" || s.opt.ReadOnly:
 		return fmt.Errorf("%w: %s holds %q, this version reads %q; use the version that wrote it",
 			queue.ErrFormat, s.opt.Dir, queue.Safe(stored, 80), formatVersion)
 	}
@@ -252,8 +268,8 @@ func (s *Store) reindex(b *pebble.Batch, key, value []byte) error {
 	var waiting []int
 	var rcpts []queue.Recipient
 	for n, r := range all {
-		if heldByRoute(r) {
-			r = offered(r, time.Now().UTC().Round(0))
+		if r.HeldByRoute() {
+			r = r.Offer(time.Now().UTC().Round(0))
 			all[n] = r
 			set(b, partKey(famRcpt, id, n), mustJSON(r))
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,4 +115,44 @@ func TestRebuildInterrupted(t *testing.T) {
 	s = openMem(t, fs)
 	checkStore(t, s)
 	claim(t, s, "b.example")
+}
+
+// Reading changes nothing on the disk, and nothing else can be done.
+func TestReadOnly(t *testing.T) {
+	fs := vfs.NewMem()
+	if _, err := Open(Options{Dir: "queue", FS: fs, ReadOnly: true}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a queue that is not there: %v", err)
+	}
+	s := openMem(t, fs)
+	id := put(t, s, 200<<10, "b@b.example")
+	read := func(o *Options) { o.ReadOnly = true }
+	if _, err := Open(Options{Dir: "queue", FS: fs, ReadOnly: true}); !errors.Is(err, queue.ErrLocked) {
+		t.Errorf("beside a running relay: %v", err)
+	}
+	s.Close()
+	before, err := fs.List("queue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = openMem(t, fs, read)
+	if m, err := s.Get(ctx, id); err != nil || len(m.Recipients) != 1 || len(readBody(t, s, id)) != 200<<10 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if n, err := s.Count(ctx, ""); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := s.Put(ctx, message("c@c.example"), strings.NewReader("x")); !errors.Is(err, queue.ErrReadOnly) {
+		t.Errorf("put: %v", err)
+	}
+	if _, err := s.Act(ctx, []queue.ID{id}, queue.Action{Verb: queue.VerbDelete}); !errors.Is(err, queue.ErrReadOnly) {
+		t.Errorf("delete: %v", err)
+	}
+	s.Close()
+	after, _ := fs.List("queue")
+	slices.Sort(before)
+	slices.Sort(after)
+	if !slices.Equal(before, after) {
+		t.Errorf("%v became %v", before, after)
+	}
+	claim(t, openMem(t, fs), "b.example")
 }

@@ -19,13 +19,9 @@ const listPage = 64
 // List implements queue.Store. A message that cannot be read is logged and
 // left out.
 func (s *Store) List(ctx context.Context, after queue.ID, fn func(*queue.Message) bool) error {
-	from := []byte(famMeta)
-	if after != "" {
-		id, err := ulid.ParseStrict(string(after))
-		if err != nil {
-			return fmt.Errorf("queue: %.40q is not a queue id", string(after))
-		}
-		from = append(metaKey(id), 0)
+	from, err := listFrom(after)
+	if err != nil {
+		return err
 	}
 	for {
 		page, last, err := s.readPage(from)
@@ -45,6 +41,21 @@ func (s *Store) List(ctx context.Context, after queue.ID, fn func(*queue.Message
 		}
 		from = append(last, 0)
 	}
+}
+
+// listEnd is behind all messages.
+var listEnd = after([]byte(famMeta))
+
+// listFrom is the first key of a message behind the given one.
+func listFrom(id queue.ID) ([]byte, error) {
+	if id == "" {
+		return []byte(famMeta), nil
+	}
+	u, err := ulid.ParseStrict(string(id))
+	if err != nil {
+		return nil, fmt.Errorf("queue: %.40q is not a queue id", string(id))
+	}
+	return append(metaKey(u), 0), nil
 }
 
 // readPage reads messages from a key on; last is the last key that was
@@ -94,6 +105,23 @@ func readMessage(db pebble.Reader, key, value []byte) (*queue.Message, error) {
 	return &queue.Message{Envelope: m.Envelope, Recipients: rcpts}, nil
 }
 
+// Count implements queue.Store.
+func (s *Store) Count(ctx context.Context, after queue.ID) (n int, err error) {
+	if err := s.begin(); err != nil {
+		return 0, err
+	}
+	defer s.end()
+	from, err := listFrom(after)
+	if err != nil {
+		return 0, err
+	}
+	err = eachKey(s.db, from, listEnd, func(_, _ []byte) error {
+		n++
+		return ctx.Err()
+	})
+	return n, err
+}
+
 // Get implements queue.Store.
 func (s *Store) Get(_ context.Context, id queue.ID) (*queue.Message, error) {
 	if err := s.begin(); err != nil {
@@ -116,88 +144,6 @@ func (s *Store) Get(_ context.Context, id queue.ID) (*queue.Message, error) {
 	}
 	msg.Attempts, err = getAttempts(snap, u)
 	return msg, err
-}
-
-// Retry implements queue.Store. Leased recipients are left alone: their
-// attempt is under way.
-func (s *Store) Retry(_ context.Context, id queue.ID) error {
-	c, unlock, err := s.openChange(id)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	groups, err := c.groups()
-	if err != nil {
-		return err
-	}
-	leased := s.leases.leased(c.id, nil)
-	var waiting []int
-	for _, g := range groups {
-		if leased[g.members[0]] {
-			continue
-		}
-		c.gone = append(c.gone, g)
-		for _, n := range g.members {
-			r := c.all[n]
-			r.Next = c.now
-			c.rcpts[n] = r
-			waiting = append(waiting, n)
-		}
-	}
-	if len(waiting) == 0 {
-		return nil
-	}
-	if err := c.regroup(waiting); err != nil {
-		return err
-	}
-	c.stage()
-	return c.commit(pebble.Sync)
-}
-
-// Delete implements queue.Store. A message that cannot be read can still be
-// deleted.
-func (s *Store) Delete(_ context.Context, id queue.ID) error {
-	c, unlock, err := s.openChange(id)
-	if errors.Is(err, errDamaged) {
-		return s.deleteDamaged(id)
-	}
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if c.s.leases.leased(c.id, nil) != nil {
-		return fmt.Errorf("%s: %w", id, queue.ErrLeased)
-	}
-	if c.gone, err = c.groups(); err != nil {
-		return err
-	}
-	c.m.Open, c.m.Unreported = 0, 0
-	c.stage()
-	return c.commit(pebble.Sync)
-}
-
-// deleteDamaged deletes all keys that carry the ID. Its groups cannot be
-// known; a Claim that meets one finds no message and skips it.
-func (s *Store) deleteDamaged(id queue.ID) error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	defer s.end()
-	u, err := idOf(id)
-	if err != nil {
-		return err
-	}
-	mu := s.stripe(u)
-	mu.Lock()
-	defer mu.Unlock()
-	b := s.db.NewBatch()
-	defer b.Close()
-	del(b, metaKey(u))
-	for _, family := range []string{famRcpt, famChunk, famAttempt} {
-		lower, upper := partRange(family, u)
-		_ = b.DeleteRange(lower, upper, nil)
-	}
-	return s.commit(b, pebble.Sync)
 }
 
 // openChange starts a change of a message with all its recipients read.

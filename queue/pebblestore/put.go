@@ -31,7 +31,7 @@ func (s *Store) Put(ctx context.Context, env *queue.Envelope, body io.Reader) (q
 	if err != nil {
 		return "", err
 	}
-	in := intake{s: s, id: id, last: chunkPool.Get().(*[chunkSize]byte)}
+	in := s.newIntake(id)
 	defer in.release()
 	if err := in.stream(ctx, body); err != nil {
 		return "", err
@@ -39,10 +39,21 @@ func (s *Store) Put(ctx context.Context, env *queue.Envelope, body io.Reader) (q
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if err := in.finish(env); err != nil {
+	freshen(env, time.Now().UTC().Round(0))
+	if err := in.finish(env, nil); err != nil {
 		return "", err
 	}
 	return env.ID, nil
+}
+
+// freshen makes a new message's recipients due, whatever the caller left in them.
+func freshen(env *queue.Envelope, now time.Time) {
+	if env.Received.IsZero() {
+		env.Received = now
+	}
+	for i, r := range env.To {
+		env.To[i] = queue.Recipient{Address: r.Address, Domain: r.Domain, Notify: r.Notify, ORcpt: r.ORcpt, State: queue.Queued, Next: now}
+	}
 }
 
 // nameMessage gives the message an ID unless the caller has.
@@ -57,7 +68,7 @@ func (s *Store) nameMessage(env *queue.Envelope) (ulid.ULID, error) {
 	}
 	switch _, err := getMeta(s.db, id); {
 	case err == nil:
-		return id, fmt.Errorf("queue: there is a message %s already", id)
+		return id, fmt.Errorf("%s: %w", id, queue.ErrExists)
 	case !errors.Is(err, queue.ErrNotFound):
 		return id, err
 	}
@@ -75,6 +86,10 @@ type intake struct {
 	written int // chunks in the log
 	size    int64
 	done    bool
+}
+
+func (s *Store) newIntake(id ulid.ULID) *intake {
+	return &intake{s: s, id: id, last: chunkPool.Get().(*[chunkSize]byte)}
 }
 
 // stream reads the body to its end.
@@ -133,7 +148,7 @@ func (in *intake) writeAhead() error {
 }
 
 // finish makes the message durable and lets its recipients be claimed.
-func (in *intake) finish(env *queue.Envelope) error {
+func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	s := in.s
 	b := s.db.NewBatch()
 	defer b.Close()
@@ -147,7 +162,10 @@ func (in *intake) finish(env *queue.Envelope) error {
 	}
 	rt := s.routes.use()
 	defer s.routes.done()
-	groups, err := s.stageMessage(b, rt, in.id, env, bodyInfo{in.size, chunks})
+	for i, a := range attempts {
+		set(b, partKey(famAttempt, in.id, i), mustJSON(a))
+	}
+	groups, err := s.stageMessage(b, rt, in.id, env, bodyInfo{in.size, chunks, len(attempts)})
 	if err != nil {
 		return err
 	}
@@ -177,8 +195,9 @@ func (in *intake) release() {
 }
 
 type bodyInfo struct {
-	size   int64
-	chunks int
+	size     int64
+	chunks   int
+	attempts int // that are stored already
 }
 
 // stageMessage adds a new message, but for its chunks, to the batch. The
@@ -187,21 +206,24 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 	if len(env.To) == 0 || len(env.To) > maxRecipients {
 		return nil, fmt.Errorf("queue: a message with %d recipients", len(env.To))
 	}
-	now := time.Now().UTC().Round(0)
-	if env.Received.IsZero() {
-		env.Received = now
-	}
 	env.Size = body.size
-	waiting := make([]int, len(env.To))
-	for i := range env.To {
-		r := &env.To[i]
-		*r = queue.Recipient{Address: r.Address, Domain: r.Domain, Notify: r.Notify, ORcpt: r.ORcpt, State: queue.Queued, Next: now}
-		set(b, partKey(famRcpt, id, i), mustJSON(r))
-		waiting[i] = i
+	m := &meta{Envelope: *env, Rcpts: len(env.To), Chunks: body.chunks, Attempts: body.attempts}
+	var waiting []int
+	for n, r := range env.To {
+		set(b, partKey(famRcpt, id, n), mustJSON(r))
+		if !r.State.Final() {
+			m.Open++
+		}
+		if r.State.Waits() {
+			waiting = append(waiting, n)
+		}
+		if r.Unreported { // imported
+			m.Unreported++
+			m.Report = nano(time.Now())
+		}
 	}
-	m := &meta{Envelope: *env, Rcpts: len(env.To), Open: len(env.To), Chunks: body.chunks}
 	m.arm(rt, env.To)
-	groups, err := groupUp(rt, id, env.Sender, waiting, env.To)
+	groups, err := groupUp(rt, id, env.Sender, waiting, pick(env.To, waiting))
 	if err != nil {
 		return nil, err
 	}

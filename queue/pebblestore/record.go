@@ -95,9 +95,7 @@ func decodeRecipient(key, b []byte) (queue.Recipient, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return r, damaged(key, err)
 	}
-	switch r.State {
-	case queue.Queued, queue.Deferred, queue.Held, queue.Delivered, queue.Failed, queue.Expired:
-	default:
+	if !r.State.Known() {
 		return r, damaged(key, fmt.Errorf("unknown state %.40q", r.State))
 	}
 	if r.Attempts < 0 {

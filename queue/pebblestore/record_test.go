@@ -58,7 +58,7 @@ func TestDamagedRecords(t *testing.T) {
 			if !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), string(bad)) || strings.Contains(err.Error(), "\x1b") {
 				t.Errorf("get: %v", err)
 			}
-			if err := s.Delete(ctx, bad); err != nil {
+			if a, err := s.Act(ctx, []queue.ID{bad}, queue.Action{Verb: queue.VerbDelete}); err != nil || a.Messages != 1 {
 				t.Errorf("delete: %v", err)
 			}
 			if _, err := s.Get(ctx, bad); !errors.Is(err, queue.ErrNotFound) {

@@ -164,8 +164,8 @@ func (c *change) refile() error {
 		numbers = append(numbers, g.members...)
 	}
 	for n, r := range c.all {
-		if heldByRoute(r) {
-			c.step(n, r, offered(r, c.now), queue.Transition{})
+		if r.HeldByRoute() {
+			c.step(n, r, r.Offer(c.now), queue.Transition{})
 			numbers = append(numbers, n)
 		}
 	}
@@ -215,18 +215,4 @@ func (mv move) begin(s *Store) {
 		}
 	}
 	mv.lease.filed = append(slices.DeleteFunc(mv.lease.filed, mv.from.sameKey), mv.to...)
-}
-
-// heldByRoute: a person's hold leaves the last status as it was.
-func heldByRoute(r queue.Recipient) bool {
-	return r.State == queue.Held && r.Last.Reason == queue.ReasonRouteHold
-}
-
-// offered is a held recipient that is due now.
-func offered(r queue.Recipient, now time.Time) queue.Recipient {
-	if heldByRoute(r) {
-		r.Last = queue.Status{} // the route may be gone
-	}
-	r.State, r.Next, r.Settled = queue.Queued, now, now
-	return r
 }

@@ -30,6 +30,10 @@ type Options struct {
 	Hostname   string // ours, for reports
 	Postmaster string // gets double bounces; "" = nobody does
 
+	// ReadOnly opens what is there for List, Get, Body and Count only, and
+	// changes nothing on the disk. (The folder is locked all the same.)
+	ReadOnly bool
+
 	MinFree   int64                 // bytes; with less free space Put refuses
 	FreeSpace func() (int64, error) // nil: of Dir's file system, looked at once a second
 
@@ -46,17 +50,18 @@ type Store struct {
 	db   *pebble.DB
 	lock *pebble.Lock
 
-	set      atomic.Pointer[Settings]
-	routes   routes
-	hops     hopIndex
-	parks    parks
-	cache    cache
-	leases   leases
-	stripes  [256]sync.Mutex // serialise the changes of one message
-	space    freeSpace
-	health   health
-	opening  atomic.Bool // the engine is being opened
-	refusing atomic.Bool // new mail is refused, and the log says so
+	set       atomic.Pointer[Settings]
+	routes    routes
+	hops      hopIndex
+	parks     parks
+	cache     cache
+	leases    leases
+	importing sync.Map        // ulid.ULID of messages whose bodies are being imported
+	stripes   [256]sync.Mutex // serialise the changes of one message
+	space     freeSpace
+	health    health
+	opening   atomic.Bool // the engine is being opened
+	refusing  atomic.Bool // new mail is refused, and the log says so
 
 	watch atomic.Pointer[func(string, time.Time)]
 
@@ -138,6 +143,9 @@ func (s *Store) closeDB() error {
 // commit writes a batch. With pebble.Sync it returns when the batch, and all
 // that was committed before it, is on stable storage.
 func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
+	if s.opt.ReadOnly {
+		return queue.ErrReadOnly
+	}
 	if err := s.health.fatal(); err != nil {
 		return err
 	}

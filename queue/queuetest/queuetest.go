@@ -259,6 +259,15 @@ func (f *fixture) get(id queue.ID) *queue.Message {
 	return m
 }
 
+func (f *fixture) act(a queue.Action, ids ...queue.ID) queue.Acted {
+	f.Helper()
+	done, err := f.s.Act(ctx, ids, a)
+	if err != nil {
+		f.Fatalf("%s: %v", a.Verb, err)
+	}
+	return done
+}
+
 func (f *fixture) list() (ids []queue.ID) {
 	f.Helper()
 	if err := f.s.List(ctx, "", func(m *queue.Message) bool { ids = append(ids, m.ID); return true }); err != nil {

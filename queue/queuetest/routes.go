@@ -146,12 +146,8 @@ func rerouteCutShort(f *fixture) {
 			f.Fatalf("reroute: %v", err)
 		}
 	}
-	if err := f.s.Delete(ctx, first); err != nil { // it is found wherever it is filed
-		f.Fatal(err)
-	}
-	if err := f.s.Retry(ctx, second); err != nil {
-		f.Fatal(err)
-	}
+	f.act(queue.Action{Verb: queue.VerbDelete}, first) // it is found wherever it is filed
+	f.act(queue.Action{Verb: queue.VerbRetry}, second)
 	f.none("b.example") // by outdated routes
 	f.none("one")
 	f.settle(f.claim("two"), sent)

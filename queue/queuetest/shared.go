@@ -158,7 +158,10 @@ func everythingAtOnce(f *fixture) {
 			}
 			note(f.sweepBeside())
 			err := f.s.List(ctx, "", func(m *queue.Message) bool {
-				_ = f.s.Retry(ctx, m.ID) // may be gone by now
+				_, err := f.s.Act(ctx, []queue.ID{m.ID}, queue.Action{Verb: queue.VerbRetry}) // may be gone by now
+				if err != nil {
+					f.Error(err)
+				}
 				return true
 			})
 			if err != nil {

@@ -15,6 +15,8 @@ var storeCases = []testCase{
 	{"delete", deleteMessage},
 	{"list in order, in pages", listPages},
 	{"attempts are kept", attempts},
+	{"an export comes back as it was", importBack},
+	{"an import that makes no sense leaves nothing", badImports},
 	{"facts", facts},
 	{"a closed store says so", closed},
 }
@@ -71,14 +73,24 @@ func newRoutes(f *fixture) {
 func deleteMessage(f *fixture) {
 	id := f.put("b@b.example", "c@c.example")
 	l := f.claim("b.example")
-	f.is(f.s.Delete(ctx, id), queue.ErrLeased)
-	f.settle(l, greylist)
-	if err := f.s.Delete(ctx, id); err != nil {
-		f.Fatal(err)
+	remove := queue.Action{Verb: queue.VerbDelete}
+	if a := f.act(remove, id); len(a.Leased) != 1 || a.Messages != 0 || f.get(id).Recipients[1].State != queue.Queued {
+		f.Errorf("%+v", a)
 	}
+	f.settle(l, greylist)
+	a := f.act(remove, id)
+	if a.Messages != 1 || a.Recipients != 2 || len(a.Effects.Removed) != 1 || len(a.Effects.Transitions) != 2 {
+		f.Errorf("%+v", a)
+	}
+	if tr := a.Effects.Transitions[0]; tr.Rcpt.State != queue.Failed || tr.Rcpt.Last.Reason != queue.ReasonOperatorDeleted {
+		f.Errorf("%+v", tr)
+	}
+	f.noReport(a.Effects)
 	f.empty()
 	f.none("c.example")
-	f.is(f.s.Delete(ctx, id), queue.ErrNotFound)
+	if a := f.act(remove, id); len(a.Missing) != 1 {
+		f.Errorf("%+v", a)
+	}
 	f.noReport(f.sweep())
 	f.reopen()
 	f.empty()
@@ -174,4 +186,82 @@ func closed(f *fixture) {
 	f.is(f.s.Accepting(), queue.ErrClosed)
 	f.is(f.s.List(ctx, "", func(*queue.Message) bool { return true }), queue.ErrClosed)
 	f.is(f.s.Close(), queue.ErrClosed)
+}
+
+func importBack(f *fixture) {
+	body := strings.Repeat(text, 3000) // several chunks
+	id := f.putEnv(&queue.Envelope{
+		Sender: "alice@a.example", Mode: queue.Submission, EnvID: "QQ", Client: queue.Client{User: "alice"},
+		To: to("b@b.example NEVER", "c@c.example", "d@d.example", "e@e.example"),
+	}, body)
+	f.settle(f.claim("b.example"), sent)
+	f.settle(f.claim("c.example"), greylist)
+	f.act(queue.Action{Verb: queue.VerbHold, Pick: only("d@d.example")}, id)
+	m := f.get(id)
+	f.is(f.s.Import(ctx, m, strings.NewReader(body)), queue.ErrExists)
+	f.act(queue.Action{Verb: queue.VerbDelete}, id)
+	f.empty()
+	time.Sleep(10 * time.Minute)
+	if err := f.s.Import(ctx, m, strings.NewReader(body)); err != nil {
+		f.Fatal(err)
+	}
+	f.is(f.s.Import(ctx, m, strings.NewReader(body)), queue.ErrExists)
+	f.reopen()
+	got := f.get(id)
+	if want := m.Recipients; len(got.Recipients) != len(want) || len(got.Attempts) != 2 || !got.Received.Equal(m.Received) ||
+		got.EnvID != m.EnvID || got.Client != m.Client || f.body(id) != body {
+		f.Errorf("%+v\ncame back as %+v", m, got)
+	} else {
+		for i := range want {
+			if got.Recipients[i] != want[i] {
+				f.Errorf("recipient %+v came back as %+v", want[i], got.Recipients[i])
+			}
+		}
+	}
+	f.none("b.example") // delivered before
+	f.none("d.example")
+	f.settle(f.claim("c.example"), sent)
+	f.settle(f.claim("e.example"), sent)
+	time.Sleep(20 * time.Minute)
+	f.noReport(f.sweep())
+	f.act(queue.Action{Verb: queue.VerbRelease}, id)
+	f.settle(f.claim("d.example"), sent)
+	f.empty()
+}
+
+func badImports(f *fixture) {
+	good := func() *queue.Message {
+		m := &queue.Message{Envelope: queue.Envelope{ID: queue.NewID(time.Now()), Received: time.Now(), Size: int64(len(text))}, Recipients: to("b@b.example")}
+		m.Recipients[0].State = queue.Queued
+		return m
+	}
+	for name, change := range map[string]func(*queue.Message){
+		"no id":            func(m *queue.Message) { m.ID = "" },
+		"another id":       func(m *queue.Message) { m.ID = "../../etc/passwd" },
+		"no time":          func(m *queue.Message) { m.Received = time.Time{} },
+		"no recipients":    func(m *queue.Message) { m.Recipients = nil },
+		"all is over":      func(m *queue.Message) { m.Recipients[0].State = queue.Delivered },
+		"an unknown state": func(m *queue.Message) { m.Recipients[0].State = "lost" },
+		"no domain":        func(m *queue.Message) { m.Recipients[0].Domain = "" },
+		"another size":     func(m *queue.Message) { m.Size++ },
+	} {
+		m := good()
+		change(m)
+		if err := f.s.Import(ctx, m, strings.NewReader(text)); err == nil {
+			f.Errorf("%s: taken in", name)
+		}
+	}
+	f.empty()
+	m := good()
+	if err := f.s.Import(ctx, m, strings.NewReader(text)); err != nil { // waits, without a time
+		f.Fatal(err)
+	}
+	if n, err := f.s.Count(ctx, ""); err != nil || n != 1 {
+		f.Errorf("count %d, %v", n, err)
+	}
+	if n, err := f.s.Count(ctx, m.ID); err != nil || n != 0 {
+		f.Errorf("count after it %d, %v", n, err)
+	}
+	f.settle(f.claim("b.example"), sent)
+	f.empty()
 }

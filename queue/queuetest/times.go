@@ -117,8 +117,8 @@ func retryNow(f *fixture) {
 	f.settle(f.claim("b.example"), greylist)
 	leased := f.claim("c.example")
 	f.settle(f.claim("d.example"), sent)
-	if err := f.s.Retry(ctx, id); err != nil {
-		f.Fatal(err)
+	if a := f.act(queue.Action{Verb: queue.VerbRetry}, id); a.Messages != 1 || a.Recipients != 1 || len(a.Leased) != 1 || len(a.Effects.Transitions) != 0 {
+		f.Errorf("%+v", a)
 	}
 	l := f.claim("b.example")
 	if !l.Rcpts[0].Next.Equal(time.Now()) || l.Rcpts[0].State != queue.Deferred {
@@ -129,8 +129,9 @@ func retryNow(f *fixture) {
 	f.settle(l, sent)
 	f.settle(leased, sent)
 	f.empty()
-	f.is(f.s.Retry(ctx, id), queue.ErrNotFound)
-	f.is(f.s.Retry(ctx, "nonsense"), queue.ErrNotFound)
+	if a := f.act(queue.Action{Verb: queue.VerbRetry}, id, "nonsense"); len(a.Missing) != 2 {
+		f.Errorf("%+v", a)
+	}
 }
 
 func watch(f *fixture) {

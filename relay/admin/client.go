@@ -36,42 +36,6 @@ func NewClient(socket string) *Client {
 	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
-// List calls fn for every queued message, oldest first, a page at a time.
-func (c *Client) List(ctx context.Context, fn func(Message) error) error {
-	after := queue.ID("")
-	for {
-		var page []Message
-		if err := c.do(ctx, "GET", "/queue?after="+url.QueryEscape(string(after)), &page); err != nil {
-			return err
-		}
-		for _, m := range page {
-			if err := fn(m); err != nil {
-				return err
-			}
-			after = m.ID
-		}
-		if len(page) < pageSize {
-			return nil
-		}
-	}
-}
-
-// Show returns one message with its attempts.
-func (c *Client) Show(ctx context.Context, id string) (m Message, err error) {
-	err = c.do(ctx, "GET", "/queue/"+url.PathEscape(id), &m)
-	return m, err
-}
-
-// Retry makes a message due now and its hops be looked at.
-func (c *Client) Retry(ctx context.Context, id string) error {
-	return c.do(ctx, "POST", "/queue/"+url.PathEscape(id)+"/retry", nil)
-}
-
-// Delete removes a message without a report.
-func (c *Client) Delete(ctx context.Context, id string) error {
-	return c.do(ctx, "DELETE", "/queue/"+url.PathEscape(id), nil)
-}
-
 // Hops returns the hops with waiting mail.
 func (c *Client) Hops(ctx context.Context) (hops []queue.HopInfo, err error) {
 	err = c.do(ctx, "GET", "/hops", &hops)
@@ -92,28 +56,59 @@ func (c *Client) ExplainMessage(ctx context.Context, id string, connect bool) (e
 }
 
 func (c *Client) do(ctx context.Context, method, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://srvrelay"+path, nil)
+	return c.send(ctx, method, path, nil, into)
+}
+
+// send makes a request and decodes the answer.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader, into any) error {
+	answer, err := c.open(ctx, method, path, body)
 	if err != nil {
 		return err
+	}
+	defer answer.Close()
+	if into == nil {
+		return nil
+	}
+	return json.NewDecoder(answer).Decode(into)
+}
+
+// open makes a request and returns the body of a good answer.
+func (c *Client) open(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://srvrelay"+path, body)
+	if err != nil {
+		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var op *net.OpError
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, io.EOF) { // EOF: the relay looked who we are
-			return fmt.Errorf("%w (%s)", ErrNotAllowed, c.socket)
+			return nil, fmt.Errorf("%w (%s)", ErrNotAllowed, c.socket)
 		}
 		if errors.As(err, &op) && op.Op == "dial" {
-			return fmt.Errorf("%w (nobody answers on %s)", ErrNotRunning, c.socket)
+			return nil, fmt.Errorf("%w (nobody answers on %s)", ErrNotRunning, c.socket)
 		}
-		return fmt.Errorf("asking the relay: %w", err)
+		return nil, fmt.Errorf("asking the relay: %w", err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return errors.New(strings.TrimPrefix(strings.TrimSpace(string(text)), "queue: "))
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	words := strings.TrimPrefix(strings.TrimSpace(string(text)), "queue: ")
+	switch resp.StatusCode {
+	case http.StatusNotFound:
+		return nil, &answered{words, queue.ErrNotFound}
+	case http.StatusConflict:
+		return nil, &answered{words, queue.ErrExists}
 	}
-	if into == nil {
-		return nil
-	}
-	return json.NewDecoder(resp.Body).Decode(into)
+	return nil, errors.New(words)
 }
+
+// answered is the relay's own error: its words, and what it is.
+type answered struct {
+	words string
+	is    error
+}
+
+func (a *answered) Error() string { return a.words }
+func (a *answered) Unwrap() error { return a.is }

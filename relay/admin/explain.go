@@ -110,19 +110,18 @@ func (b Backend) explain(w http.ResponseWriter, r *http.Request) {
 }
 
 // explainMessage explains each hop that some recipient of a message waits for.
-func (b Backend) explainMessage(w http.ResponseWriter, r *http.Request) {
-	connect := r.FormValue("connect") == "true"
-	b.withID(func(ctx context.Context, id queue.ID) (any, error) {
-		m, err := b.Store.Get(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		parks, err := b.parks(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return b.explainHops(ctx, m, b.message(m, parks), connect), nil
-	})(w, r)
+func (b Backend) explainMessage(w http.ResponseWriter, r *http.Request, id queue.ID) {
+	m, err := b.Store.Get(r.Context(), id)
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	v, err := b.view(r.Context())
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	answer(w, b.explainHops(r.Context(), m, v.message(m), r.FormValue("connect") == "true"), nil)
 }
 
 // maxHops bounds the hops that are explained for one message.

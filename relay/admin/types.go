@@ -10,34 +10,6 @@ import (
 	"srvrelay/queue"
 )
 
-// Message is a queued message as `srvrelay queue list --json` prints it.
-// Fields are only ever added.
-type Message struct {
-	ID         queue.ID        `json:"id"`
-	Sender     string          `json:"sender"` // "" = null sender
-	Size       int64           `json:"size"`   // bytes
-	Received   time.Time       `json:"received"`
-	Mode       queue.Mode      `json:"mode"`
-	Client     queue.Client    `json:"client,omitzero"`
-	Recipients []Recipient     `json:"recipients"`
-	Attempts   []queue.Attempt `json:"history,omitempty"` // show only
-}
-
-// Recipient is one recipient of a Message.
-type Recipient struct {
-	Address     string      `json:"address"`
-	Hop         string      `json:"hop"`
-	State       queue.State `json:"state"`
-	Attempts    int         `json:"attempts"`
-	NextAttempt time.Time   `json:"next_attempt,omitzero"` // the later of due time and park
-	Parked      bool        `json:"parked,omitempty"`
-	LastStatus  string      `json:"last_status"`
-	Reason      string      `json:"reason"`
-	Expires     time.Time   `json:"expires,omitzero"` // when it is given up; not while it is held
-	Settled     time.Time   `json:"settled,omitzero"`
-	Released    time.Time   `json:"released,omitzero"` // from a hold
-}
-
 // Question is what is asked to be explained.
 type Question struct {
 	Domain   string // of the recipient, in any form

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"srvrelay/queue"
+	"srvrelay/relay/admin"
+)
+
+// filterFlags are the filters of a command line.
+type filterFlags struct {
+	queue.Filter
+	age time.Duration
+}
+
+func addFilter(c *cobra.Command) *filterFlags {
+	f := &filterFlags{}
+	list := func(into *[]string, name, help string) { c.Flags().StringArrayVar(into, name, nil, help) }
+	list(&f.Domains, "domain", "the recipient's domain (example.org, *.example.org)")
+	list(&f.Hops, "hop", "who is asked to take the mail, as summary and list --json name it")
+	list(&f.Senders, "sender", "the sender (a@b.example, @b.example, news*@*, <>)")
+	list(&f.Recipients, "recipient", "the recipient (a@b.example, @b.example, news*@*)")
+	c.Flags().DurationVar(&f.age, "age", 0, "in the queue for at least so long (2h, 30m, 72h)")
+	list(&f.States, "state", strings.Join(queue.FilterStates, ", "))
+	list(&f.Reasons, "reason", "a reason code (connect-refused; docs/reasons.md)")
+	return f
+}
+
+func (f *filterFlags) filter() (queue.Filter, error) {
+	f.OlderThan = f.age
+	if err := f.Check(); err != nil {
+		return f.Filter, usage(err)
+	}
+	return f.Filter, nil
+}
+
+// selectFlags are filters, and the wish for everything.
+type selectFlags struct {
+	*filterFlags
+	all bool
+}
+
+func addSelection(c *cobra.Command) *selectFlags {
+	s := &selectFlags{filterFlags: addFilter(c)}
+	c.Flags().BoolVar(&s.all, "all", false, "the whole queue")
+	return s
+}
+
+// selection is what the command line chooses; nothing at all is a mistake.
+func (s *selectFlags) selection(c *cobra.Command, names []string) (sel admin.Selection, err error) {
+	if sel.Filter, err = s.filter(); err != nil {
+		return sel, err
+	}
+	seen := map[queue.ID]bool{}
+	for _, name := range names {
+		id, err := queue.ParseID(name)
+		if err != nil {
+			return sel, &exitError{exitData, err}
+		}
+		if !seen[id] {
+			seen[id] = true
+			sel.IDs = append(sel.IDs, id)
+		}
+	}
+	chosen := len(sel.IDs) > 0 || !sel.Filter.Empty()
+	switch {
+	case s.all && chosen:
+		return sel, usage(errors.New("--all is the whole queue: leave out ids and filters, or leave out --all"))
+	case !s.all && !chosen:
+		return sel, usage(fmt.Errorf("nothing is chosen: name ids, give a filter (--domain, --hop, --sender, --recipient, --age, --state, --reason), or --all\nSee: %s --help", c.CommandPath()))
+	}
+	return sel, nil
+}
+
+// confirm asks on the terminal whether the whole queue is meant.
+func confirm(c *cobra.Command, client *admin.Client, verb queue.Verb) error {
+	stdin, ok := c.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(stdin.Fd())) {
+		return usage(fmt.Errorf("%s --all is asked back on a terminal, and this is none: add --yes if the whole queue is meant", c.CommandPath()))
+	}
+	n, err := client.Count(c.Context())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "%s all %s %s in the queue? [y/N] ", capital(string(verb)), count(n), plural(n, "message"))
+	line, _ := bufio.NewReader(stdin).ReadString('\n')
+	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
+		return &exitError{exitUsage, errors.New("nothing was done")}
+	}
+	return nil
+}
+
+func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"srvrelay/queue"
+	"srvrelay/relay/admin"
+)
+
+func summaryCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "summary", Short: "Say which hops hold mail up, and why", Args: args(cobra.NoArgs),
+		Long: `One line for each hop (who is asked to take the mail: a domain, or a route of yours)
+with mail that waits or is held. The states:
+
+  active    something is tried now, or is about to be
+  waiting   everything was put off; it is tried again by the schedule
+  parked    no server of the hop answers; one message probes, the others wait
+  held      kept back until somebody releases it`,
+	}
+	asJSON := c.Flags().Bool("json", false, "one JSON object (docs/queue.md)")
+	c.RunE = withQueue(func(c *cobra.Command, client *admin.Client, _ []string) error {
+		sum, err := client.Summary(c.Context())
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(c.OutOrStdout(), sum)
+		}
+		return summaryText(newScreen(c.OutOrStdout()), sum, time.Now())
+	})
+	return c
+}
+
+func summaryText(s screen, sum admin.Summary, now time.Time) error {
+	if sum.Messages == 0 {
+		_, err := fmt.Fprintln(s, "The queue is empty.")
+		return err
+	}
+	width := len("hop")
+	for _, h := range sum.Hops {
+		width = max(width, min(34, len([]rune(queue.Safe(h.Hop, 255)))))
+	}
+	fmt.Fprintf(s, "%-*s  %9s  %-9s  %-7s  %s\n", width, "hop", "messages", "oldest", "state", "reason")
+	for _, h := range sum.Hops {
+		state := fmt.Sprintf("%-7s", h.State)
+		if h.State != "active" {
+			state = s.wait(state)
+		}
+		// hop + messages + oldest + state and the blanks between them leave this much
+		rest := 100 - width - 2 - 9 - 2 - 9 - 2 - 7 - 2
+		fmt.Fprintf(s, "%-*s  %9s  %-9s  %s  %s\n", width, clip(queue.Safe(h.Hop, 255), width), count(h.Messages),
+			span(now.Sub(h.Oldest)), state, summaryReason(h, now, rest))
+	}
+	_, err := fmt.Fprintf(s, "%s %s, %s\n", count(sum.Messages), plural(sum.Messages, "message"), bytesText(sum.Bytes))
+	return err
+}
+
+// summaryReason is why a hop's mail is still here, in so many columns: the end
+// says when that may change.
+func summaryReason(h admin.HopSummary, now time.Time, width int) string {
+	end := ""
+	switch soon := h.Next.Sub(now); {
+	case h.State == "parked":
+		end = "; probe in " + span(max(0, soon))
+	case h.State == "waiting":
+		end = "; next in " + span(max(0, soon))
+	case h.Held > 0 && h.Held < h.Recipients:
+		end = fmt.Sprintf("; %s held", count(h.Held))
+	}
+	text := h.Reason
+	if words := queue.Safe(h.Status.String(), 200); words != "" && h.State != "held" {
+		text += ": " + words
+	}
+	if text == "" && end != "" {
+		return end[2:]
+	}
+	return clip(text, width-len(end)) + end
+}

@@ -1,0 +1,381 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"srvrelay/queue"
+)
+
+// Bounds of one request. The client asks for the next page.
+const (
+	pageSize   = 500      // messages of an answer, or to which something is done
+	pageScan   = 5000     // messages looked at
+	maxRequest = 1 << 20  // bytes
+	maxRecord  = 64 << 20 // bytes of a message's envelope and state in an import
+)
+
+// errRequest is wrapped by what is the client's own fault.
+var errRequest = errors.New("the request makes no sense")
+
+// handleQueue adds what is about the queue.
+func (b Backend) handleQueue(mux *http.ServeMux) {
+	mux.HandleFunc("POST /queue/list", withJSON(b.list))
+	mux.HandleFunc("POST /queue/records", withJSON(b.records))
+	mux.HandleFunc("POST /queue/act", withJSON(b.act))
+	mux.HandleFunc("POST /queue/import", b.importMessage)
+	mux.HandleFunc("GET /queue/summary", b.summary)
+	mux.HandleFunc("GET /queue/count", func(w http.ResponseWriter, r *http.Request) {
+		n, err := b.Store.Count(r.Context(), "")
+		answer(w, n, err)
+	})
+	mux.HandleFunc("GET /queue/{id}", withID(func(w http.ResponseWriter, r *http.Request, id queue.ID) {
+		m, err := b.Store.Get(r.Context(), id)
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		v, err := b.view(r.Context())
+		answer(w, v.message(m), err)
+	}))
+	mux.HandleFunc("GET /queue/{id}/body", withID(b.body))
+}
+
+// withJSON reads a bounded request.
+func withJSON[T any](do func(context.Context, T) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var req T
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&req); err != nil {
+			answer(w, nil, fmt.Errorf("%w: %w", errRequest, err))
+			return
+		}
+		v, err := do(r.Context(), req)
+		answer(w, v, err)
+	}
+}
+
+// withID checks the id of the path.
+func withID(do func(http.ResponseWriter, *http.Request, queue.ID)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id, err := queue.ParseID(r.PathValue("id"))
+		if err != nil {
+			answer(w, nil, fmt.Errorf("%w: %w", errRequest, err))
+			return
+		}
+		do(w, r, id)
+	}
+}
+
+// view is what a look at the queue is made with.
+type view struct {
+	routing queue.Routing
+	parks   map[string]queue.HopInfo
+	now     time.Time
+}
+
+func (b Backend) view(ctx context.Context) (view, error) {
+	v := view{b.Routing().WithDefaults(), map[string]queue.HopInfo{}, time.Now()}
+	hops, err := b.Store.Hops(ctx)
+	for _, h := range hops {
+		if !h.Parked.IsZero() {
+			v.parks[h.Hop] = h
+		}
+	}
+	return v, err
+}
+
+func (v view) standing(sender string, r *queue.Recipient) queue.Standing {
+	hop := v.routing.HopOf(sender, r)
+	return queue.StandingOf(r, hop, v.parks[hop])
+}
+
+// chosen tells which recipients of a message a filter chooses.
+func (v view) chosen(f queue.Filter, env *queue.Envelope, r *queue.Recipient) bool {
+	return f.MatchEnvelope(env, v.now) && f.Match(r, v.standing(env.Sender, r))
+}
+
+func (v view) anyChosen(f queue.Filter, m *queue.Message) bool {
+	for i := range m.Recipients {
+		if v.chosen(f, &m.Envelope, &m.Recipients[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// message is a stored message in the shape of the API.
+func (v view) message(m *queue.Message) Message {
+	out := Message{
+		ID: m.ID, Sender: m.Sender, Size: m.Size, Received: m.Received, Mode: m.Mode, Client: m.Client,
+		Attempts: m.Attempts, Recipients: []Recipient{},
+	}
+	for _, r := range m.Recipients {
+		st := v.standing(m.Sender, &r)
+		row := Recipient{
+			Address: r.Address, Hop: st.Hop, State: r.State, Attempts: r.Attempts, NextAttempt: st.Next, Parked: st.Parked,
+			LastStatus: st.Status.String(), Reason: st.Reason, Settled: r.Settled, Released: r.Released,
+		}
+		if r.State.Waits() {
+			row.Expires = v.routing.Retry(st.Hop).Expires(m.Received, &r)
+		}
+		out.Recipients = append(out.Recipients, row)
+	}
+	return out
+}
+
+// scan calls fn for a page of the messages that a selection is about, whether
+// the filter chooses anybody in them or not. It returns what was named and is
+// not there, and where the next page begins.
+func (b Backend) scan(ctx context.Context, p page, fn func(*queue.Message) (full bool)) (missing []queue.ID, next queue.ID, err error) {
+	if err := p.Filter.Check(); err != nil {
+		return nil, "", fmt.Errorf("%w: %w", errRequest, err)
+	}
+	if len(p.IDs) > pageSize {
+		return nil, "", fmt.Errorf("%w: %d ids, %d at most", errRequest, len(p.IDs), pageSize)
+	}
+	for _, id := range p.IDs {
+		m, err := b.Store.Get(ctx, id)
+		switch {
+		case errors.Is(err, queue.ErrNotFound):
+			missing = append(missing, id)
+		case err != nil:
+			return missing, "", err
+		default:
+			fn(m)
+		}
+	}
+	if len(p.IDs) > 0 {
+		return missing, "", nil
+	}
+	seen := 0
+	err = b.Store.List(ctx, p.After, func(m *queue.Message) bool {
+		if seen++; fn(m) || seen == pageScan {
+			next = m.ID
+		}
+		return next == ""
+	})
+	return nil, next, err
+}
+
+// list answers with the messages in which somebody is chosen, and of them with
+// those who are.
+func (b Backend) list(ctx context.Context, p page) (any, error) {
+	v, err := b.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := messages{Messages: []Message{}}
+	_, out.Next, err = b.scan(ctx, p, func(m *queue.Message) bool {
+		m.Recipients = slices.DeleteFunc(m.Recipients, func(r queue.Recipient) bool { return !v.chosen(p.Filter, &m.Envelope, &r) })
+		if len(m.Recipients) > 0 {
+			out.Messages = append(out.Messages, v.message(m))
+		}
+		return len(out.Messages) == pageSize
+	})
+	return out, err
+}
+
+// records answers with whole messages as they are stored, bodies aside, in
+// which somebody is chosen who is not done.
+func (b Backend) records(ctx context.Context, p page) (any, error) {
+	v, err := b.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := records{Records: []*queue.Message{}}
+	size := 0
+	out.Missing, out.Next, err = b.scan(ctx, p, func(m *queue.Message) bool {
+		open := slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return !r.State.Final() })
+		if open && v.anyChosen(p.Filter, m) {
+			if whole, err := b.Store.Get(ctx, m.ID); err == nil { // with its attempts
+				out.Records = append(out.Records, whole)
+				size += len(whole.Recipients)
+			}
+		}
+		return len(out.Records) == pageSize || size > 20*pageSize
+	})
+	return out, err
+}
+
+// patience is how long a verb waits for the end of an attempt.
+const patience = 2 * time.Second
+
+// act does a verb to a page of messages.
+func (b Backend) act(ctx context.Context, req actRequest) (any, error) {
+	v, err := b.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := queue.Action{Verb: req.Verb, Text: queue.Safe(req.Text, 500), First: len(req.IDs) > 0}
+	if _, known := verbs[req.Verb]; !known {
+		return nil, fmt.Errorf("%w: the verb %.20q", errRequest, string(req.Verb))
+	}
+	if !req.Filter.Empty() || len(req.IDs) == 0 {
+		a.Pick = func(env *queue.Envelope, r *queue.Recipient) bool { return v.chosen(req.Filter, env, r) }
+	}
+	out := Acted{}
+	ids := req.IDs
+	if len(ids) == 0 {
+		_, out.Next, err = b.scan(ctx, req.page, func(m *queue.Message) bool {
+			if out.Seen++; v.anyChosen(req.Filter, m) {
+				ids = append(ids, m.ID)
+			}
+			return len(ids) == pageSize
+		})
+	} else if out.Seen = len(ids); len(ids) > pageSize {
+		err = fmt.Errorf("%w: %d ids, %d at most", errRequest, len(ids), pageSize)
+	} else {
+		err = req.Filter.Check()
+	}
+	if err != nil {
+		return nil, err
+	}
+	done, err := b.actPatiently(ctx, ids, a)
+	out.Messages, out.Recipients, out.Leased = done.Messages, done.Recipients, done.Leased
+	if len(req.IDs) > 0 { // else they have gone since the scan
+		out.Missing = done.Missing
+	}
+	return out, err
+}
+
+var verbs = map[queue.Verb]struct{}{queue.VerbRetry: {}, queue.VerbHold: {}, queue.VerbRelease: {}, queue.VerbFail: {}, queue.VerbDelete: {}}
+
+// actPatiently tries again for a moment where an attempt is under way.
+func (b Backend) actPatiently(ctx context.Context, ids []queue.ID, a queue.Action) (sum queue.Acted, err error) {
+	first := true
+	for until := time.Now().Add(patience); ; {
+		done, err := b.Store.Act(ctx, ids, a)
+		if err := errors.Join(err, b.announce(ctx, done)); err != nil {
+			return sum, err
+		}
+		sum.Messages += done.Messages
+		sum.Recipients += done.Recipients
+		sum.Leased = done.Leased
+		if first {
+			sum.Missing = done.Missing // later it is: delivered meanwhile
+		}
+		if len(done.Leased) == 0 || time.Now().After(until) {
+			return sum, nil
+		}
+		ids, first = done.Leased, false
+		select {
+		case <-ctx.Done():
+			return sum, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// announce writes the log and has the hops tried where something is due now.
+func (b Backend) announce(ctx context.Context, done queue.Acted) error {
+	if b.Acted != nil {
+		b.Acted(done.Effects)
+	}
+	for _, hop := range done.Hops {
+		if err := b.Unpark(ctx, hop); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// summary answers with a part of the summary.
+func (b Backend) summary(w http.ResponseWriter, r *http.Request) {
+	v, err := b.view(r.Context())
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	var sum Summary
+	byHop := map[string]HopSummary{}
+	_, sum.Next, err = b.scan(r.Context(), page{After: queue.ID(r.FormValue("after"))}, func(m *queue.Message) bool {
+		sum.Messages++
+		sum.Bytes += m.Size
+		for hop, h := range v.summarize(m) {
+			if have, ok := byHop[hop]; ok {
+				h = have.merge(h)
+			}
+			byHop[hop] = h
+		}
+		return false
+	})
+	for _, h := range byHop {
+		sum.Hops = append(sum.Hops, h)
+	}
+	answer(w, sum, err)
+}
+
+// summarize is the summary of one message, by hop.
+func (v view) summarize(m *queue.Message) map[string]HopSummary {
+	byHop := map[string]HopSummary{}
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		if r.State.Final() {
+			continue
+		}
+		st := v.standing(m.Sender, r)
+		one := HopSummary{Hop: st.Hop, Recipients: 1, Oldest: m.Received, Next: st.Next, Reason: st.Reason, Status: st.Status, Newest: r.Settled}
+		park, parked := v.parks[st.Hop]
+		switch {
+		case r.State == queue.Held:
+			one.State, one.Held = "held", 1
+		case parked:
+			one.State, one.Next, one.Newest = "parked", park.Parked, v.now
+			one.Status, one.Reason = park.Status, park.Status.Reason
+		case st.Next.After(v.now):
+			one.State = "waiting"
+		default:
+			one.State = "active"
+		}
+		if h, ok := byHop[st.Hop]; ok {
+			one = h.merge(one)
+		}
+		one.Messages = 1
+		byHop[st.Hop] = one
+	}
+	return byHop
+}
+
+// body answers with the bytes of a message.
+func (b Backend) body(w http.ResponseWriter, r *http.Request, id queue.ID) {
+	body, err := b.Store.Body(r.Context(), id)
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	defer body.Close()
+	w.Header().Set("Content-Type", "message/rfc822")
+	if _, err := io.Copy(w, body); err != nil {
+		panic(http.ErrAbortHandler) // else a part would look like the whole
+	}
+}
+
+// importMessage takes a record, as long as the parameter says, and a body.
+func (b Backend) importMessage(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(r.FormValue("record"))
+	if err != nil || n <= 0 || n > maxRecord {
+		answer(w, nil, fmt.Errorf("%w: a record of %.20q bytes", errRequest, r.FormValue("record")))
+		return
+	}
+	var m queue.Message
+	record := make([]byte, n)
+	if _, err = io.ReadFull(r.Body, record); err == nil {
+		err = json.Unmarshal(record, &m)
+	}
+	if err != nil {
+		answer(w, nil, fmt.Errorf("%w: %w", errRequest, err))
+		return
+	}
+	err = b.Store.Import(r.Context(), &m, r.Body)
+	_, _ = io.Copy(io.Discard, r.Body) // else the client may be cut off before it sees the answer
+	answer(w, struct{}{}, err)
+}
