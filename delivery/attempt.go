@@ -21,6 +21,7 @@ type walk struct {
 	lease  *queue.Lease
 	plan   plan.Plan
 	forced bool // look at targets that are down before their time
+	asks   bool // nothing is sent: the targets are asked about a recipient, see callforward.go
 
 	rcpts    []progress // one for each of lease.Rcpts
 	results  []string   // one line for each target, for people

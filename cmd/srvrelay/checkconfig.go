@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"srvrelay/relay"
+
 	"srvrelay/relay/config"
 )
 
@@ -31,6 +33,11 @@ func checkConfigCommand() *cobra.Command {
 			}
 			if len(problems) > 0 {
 				return problems
+			}
+			if r := cfg.Recipients; r.Check == "list" {
+				if _, err := relay.NewRecipientList(r.List, r.File); err != nil {
+					return &exitError{exitConfig, err}
+				}
 			}
 			name := cfg.File
 			if name == "" {

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -86,6 +87,7 @@ type service struct {
 	admin   net.Listener
 	planner *plan.Planner
 	watched []watched
+	asker   atomic.Pointer[delivery.CallForward] // with recipients.check: ask
 }
 
 // watched is a file that is read again when it changes; while the new version
@@ -128,6 +130,7 @@ func newService(cfg *config.Config, log maillog) (s *service, err error) {
 		Connect:  cfg.Delivery.Timeouts.Connect,
 		Timeouts: smtpclient.Timeouts{Greeting: cfg.Delivery.Timeouts.Greeting},
 	}, memory)
+	s.askHome()
 	s.admin, err = admin.Listen(adminSocket(cfg))
 	return s, err
 }
@@ -151,6 +154,9 @@ func (s *service) openDoors() error {
 			s.log.Warn("the users file can be read by everybody on this machine: chmod 600", "file", usersFile(cfg))
 		}
 		rc.Users = users
+	}
+	if err := s.recipients(&rc); err != nil {
+		return err
 	}
 	inboundTLS := false
 	for _, l := range cfg.Listeners {
