@@ -22,6 +22,7 @@ type walk struct {
 	plan   plan.Plan
 	asked  string // fingerprint of the first plan, which is the one that explain shows
 	forced bool   // look at targets that are down before their time
+	asks   bool   // nothing is sent: the targets are asked about a recipient, see callforward.go
 
 	rcpts    []progress // one for each of lease.Rcpts
 	results  []string   // one line for each target, for people

@@ -30,8 +30,11 @@ type Deliverer struct {
 	hops    map[string]*hop
 	due     hopHeap
 	running int
+	stopped bool          // Run has been told to stop: nothing is asked any more
 	kick    chan struct{} // something changed: look at the heap again
 	wg      sync.WaitGroup
+	asking  context.Context // of all questions, see callforward.go
+	hush    context.CancelFunc
 }
 
 // hop is what the scheduler knows of a hop with waiting mail.
@@ -53,10 +56,12 @@ type hop struct {
 // New makes a Deliverer; memory is what the planner asks about the past.
 func New(cfg Config, memory *Memory) *Deliverer {
 	cfg = cfg.withDefaults()
+	asking, hush := context.WithCancel(context.Background())
 	d := &Deliverer{
 		cfg: cfg, memory: memory,
 		health: newHealth(cfg.Retry, cfg.PerTarget), pool: newPool(), budget: newBudget(),
 		hops: map[string]*hop{}, kick: make(chan struct{}, 1),
+		asking: asking, hush: hush,
 	}
 	d.set.Store(&cfg.Settings)
 	return d
@@ -82,6 +87,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 	house.Go(func() { d.sweepMemory(ctx) })
 	d.dispatch(ctx, work)
 	house.Wait()
+	d.stopAsking()
 	grace := time.AfterFunc(d.cfg.Grace, stop)
 	d.wg.Wait()
 	grace.Stop()

@@ -88,33 +88,54 @@ func (w *walk) transaction(ctx context.Context, c *conn, rcpts []int) transactio
 	if v := lacking(c.Ext().Lacks(m)); v != nil {
 		return transaction{verdicts: same(*v, len(rcpts)), shared: *v, refused: true}
 	}
-	body, err := w.lease.Open()
-	if err != nil {
-		v := w.unreadable(err)
-		return transaction{verdicts: same(v, len(rcpts)), shared: v, refused: true}
-	}
-	defer body.Close()
-	src := &source{Reader: body}
-	m.Body = src
 	first := c.used == 0 || !c.fresh
-	res := c.Send(ctx, m)
+	res, broken := w.speak(ctx, c, m)
+	if broken != nil {
+		return transaction{verdicts: same(*broken, len(rcpts)), shared: *broken, refused: true, end: endOf(res)}
+	}
 	c.used++
 	if !c.fresh && first && goneBeforeReply(res) {
 		return transaction{end: stale}
 	}
 	c.fresh = true // it has spoken: from here on its failures are its own
-	t := transaction{verdicts: Judge(res), shared: fate(res), refused: res.Stage == smtpclient.StageMail}
-	if src.err != nil && res.Stage < smtpclient.StageDot {
-		t.shared = w.unreadable(src.err)
-		t.verdicts, t.refused = same(t.shared, len(rcpts)), true
-	}
-	if res.Closing || res.Err != nil {
-		t.end = spent
+	t := transaction{verdicts: Judge(res), shared: fate(res), refused: res.Stage == smtpclient.StageMail, end: endOf(res)}
+	if w.asks {
+		t.verdicts = judgeAnswers(res)
 	}
 	for _, v := range t.verdicts {
 		t.took = t.took || v.Result == queue.Sent
 	}
 	return t
+}
+
+// speak sends the message, or asks. broken is the verdict when the stored body
+// could not be read.
+func (w *walk) speak(ctx context.Context, c *conn, m *smtpclient.Mail) (res smtpclient.Result, broken *Verdict) {
+	if w.asks {
+		return c.Ask(ctx, m), nil
+	}
+	body, err := w.lease.Open()
+	if err != nil {
+		v := w.unreadable(err)
+		return res, &v
+	}
+	defer body.Close()
+	src := &source{Reader: body}
+	m.Body = src
+	res = c.Send(ctx, m)
+	if src.err != nil && res.Stage < smtpclient.StageDot {
+		v := w.unreadable(src.err)
+		return res, &v
+	}
+	return res, nil
+}
+
+// endOf says whether a session can be used again.
+func endOf(res smtpclient.Result) ending {
+	if res.Closing || res.Err != nil {
+		return spent
+	}
+	return reusable
 }
 
 // mail is the transaction's envelope for some of the lease's recipients.

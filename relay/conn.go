@@ -244,7 +244,9 @@ func (c *conn) command(line []byte) {
 		c.say(r)
 		return
 	}
-	c.verb = cmd.verb
+	if c.verb = cmd.verb; c.verb == "MAIL" {
+		c.from = senderOf(cmd.arg)
+	}
 	if cmd.verb == "BDAT" {
 		c.bdat(cmd.arg)
 		return

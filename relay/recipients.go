@@ -71,10 +71,11 @@ func (p *policy) judge(mode queue.Mode, a Answer) *smtp.SMTPError {
 }
 
 // noSuch is the refusal of a recipient: 5.1.1, or what the home server has
-// said about it, so long as that is a permanent status.
+// said about it, so long as that is a permanent status that
+// says something.
 func noSuch(a Answer) *smtp.SMTPError {
 	r := reply(550, 5, 1, 1, "no such recipient here")
-	if code, ok := parseEnhanced(a.Enhanced); ok && code[0] == 5 {
+	if code, ok := parseEnhanced(a.Enhanced); ok && code[0] == 5 && code[1] != 0 {
 		r.EnhancedCode = code
 	}
 	if r.EnhancedCode == (smtp.EnhancedCode{5, 6, 7}) { // RFC 6531 3.6.2.2

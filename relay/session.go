@@ -50,7 +50,6 @@ func (s *session) mayMail() bool {
 // vetMail reads MAIL and returns it in the form for go-smtp.
 func (s *session) vetMail(arg string) (string, *smtp.SMTPError) {
 	args, r := parseMail(arg, s.conn.set.MaxMessageSize)
-	s.conn.from = senderOf(arg)
 	if r != nil {
 		return "", r
 	}

@@ -84,6 +84,32 @@ func TestShutdownIsBounded(t *testing.T) {
 	f.queue.none(t)
 }
 
+// TestCutWithAWord: a client that is cut off in the middle of a message hears
+// 421 first, so that it does not take it for a fault.
+func TestCutWithAWord(t *testing.T) {
+	f := start(t, nil)
+	data, chunks, envelope, secure := f.ready(trustedDoor), f.ready(trustedDoor), f.ready(trustedDoor), f.secure(trustedDoor)
+	for _, c := range []*client{data, chunks, envelope, secure} {
+		c.envelope("b@x.example")
+	}
+	data.do("DATA", "354")
+	data.send("Subject: x\r\n")
+	secure.do("DATA", "354")
+	secure.send("Subject: x\r\n")
+	chunks.send("BDAT 600\r\nx: y")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := f.srv.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown: %v", err)
+	}
+	for i, c := range []*client{data, chunks, envelope, secure} {
+		if got := c.gone(); !strings.HasPrefix(got, "421 4.3.2 ") || strings.Count(got, "\n") != 1 {
+			t.Errorf("%d heard %q", i, got)
+		}
+	}
+	f.queue.none(t)
+}
+
 func TestNewRefusesBadConfig(t *testing.T) {
 	ok := func() Config {
 		return Config{Hostname: "a.example", Queue: &memQueue{}, Listeners: []Listener{{Mode: queue.Submission}}}

@@ -12,7 +12,7 @@ import (
 // backend is what the admin socket shows.
 func (s *service) backend() admin.Backend {
 	return admin.Backend{
-		Store: s.store, Routing: func() queue.Routing { return s.now.Load().routing() },
+		Store: s.store, Routing: func() queue.Routing { return routing(s.now.Load().routes) },
 		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload, Acted: s.log.Settled,
 	}
 }

@@ -50,6 +50,11 @@ func checkConfigCommand(use string) *cobra.Command {
 			if len(problems) > 0 {
 				return problems
 			}
+			if r := cfg.Recipients; r.Check == "list" {
+				if _, err := relay.NewRecipientList(r.List, r.File); err != nil {
+					return &exitError{exitConfig, err}
+				}
+			}
 			name := cfg.File
 			if name == "" {
 				name = "the built-in configuration"

@@ -31,12 +31,12 @@ type current struct {
 // cannot be used, the old one is, and somebody must hear of it.
 type watched interface{ Problem() error }
 
-// newCurrent reads what the configuration names. The planner comes later, when
-// the doors are open (plan).
-func newCurrent(cfg *config.Config, log maillog) (*current, error) {
+// newCurrent reads what the configuration names. ask is who asks home servers
+// about recipients. The planner comes later, when the doors are open (plan).
+func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current, error) {
 	cur := &current{cfg: cfg}
 	var err error
-	if cur.routes, err = routesOf(cfg); err != nil {
+	if cur.routes, err = routesOf(cfg, true); err != nil {
 		return nil, err
 	}
 	cur.doors = relay.Config{
@@ -49,6 +49,9 @@ func newCurrent(cfg *config.Config, log maillog) (*current, error) {
 		if err := cur.loadUsers(log); err != nil {
 			return nil, err
 		}
+	}
+	if err := cur.recipients(ask); err != nil {
+		return nil, err
 	}
 	return cur, cur.listeners()
 }
@@ -123,13 +126,14 @@ func (cur *current) plan(listening []net.Addr, memory plan.Memory, before *curre
 }
 
 // newPlanner makes a planner where no relay is running.
-func newPlanner(cfg *config.Config) (*plan.Planner, error) {
-	cur := &current{cfg: cfg}
-	var err error
-	if cur.routes, err = routesOf(cfg); err != nil {
+func newPlanner(cfg *config.Config, secrets bool) (*plan.Planner, error) {
+	rs, err := routesOf(cfg, secrets)
+	if err != nil {
 		return nil, err
 	}
-	return cur.planner, cur.plan(nil, noMemory{}, nil)
+	cur := &current{cfg: cfg, routes: rs}
+	err = cur.plan(nil, noMemory{}, nil)
+	return cur.planner, err
 }
 
 // noMemory is a planner's past where no relay is running.
@@ -139,8 +143,7 @@ func (noMemory) SawSRV(string) bool                      { return false }
 func (noMemory) DNSFailures(string) (n int, _ time.Time) { return 0, time.Time{} }
 
 // routing is what the routes mean for the queue.
-func (cur *current) routing() queue.Routing {
-	rs := cur.routes
+func routing(rs *plan.Routes) queue.Routing {
 	return queue.Routing{
 		Fingerprint: rs.Fingerprint(),
 		HopOf: func(sender string, r *queue.Recipient) string {

@@ -109,7 +109,7 @@ func doctorEnv(ctx context.Context, cfg *config.Config, probes []string, connect
 	if err != nil {
 		return nil, err
 	}
-	planner, err := newPlanner(cfg)
+	planner, err := newPlanner(cfg, false)
 	if err != nil {
 		return nil, err
 	}

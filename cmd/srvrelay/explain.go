@@ -112,7 +112,7 @@ func explain(ctx context.Context, cfg *config.Config, q admin.Question) (admin.E
 	if err == nil || !errors.Is(err, admin.ErrNotRunning) {
 		return e, err
 	}
-	planner, err := newPlanner(cfg)
+	planner, err := newPlanner(cfg, q.Connect)
 	if err != nil {
 		return e, err
 	}

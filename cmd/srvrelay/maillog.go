@@ -158,7 +158,11 @@ func (l maillog) Trouble(t delivery.Trouble) {
 
 // Refused: the doors said no.
 func (l maillog) Refused(r relay.Refusal) {
-	l.Info("refused", "id", r.ID, "client", r.Client.Addr.String(), "mode", r.Mode, "command", r.Command,
+	var count []any
+	if r.Count > 0 {
+		count = []any{"count", r.Count}
+	}
+	l.With(count...).Info("refused", "id", r.ID, "client", r.Client.Addr.String(), "mode", r.Mode, "command", r.Command,
 		"from", safe(r.Sender), "to", safe(r.Recipient), "code", r.Code, "status", r.Enhanced, "text", safe(r.Text))
 }
 

@@ -23,6 +23,7 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+	"go.yaml.in/yaml/v3"
 
 	"srvrelay/dnsutil/dnsserver"
 	"srvrelay/queue"
@@ -465,6 +466,7 @@ func TestPeersPostfix(t *testing.T) {
 	p.client()
 	p.nextHop()
 	p.load()
+	p.edge()
 	p.away()
 }
 
@@ -559,6 +561,59 @@ func (p *postfixTest) nextHop() {
 		strings.Contains(string(report.Data), "Final-Recipient: rfc822; bob@") {
 		p.Errorf("report from %q: %s", report.From, report.Data)
 	}
+}
+
+// edge: a relay that asks this Postfix about recipients at RCPT, so that mail
+// for nobody is refused and no report comes into being.
+func (p *postfixTest) edge() {
+	edge := startPeerRelay(p.T, peerConfig(p.T, p.TempDir(), p.dns(), `
+listeners: [{ address: "127.0.0.1:0", mode: inbound, tls: none }]
+relay_domains: [home.example]
+recipients: { check: ask, unknown: defer }
+`))
+	hand := func(to string) string {
+		p.Helper()
+		refusal, err := submit(edge.address(), "stranger@else.example", []string{to}, "", "Subject: by the edge\n\nHello.\n")
+		if err != nil {
+			p.Fatal(err)
+		}
+		return refusal
+	}
+	had := len(p.mailbox("carol", 1))
+	if refusal := hand("carol@home.example"); refusal != "" {
+		p.Errorf("carol, who exists: %s", refusal)
+	}
+	edge.saw(1, "delivered", map[string]string{"to": "carol@home.example"})
+	p.mailbox("carol", had+1)
+	asked := p.postfix.count("NOQUEUE: reject: RCPT", "nobody2@home.example")
+	for range 3 {
+		if refusal := hand("nobody2@home.example"); !strings.HasPrefix(refusal, "550 5.1.1 no such recipient here: the home server says: 550 5.1.1 ") {
+			p.Errorf("nobody: %q", refusal)
+		}
+	}
+	if n := p.postfix.count("NOQUEUE: reject: RCPT", "nobody2@home.example") - asked; n != 1 {
+		p.Errorf("Postfix was asked %d times about nobody", n)
+	}
+	if list, err := queueList(edge.config); err != nil || len(list) != 0 {
+		p.Errorf("%d messages in the queue of the edge (%v)", len(list), err)
+	}
+	if strings.Contains(edge.log(), `"msg":"report"`) {
+		p.Error("the edge has made a report")
+	}
+}
+
+// dns is the server that the relay asks.
+func (p *postfixTest) dns() string {
+	p.Helper()
+	var conf struct{ DNS struct{ Servers []string } }
+	text, err := os.ReadFile(p.relay.config)
+	if err == nil {
+		err = yaml.Unmarshal(text, &conf)
+	}
+	if err != nil || len(conf.DNS.Servers) != 1 {
+		p.Fatal(err, conf)
+	}
+	return conf.DNS.Servers[0]
 }
 
 // messages is how many load sends.

@@ -77,7 +77,11 @@ func withQueue(do func(*cobra.Command, *admin.Client, []string) error) func(*cob
 // openOffline makes a client of the data directory itself.
 func openOffline(c *cobra.Command, cfg *config.Config, client **admin.Client) (stop func(), err error) {
 	dir := filepath.Join(cfg.DataDir, "queue")
-	rt := routing(retryOf(cfg))
+	rs, err := routesOf(cfg, false)
+	if err != nil {
+		return nil, err
+	}
+	rt := routing(rs)
 	store, err := pebblestore.Open(pebblestore.Options{Dir: dir, Routing: rt, ReadOnly: true})
 	if err != nil {
 		return nil, err

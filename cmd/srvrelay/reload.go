@@ -120,7 +120,7 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	for _, w := range cfg.Warnings {
 		r.Notes = append(r.Notes, w)
 	}
-	cur, err := newCurrent(cfg, s.log)
+	cur, err := newCurrent(cfg, asked{s}, s.log)
 	if err != nil {
 		return r, err
 	}
@@ -134,8 +134,9 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	s.now.Store(cur)
 	s.log.setLevel(cfg.Log.Level)
 	s.deliver.Reconfigure(deliverySettings(cfg))
+	s.askHome(cur)
 	s.store.Reconfigure(storeSettings(cfg))
-	if err := s.store.Reroute(ctx, cur.routing()); err != nil {
+	if err := s.store.Reroute(ctx, routing(cur.routes)); err != nil {
 		r.Notes = append(r.Notes, err.Error()) // the rest is filed anew as its turn comes
 	}
 	s.lookAgain(ctx)

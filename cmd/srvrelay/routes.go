@@ -15,16 +15,17 @@ func retryOf(cfg *config.Config) queue.Retry {
 	return queue.Retry{Schedule: r.Schedule, ExpireAfter: r.ExpireAfter, DelayNotice: r.DelayNoticeAfter}
 }
 
-// routesOf makes the routes of the configuration. It reads the passwords and
-// certificates that they name; CheckFiles has tried that before.
-func routesOf(cfg *config.Config) (*plan.Routes, error) {
+// routesOf makes the routes of the configuration. With secrets it reads the
+// passwords and certificates that they name, which CheckFiles has tried before;
+// who only looks has no need of them, and often no right to.
+func routesOf(cfg *config.Config, secrets bool) (*plan.Routes, error) {
 	var list []plan.Route
 	for i, r := range cfg.Routes {
 		route := plan.Route{
 			Name: r.Name, Domains: r.Domains, Senders: r.Senders, Action: plan.Action(r.Action), Text: r.Text, Retry: retryOfRoute(cfg, r),
 		}
 		for j, t := range r.To {
-			n, err := nextHop(t)
+			n, err := nextHop(t, secrets)
 			if err != nil {
 				return nil, fmt.Errorf("routes[%d].to[%d]: %w", i, j, err)
 			}
@@ -51,7 +52,7 @@ func retryOfRoute(cfg *config.Config, r config.Route) queue.Retry {
 }
 
 // nextHop is one target of a route as the planner knows it.
-func nextHop(t config.RouteTarget) (plan.NextHop, error) {
+func nextHop(t config.RouteTarget, secrets bool) (plan.NextHop, error) {
 	n := plan.NextHop{
 		URL: t.URL, Host: t.Host, Port: t.Port, Path: t.Path, LMTP: t.Scheme == config.SchemeLMTP,
 		Level: plan.TLSLevel(t.TLS), Implicit: t.ImplicitTLS(), Names: t.Names, SRVAbsent: t.SRVErrors == config.SRVAbsent,
@@ -66,16 +67,18 @@ func nextHop(t config.RouteTarget) (plan.NextHop, error) {
 	default:
 		n.Kind = plan.ByHost
 	}
+	if t.Username != "" {
+		n.Login = &plan.Login{User: t.Username}
+	}
+	if !secrets {
+		return n, nil
+	}
 	var err error
 	if n.Roots, err = t.Roots(); err != nil {
 		return n, err
 	}
-	if t.Username != "" {
-		password, err := t.Password(os.Getenv)
-		if err != nil {
-			return n, err
-		}
-		n.Login = &plan.Login{User: t.Username, Password: password}
+	if n.Login != nil {
+		n.Login.Password, err = t.Password(os.Getenv)
 	}
-	return n, nil
+	return n, err
 }

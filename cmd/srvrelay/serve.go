@@ -83,6 +83,8 @@ type service struct {
 	load func() (*config.Config, error) // reads the configuration again
 	turn sync.Mutex                     // of reloads
 	now  atomic.Pointer[current]
+
+	asker atomic.Pointer[delivery.CallForward] // with recipients.check: ask
 }
 
 // newService opens everything that serve needs; on an error nothing stays open.
@@ -95,12 +97,12 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 			s = nil
 		}
 	}()
-	cur, err := newCurrent(cfg, log)
+	cur, err := newCurrent(cfg, asked{s}, log)
 	if err != nil {
 		return s, err
 	}
 	s.store, err = pebblestore.Open(pebblestore.Options{
-		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: cur.routing(), Hostname: cfg.Hostname,
+		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(cur.routes), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 	})
 	if err != nil {
@@ -122,6 +124,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	s.deliver = delivery.New(delivery.Config{
 		Queue: s.store, Planner: s, Events: log, Settings: deliverySettings(cfg),
 	}, s.memory)
+	s.askHome(cur)
 	s.admin, err = admin.Listen(adminSocket(cfg))
 	return s, err
 }

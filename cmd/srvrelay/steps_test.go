@@ -22,6 +22,9 @@ import (
 //	                                        submit; it must be accepted; other
 //	                                        parameters are those of RCPT
 //	refused CODE FROM TO[,TO...]            submit; it must be refused so
+//	accepted FROM TO                        submit until it is taken
+//	guess N FROM DOMAIN                     RCPT for N names, each of which is refused
+//	said SERVER N text                      so many command lines that begin so, so far
 //	wait EVENT [key=text...] [count=N]      until the log has (at least N of) it
 //	never EVENT [key=text...]               the log does not have it
 //	got SERVER N [from=] [rcpt=] [data=] [params=] [without=] [user=] [mech=] [tls=true] [lmtp=true] ...
@@ -53,11 +56,29 @@ func (s *scenario) step(w []string) error {
 	case "send":
 		return s.send(plain, keys, w[3:])
 	case "refused":
-		refusal, err := submit(s.relay.address(), plain[1], strings.Split(plain[2], ","), "", s.message())
+		refusal, err := submit(s.relay.address(), strings.Trim(plain[1], "<>"), strings.Split(plain[2], ","), "", s.message())
 		if err == nil && !strings.HasPrefix(refusal, plain[0]) {
 			err = fmt.Errorf("the answer is %q", refusal)
 		}
 		return err
+	case "accepted":
+		var refusal string
+		return until(func() bool {
+			refusal, _ = submit(s.relay.address(), plain[0], plain[1:], "", s.message())
+			return refusal == ""
+		}, func() error { return fmt.Errorf("the answer is %q", refusal) })
+	case "guess":
+		return s.guess(plain)
+	case "said":
+		n := 0
+		for _, l := range s.servers[plain[0]].Dialogue() {
+			if strings.HasPrefix(l, "C: "+plain[2]) {
+				n++
+			}
+		}
+		if strconv.Itoa(n) != plain[1] {
+			return fmt.Errorf("it was said %d times", n)
+		}
 	case "wait":
 		return s.waitFor(plain[0], keys)
 	case "never":
@@ -220,6 +241,18 @@ func (s *scenario) waitFor(event string, keys map[string]string) error {
 		return errors.New("it is not in the log")
 	}
 	return nil
+}
+
+// guess names recipients as a spammer with a dictionary does.
+func (s *scenario) guess(plain []string) error {
+	n, err := strconv.Atoi(plain[0])
+	for i := range n {
+		var refusal string
+		if refusal, err = submit(s.relay.address(), plain[1], []string{fmt.Sprintf("name%d@%s", i, plain[2])}, "", ""); err != nil || refusal == "" {
+			return fmt.Errorf("name %d: %v, taken: %v", i, err, refusal == "")
+		}
+	}
+	return err
 }
 
 // got waits until a server has exactly so many of the messages described.

@@ -28,14 +28,8 @@ type transaction struct {
 // Send makes one transaction. The session may be used again unless the result
 // says Closing or has an Err.
 func (s *Session) Send(ctx context.Context, m *Mail) Result {
-	t := &transaction{s: s, m: m, res: Result{Rcpt: make([]*Reply, len(m.Rcpts))}}
-	if err := check(m, s.ext); err != nil {
-		t.res.Stage, t.res.Err = err.Stage, err
-		return t.res
-	}
-	if s.dead {
-		t.failed(StageMail, s.fail(StageMail, ErrClosed))
-		t.res.Closing = true
+	t, ready := s.transaction(m)
+	if !ready {
 		return t.res
 	}
 	end := s.begin(ctx)
@@ -46,6 +40,22 @@ func (s *Session) Send(ctx context.Context, m *Mail) Result {
 	end()
 	t.res.Closing = s.dead
 	return t.res
+}
+
+// transaction prepares one; ready is false when its result says already that
+// it cannot begin.
+func (s *Session) transaction(m *Mail) (t *transaction, ready bool) {
+	t = &transaction{s: s, m: m, res: Result{Rcpt: make([]*Reply, len(m.Rcpts))}}
+	if err := check(m, s.ext); err != nil {
+		t.res.Stage, t.res.Err = err.Stage, err
+		return t, false
+	}
+	if s.dead {
+		t.failed(StageMail, s.fail(StageMail, ErrClosed))
+		t.res.Closing = true
+		return t, false
+	}
+	return t, true
 }
 
 // envelope sends everything up to DATA and tells whether the server waits for
@@ -59,6 +69,16 @@ func (t *transaction) envelope() bool {
 
 // oneByOne waits for each reply and asks nothing that has become pointless.
 func (t *transaction) oneByOne() bool {
+	if !t.recipients() || t.accepted == 0 {
+		return false // the transaction is open: RSET comes before the next
+	}
+	t.s.put("DATA")
+	return t.flush(StageData) && t.readData()
+}
+
+// recipients is MAIL and the RCPTs, each after the reply to the one before; it
+// tells whether all were answered.
+func (t *transaction) recipients() bool {
 	reset := t.putMail()
 	if reset && (!t.flush(StageMail) || !t.readReset()) {
 		return false
@@ -75,11 +95,7 @@ func (t *transaction) oneByOne() bool {
 			return false
 		}
 	}
-	if t.accepted == 0 {
-		return false // the transaction is open: RSET comes before the next
-	}
-	t.s.put("DATA")
-	return t.flush(StageData) && t.readData()
+	return true
 }
 
 // pipelined sends MAIL, the RCPTs and DATA at once (RFC 2920), in windows when

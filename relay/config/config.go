@@ -26,6 +26,7 @@ type Config struct {
 	Auth Auth `key:"auth" doc:"Who may submit with a password."`
 
 	RelayDomains    []string         `key:"relay_domains" check:"relaydomain" example:"[home.example.org, .example.org]" doc:"The domains that inbound listeners take mail for. 'home.example.org' is that name only, '.example.org' is every name below example.org. Mail for them is kept and retried where other mail would bounce for want of a path."`
+	Recipients      Recipients       `key:"recipients" doc:"Who exists in relay_domains, so that mail for nobody is refused at the door and does not come back to strangers. postmaster always exists."`
 	PublicAddresses []netip.AddrPort `key:"public_addresses" check:"publicaddr" example:"[\"203.0.113.5\", \"203.0.113.5:25\"]" doc:"The relay's own addresses as seen from outside, when a router or a load balancer stands in front, so that it never delivers to itself. Without a port: the port of every listener."`
 	Postmaster      string           `key:"postmaster" check:"mailbox" default:"" example:"admin@example.org" doc:"Gets reports that could not be delivered to their sender, and the mail for postmaster at the relay's own name. Empty: such reports are dropped and logged."`
 
@@ -73,6 +74,16 @@ type TLS struct {
 // Auth says where the users are.
 type Auth struct {
 	UsersFile string `key:"users_file" check:"optpath" default:"" shown:"users in data_dir" example:"/etc/srvrelay/users" doc:"The users and their password hashes, as written by 'srvrelay user add NAME'. Changes apply without a restart."`
+}
+
+// Recipients says who exists in the relay domains.
+type Recipients struct {
+	Check       string        `key:"check" enum:"none list ask" default:"none" doc:"'none': all recipients of relay_domains are taken. 'list': those of list and file. 'ask': the home server is asked with RCPT (and no message), and its answer is remembered."`
+	List        []string      `key:"list" check:"recipient" example:"[me@home.example.org, \"me+*@home.example.org\", \"@club.example.org\"]" doc:"Who exists, with 'check: list'. 'me+*@' is me with any detail behind a plus, '@club.example.org' is all of a domain, '@.example.org' all of every domain below one. Upper and lower case are the same."`
+	File        string        `key:"file" check:"optpath" default:"" example:"/etc/srvrelay/recipients" doc:"More of the list, an entry a line, '#' begins a comment. It is read again when it changes; replace it by a rename. While it has a mistake, the version before it stays in force."`
+	Unknown     string        `key:"unknown" enum:"accept defer" default:"accept" doc:"What happens at inbound listeners when the home server cannot be asked, or does not say. 'accept': the mail is taken and queued. 'defer': the client is told to come again (450)."`
+	PositiveFor time.Duration `key:"positive_for" min:"1s" max:"30d" default:"1h" doc:"How long the home server's word that somebody exists is believed."`
+	NegativeFor time.Duration `key:"negative_for" min:"1s" max:"1d" default:"5m" doc:"How long its refusal is believed."`
 }
 
 // Limits bound what a client may ask for.

@@ -37,6 +37,7 @@ func defaults() *Config {
 		TrustedNetworks: prefixes("127.0.0.0/8", "::1/128"),
 		Auth:            Auth{UsersFile: "/home/test/.local/state/srvrelay/users"},
 		RelayDomains:    []string{},
+		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
 		Routes:          []Route{},
 		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxConnections: 500, MaxConnectionsPerAddress: 50},
@@ -95,6 +96,7 @@ func TestExample(t *testing.T) {
 	want.TLS = TLS{Certificate: "/etc/srvrelay/tls.crt", Key: "/etc/srvrelay/tls.key"}
 	want.Auth.UsersFile = "/etc/srvrelay/users"
 	want.RelayDomains = []string{"home.example.org"}
+	want.Recipients.Check = "ask"
 	want.PublicAddresses = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.5:0"), netip.MustParseAddrPort("203.0.113.5:25")}
 	want.Postmaster = "admin@example.org"
 	day := 24 * time.Hour

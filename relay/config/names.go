@@ -86,6 +86,27 @@ func mailbox(s string) (string, error) {
 	return local + "@" + name, nil
 }
 
+// recipient is a mailbox, or an @ and a domain, with a dot before it for those
+// below.
+func recipient(s string) (string, error) {
+	name, whole := strings.CutPrefix(s, "@")
+	if !whole {
+		if s == "" {
+			return "", errors.New("is empty, want an address such as me@example.org, or @example.org")
+		}
+		return mailbox(s)
+	}
+	below, isBelow := strings.CutPrefix(name, ".")
+	name, err := domain(below)
+	if err != nil {
+		return "", fmt.Errorf("%s is not @ and a domain: %w", quote(s), err)
+	}
+	if isBelow {
+		name = "." + name
+	}
+	return "@" + name, nil
+}
+
 // serviceName is RFC 6335 5.1 with the underscore of RFC 2782: at most 15
 // letters, digits and hyphens.
 var serviceName = regexp.MustCompile(`^_[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?\._tcp$`)

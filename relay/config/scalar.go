@@ -22,6 +22,8 @@ func checks(name string) func(string) (string, error) {
 		return mailbox
 	case "relaydomain":
 		return relayDomain
+	case "recipient":
+		return recipient
 	case "service":
 		return service
 	case "path", "optpath":

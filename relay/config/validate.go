@@ -53,6 +53,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.folders()
 	v.certificate()
 	v.routes()
+	v.recipients()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
@@ -177,5 +178,33 @@ func isWildcard(host string) bool {
 func (c *Config) NeedsUsers() bool {
 	return slices.ContainsFunc(c.Listeners, func(l Listener) bool {
 		return l.Mode == Submission && l.TLS != TLSNone && len(c.Trusted(l)) == 0
+	})
+}
+
+func (v *validator) recipients() {
+	r := v.Recipients
+	if v.bad("recipients") || v.bad("relay_domains") {
+		return
+	}
+	switch {
+	case r.Check != "list" && (len(r.List) > 0 || r.File != ""):
+		v.add("recipients.check", "is %s, so that list and file are of no use (write check: list)", r.Check)
+	case r.Check == "list" && len(r.List) == 0 && r.File == "":
+		v.add("recipients.check", "is list, and there is neither list nor file")
+	case r.Check != "none" && len(v.RelayDomains) == 0:
+		v.warn("recipients.check", "is %s, but relay_domains is empty", r.Check)
+	}
+	for i, entry := range r.List {
+		if _, name, _ := strings.Cut(entry, "@"); !v.relays(name) {
+			v.add(fmt.Sprintf("recipients.list[%d]", i), "%s is not in relay_domains", quote(entry))
+		}
+	}
+}
+
+// relays tells whether a domain, or with a leading dot all those below one, is
+// in relay_domains.
+func (v *validator) relays(name string) bool {
+	return slices.ContainsFunc(v.RelayDomains, func(d string) bool {
+		return d == name || d[0] == '.' && strings.HasSuffix(name, d)
 	})
 }
