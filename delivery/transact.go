@@ -22,7 +22,7 @@ const (
 // transact hands the open recipients over on one session, in as many
 // transactions as the server wants, and notes a verdict for each of them.
 func (w *walk) transact(ctx context.Context, c *conn) ending {
-	pending := w.open()
+	pending := w.addressable(c, w.open())
 	for len(pending) > 0 && ctx.Err() == nil {
 		now, rest := pending, []int(nil)
 		if n := c.Ext().RcptMax; n > 0 && len(now) > n {
@@ -49,6 +49,19 @@ func (w *walk) transact(ctx context.Context, c *conn) ending {
 		pending = append(again, rest...)
 	}
 	return reusable
+}
+
+// addressable parts those recipients whom the server can be asked for from
+// those who need an SMTPUTF8 that it does not offer.
+func (w *walk) addressable(c *conn, rcpts []int) (rest []int) {
+	for _, i := range rcpts {
+		if w.lease.Rcpts[i].NeedsUTF8() && !c.Ext().SMTPUTF8 {
+			w.note(i, *lacking("SMTPUTF8"), c)
+			continue
+		}
+		rest = append(rest, i)
+	}
+	return rest
 }
 
 // transaction is what one transaction came to.
@@ -146,6 +159,7 @@ func (w *walk) mail(rcpts []int) *smtpclient.Mail {
 	}
 	for _, i := range rcpts {
 		r := w.lease.Rcpts[i]
+		m.UTF8 = m.UTF8 || r.NeedsUTF8()
 		m.Rcpts = append(m.Rcpts, smtpclient.Rcpt{To: r.Address, Notify: r.Notify.String(), ORcpt: r.ORcpt})
 	}
 	return m

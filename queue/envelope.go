@@ -27,7 +27,7 @@ type Envelope struct {
 	Mode     Mode        `json:"mode"`
 	Client   Client      `json:"client,omitzero"`
 	Has8Bit  bool        `json:"has_8bit,omitempty"` // some byte >= 0x80: the next hop must offer 8BITMIME
-	UTF8     bool        `json:"utf8,omitempty"`     // some address or header needs SMTPUTF8 (RFC 6531)
+	UTF8     bool        `json:"utf8,omitempty"`     // sender or header needs SMTPUTF8 (RFC 6531); see Recipient.NeedsUTF8
 	Ret      string      `json:"ret,omitempty"`      // FULL, HDRS or "" (RFC 3461 4.3)
 	EnvID    string      `json:"envid,omitempty"`    // decoded (RFC 3461 4.4)
 	To       []Recipient `json:"-"`                  // recipients; stored on their own
@@ -96,6 +96,9 @@ type Recipient struct {
 	Delayed    bool      `json:"delayed,omitempty"`    // the delay notice has been sent
 	Unreported bool      `json:"unreported,omitempty"` // failed, and its report waits for company
 }
+
+// NeedsUTF8 tells whether r can only be named with SMTPUTF8.
+func (r Recipient) NeedsUTF8() bool { return !sevenBit([]byte(r.Address)) }
 
 // Status is the one currency of failure (and success), in the shape that a
 // DSN needs (RFC 3464 2.3). All fields may be "".

@@ -141,7 +141,6 @@ func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 		return nil
 	}
 	s.txn.seen[key] = true
-	s.txn.env.UTF8 = s.txn.env.UTF8 || !isASCII(rcpt.Address)
 	s.txn.env.To = append(s.txn.env.To, rcpt)
 	return nil
 }

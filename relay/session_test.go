@@ -275,7 +275,7 @@ func TestUTF8AndEightBit(t *testing.T) {
 		{"<a@b.example>", "b@x.example", "S: \xc3\xa4\r\n\r\nx\r\n", false, true, " with ESMTP "},
 		{"<a@b.example> SMTPUTF8", "b@x.example", "S: \xc3\xa4\r\n\r\nx\r\n", true, true, " with UTF8SMTP "},
 		{"<a@b.example> SMTPUTF8", "b@x.example", "S: x\r\n\r\n\xc3\xa4\r\n", false, true, " with UTF8SMTP "},
-		{"<a@b.example> SMTPUTF8", "ä@x.example", "S: x\r\n\r\nx\r\n", true, false, " with UTF8SMTP "},
+		{"<a@b.example> SMTPUTF8", "ä@x.example", "S: x\r\n\r\nx\r\n", false, false, " with UTF8SMTP "},
 		{"<ä@b.example> SMTPUTF8", "b@x.example", "S: x\r\n\r\nx\r\n", true, false, " with UTF8SMTP "},
 	} {
 		c.do("MAIL FROM:"+tc.mail, "250")
