@@ -22,14 +22,21 @@ func (n *guideNet) authority(of *guideMachine, name string) {
 	for _, m := range n.machines {
 		m.write(guideStore+".before", n.read(m.path(guideStore)))
 		m.write(guideStore, n.read(m.path(guideStore))+n.read(c.ca))
+		m.write(guideAuthority, n.read(c.ca))
+		m.run("ln -s " + guideAuthority + " /etc/ssl/certs/$(openssl x509 -noout -hash -in " + guideAuthority + ").0")
 	}
 }
 
-// guideStore has the authorities that a machine trusts.
-const guideStore = "/etc/ssl/certs/ca-certificates.crt"
+// Where a machine keeps the authorities that it trusts: all of them, and ours.
+const (
+	guideStore     = "/etc/ssl/certs/ca-certificates.crt"
+	guideAuthority = "/etc/ssl/certs/guide-authority.pem"
+)
 
 // distrust makes a machine know nothing of the authority.
-func (m *guideMachine) distrust() { m.run("cp " + guideStore + ".before " + guideStore) }
+func (m *guideMachine) distrust() {
+	m.run("cp " + guideStore + ".before " + guideStore + "; rm " + guideAuthority)
+}
 
 func (n *guideNet) read(file string) string {
 	n.Helper()
@@ -66,8 +73,7 @@ const (
 		inet_protocols = ipv4
 		EOF
 		cp /etc/postfix/master.cf.proto /etc/postfix/master.cf
-		touch /etc/aliases; newaliases
-		systemctl start postfix`
+		touch /etc/aliases; newaliases`
 	givenExim = `
 		useradd --system --user-group --home-dir /var/spool/exim4 --shell /usr/sbin/nologin Debian-exim
 		install -d -o Debian-exim -g adm -m 2750 /var/log/exim4

@@ -256,6 +256,21 @@ ip link set lo up
 exec chroot . bash -c 'trap : CHLD; echo up; while :; do sleep 3600 & wait $!; done'
 `
 
+// lan gives a machine a network of its own besides the Internet.
+func (n *guideNet) lan(m *guideMachine, addr string) {
+	n.Helper()
+	n.sh(m.pid, "ip link add lan type bridge; ip link set lan up; ip addr add "+addr+"/24 dev lan")
+}
+
+// plug makes a bare client in a machine's own network.
+func (n *guideNet) plug(m *guideMachine, addr string) (pid int) {
+	n.Helper()
+	pid = n.holder(syscall.CLONE_NEWNET|syscall.CLONE_NEWPID, "echo up; exec sleep infinity")
+	n.sh(m.pid, fmt.Sprintf("ip link add v%[1]d type veth peer name eth0 netns %[1]d; ip link set v%[1]d master lan up", pid))
+	n.sh(pid, "ip addr add "+addr+"/24 dev eth0; ip link set eth0 up")
+	return pid
+}
+
 // path is a file of the machine as seen from outside.
 func (m *guideMachine) path(file string) string { return fmt.Sprintf("/proc/%d/root%s", m.pid, file) }
 
@@ -264,7 +279,9 @@ func (m *guideMachine) try(script string) (out string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", strconv.Itoa(m.pid), "-m", "-u", "-i", "-n", "-p", "-r",
-		"-w", "env", "-i", "HOME=/root", "LANG=C.UTF-8", "PATH=/usr/local/guide:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"-w", "env", "-i", "HOME=/root", "LANG=C.UTF-8",
+		"PATH=/usr/local/guide:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin",
+		"NODE_EXTRA_CA_CERTS="+guideStore, // Node brings its own list of authorities
 		"bash", "-euo", "pipefail", "-c", "cd /root; "+script)
 	// A file and no pipe: what keeps running in the background keeps it open.
 	f, err := os.CreateTemp("", "guide")

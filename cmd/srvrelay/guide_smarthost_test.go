@@ -73,7 +73,7 @@ func TestGuidePostfix(t *testing.T) {
 	postfix.saw(mailLog, "status=deferred", s.quotes("535 5.7.8 wrong name or password"))
 	postfix.run("postsuper -d ALL; >/etc/postfix/relay_password; postfix reload; " + again)
 	postfix.saw(mailLog, "status=bounced", s.quotes("530 5.7.0 authentication required"))
-	postfix.run("postconf -e smtp_tls_CAfile=; postfix reload; " + again)
+	postfix.run("postconf -e smtp_tls_CAfile= smtp_tls_CApath=; postfix reload; " + again)
 	postfix.saw(mailLog, "status=deferred", s.quotes("Server certificate not verified"))
 	relay.run("systemctl stop srvrelay")
 	postfix.run(again)
