@@ -19,7 +19,8 @@ var guideWords = strings.NewReplacer(
 	"192.0.2.", "5.5.2.",
 	"198.51.100.", "5.5.100.",
 	"203.0.113.", "5.5.113.",
-	"home.example.org.        60 A", "home.example.org. 1 A",
+	"113.0.203.in-addr", "113.5.5.in-addr",
+	"home.example.org.        60 A        ", "home.example.org. 1 A ",
 )
 
 // A guide is a page of docs whose code blocks are followed by a test. The first
@@ -31,6 +32,9 @@ var guideWords = strings.NewReplacer(
 //	LANG MACHINE FILE  write the file
 //	LANG MACHINE >> FILE  append to the file
 //	dns                publish these records
+//	dns replaces       publish these instead of those of the same name and type
+//
+// One without any words is a picture.
 type guide struct {
 	file   string
 	blocks []guideBlock
@@ -74,30 +78,39 @@ func parseGuide(t *testing.T, name string) *guide {
 	return g
 }
 
-// follow does what a section of the guide says, and returns what its last
-// command printed.
-func (n *guideNet) follow(section string) (printed string) {
+// follow does what a section of the guide says.
+func (n *guideNet) follow(section string) {
 	n.Helper()
-	any := false
-	for i := range n.guide.blocks {
-		if b := &n.guide.blocks[i]; b.section == section {
-			printed = n.step(b, printed)
-			any = true
-		}
+	printed := ""
+	for _, b := range n.section(section) {
+		printed = n.step(b, printed)
 	}
-	if !any {
-		n.Fatalf("%s has nothing to follow under %q", n.guide.file, section)
-	}
-	return printed
 }
 
-// step follows one block.
+// section is the blocks under a heading.
+func (n *guideNet) section(heading string) (blocks []*guideBlock) {
+	n.Helper()
+	for i := range n.guide.blocks {
+		if b := &n.guide.blocks[i]; b.section == heading {
+			blocks = append(blocks, b)
+		}
+	}
+	if len(blocks) == 0 {
+		n.Fatalf("%s has nothing to follow under %q", n.guide.file, heading)
+	}
+	return blocks
+}
+
+// step follows one block; printed is what the command before it printed.
 func (n *guideNet) step(b *guideBlock, printed string) string {
 	n.Helper()
 	where := fmt.Sprintf("%s:%d", n.guide.file, b.line)
 	switch {
 	case len(b.do) == 1 && b.do[0] == "dns":
 		n.records(b.text)
+		return printed
+	case slices.Equal(b.do, []string{"dns", "replaces"}):
+		n.replaces(b.text)
 		return printed
 	case len(b.do) == 1 && b.do[0] == "output":
 		if why := guideSame(b.text, printed); why != "" {
@@ -133,12 +146,27 @@ func (n *guideNet) step(b *guideBlock, printed string) string {
 	return printed
 }
 
+// replaces publishes a record instead of the one of its name and type.
+func (n *guideNet) replaces(record string) {
+	n.Helper()
+	isType := func(s string) bool { return s == "A" }
+	words := strings.Fields(record)
+	at := slices.IndexFunc(words, isType)
+	for line := range strings.Lines(n.zone) {
+		if f := strings.Fields(line); at > 0 && len(f) > 0 && f[0] == words[0] && slices.ContainsFunc(f, isType) {
+			n.changes(line, record)
+			return
+		}
+	}
+	n.Fatalf("%q replaces nothing in\n%s", record, n.zone)
+}
+
 // guideIsWhole checks that all that a guide tells people to do is in sections
 // that a test follows.
 func guideIsWhole(t *testing.T, name string, followed ...string) {
 	t.Helper()
 	for _, b := range parseGuide(t, name).blocks {
-		if !slices.Contains(followed, b.section) {
+		if len(b.do) > 0 && !slices.Contains(followed, b.section) {
 			t.Errorf("%s:%d: nobody follows %q", name, b.line, b.do)
 		}
 	}

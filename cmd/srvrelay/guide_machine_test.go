@@ -146,7 +146,7 @@ func (n *guideNet) records(zone string) {
 	}
 }
 
-// changes replaces records that were published before.
+// changes replaces a part of what the DNS says.
 func (n *guideNet) changes(old, new string) {
 	n.Helper()
 	if strings.Count(n.zone, old) != 1 {
@@ -266,9 +266,15 @@ func (n *guideNet) lan(m *guideMachine, addr string) {
 func (n *guideNet) plug(m *guideMachine, addr string) (pid int) {
 	n.Helper()
 	pid = n.holder(syscall.CLONE_NEWNET|syscall.CLONE_NEWPID, "echo up; exec sleep infinity")
+	n.plugIn(m, pid, addr)
+	return pid
+}
+
+// plugIn makes a process, and the machine that it is, part of a machine's own network.
+func (n *guideNet) plugIn(m *guideMachine, pid int, addr string) {
+	n.Helper()
 	n.sh(m.pid, fmt.Sprintf("ip link add v%[1]d type veth peer name eth0 netns %[1]d; ip link set v%[1]d master lan up", pid))
 	n.sh(pid, "ip addr add "+addr+"/24 dev eth0; ip link set eth0 up")
-	return pid
 }
 
 // path is a file of the machine as seen from outside.
