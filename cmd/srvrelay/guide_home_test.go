@@ -19,7 +19,7 @@ const givenRouter = `
 	echo 1 >/proc/sys/net/ipv4/ip_forward
 	nft -f - <<-EOF
 	table ip home {
-		chain in { type nat hook prerouting priority dstnat; iifname eth0 tcp dport 2525 dnat to 192.168.1.10; }
+		chain in { type nat hook prerouting priority dstnat; iifname eth0 fib daddr type local tcp dport 2525 dnat to 192.168.1.10; }
 		chain out { type nat hook postrouting priority srcnat; oifname eth0 masquerade; }
 		chain hide { type nat hook postrouting priority srcnat; }
 	}
@@ -75,7 +75,6 @@ func TestGuideHomePostfix(t *testing.T) {
 	h := startHome(t, "Postfix", givenPostfix)
 	h.inAndOut()
 	h.away()
-	h.elsewhere()
 	h.hidden()
 	h.vpn()
 }
@@ -85,6 +84,7 @@ func TestGuideHomeExim(t *testing.T) {
 	h := startHome(t, "Exim", givenExim, "exim")
 	h.inAndOut()
 	h.away()
+	h.elsewhere()
 	h.hidden()
 }
 
@@ -197,9 +197,12 @@ func (h *homeGuide) away() {
 	h.comes("While you were out.")
 }
 
+// afresh: no connection is left open, and nothing of the DNS remembered.
+const afresh = "systemctl restart srvrelay"
+
 // elsewhere: home has another address, and the DNS learns of it only later.
 func (h *homeGuide) elsewhere() {
-	h.home.run("systemctl restart " + h.unit) // no connection is left open
+	h.edge.run(afresh)
 	h.router.run("ip addr add 5.5.100.8/32 dev eth0; ip addr del 5.5.100.7/32 dev eth0; ip route replace default dev eth0 src 5.5.100.8")
 	h.send("At the new address.")
 	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("no route to host"))
@@ -207,8 +210,9 @@ func (h *homeGuide) elsewhere() {
 	h.retriedUntil("At the new address.")
 	// The name is gone for a while: that is no reason for a report.
 	h.changes("home.example.org. 1 A ", "gone.example.org. 1 A ")
+	h.edge.run(afresh)
 	h.send("In spite of the DNS.")
-	h.edge.saw(relayLog, `"msg":"deferred"`, `"reason":"no-address"`)
+	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("lead back to this server"))
 	h.changes("gone.example.org. 1 A ", "home.example.org. 1 A ")
 	h.retriedUntil("In spite of the DNS.")
 	if n := h.world.Count(); n != 1 {
@@ -219,7 +223,7 @@ func (h *homeGuide) elsewhere() {
 // hidden: the router replaces the callers' addresses by its own. Nobody gets
 // in, home is no open relay, and nothing is lost.
 func (h *homeGuide) hidden() {
-	h.home.run("systemctl restart " + h.unit) // no connection is left open
+	h.edge.run(afresh)
 	h.router.run("nft add rule ip home hide oifname lan masquerade")
 	h.send("From behind the router.")
 	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("Client host rejected"))
@@ -227,6 +231,7 @@ func (h *homeGuide) hidden() {
 		h.Error("home relays for everybody")
 	}
 	h.router.run("nft flush chain ip home hide")
+	h.edge.run(afresh)
 	h.retriedUntil("From behind the router.")
 	if n := h.world.Count(); n != 1 {
 		h.Errorf("%d messages went out", n)
