@@ -1,0 +1,275 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"srvrelay/relay/sink"
+)
+
+// givenRouter is a router at home as its owner gets it: hosts behind it may go
+// out, port 2525 is forwarded, and the provider lets port 25 through in
+// neither direction.
+const givenRouter = `
+	echo 1 >/proc/sys/net/ipv4/ip_forward
+	nft -f - <<-EOF
+	table ip home {
+		chain in { type nat hook prerouting priority dstnat; iifname eth0 fib daddr type local tcp dport 2525 dnat to 192.168.1.10; }
+		chain out { type nat hook postrouting priority srcnat; oifname eth0 masquerade; }
+		chain hide { type nat hook postrouting priority srcnat; }
+	}
+	table ip provider {
+		chain through { type filter hook forward priority 0; tcp dport 25 reject with tcp reset; }
+		chain to { type filter hook input priority 0; tcp dport 25 reject with tcp reset; }
+	}
+	EOF`
+
+// givenMailbox is somebody who has an account at home.
+const givenMailbox = `
+	useradd --create-home you
+	install -o you -g mail -m 660 /dev/null /var/mail/you
+`
+
+// homeGuide is the guide under way, with one home server.
+type homeGuide struct {
+	*guideNet
+	edge, router, home *guideMachine
+	unit               string       // of the home server
+	world              *sink.Server // of example.com
+	mails              int          // in the mailbox at home
+}
+
+func startHome(t *testing.T, server, given string, packages ...string) *homeGuide {
+	t.Helper()
+	needs(t, "nft")
+	h := &homeGuide{guideNet: newGuideNet(t), unit: map[string]string{"Postfix": "postfix", "Exim": "exim4"}[server]}
+	h.readGuide("guide-home.md")
+	h.edge = h.machine("edge", "edge.example.org", "5.5.113.5")
+	h.router = h.machine("router", "router", "5.5.100.7")
+	h.home = h.machine("home", "home.example.org", "", packages...)
+	h.machine("elsewhere", "mail.example.com", "5.5.100.60")
+	h.authority(h.edge, "edge.example.org")
+	h.lan(h.router, "192.168.1.1")
+	h.plugIn(h.router, h.home.pid, "192.168.1.10")
+	h.sh(h.home.pid, "ip route add default via 192.168.1.1")
+	h.router.run(givenRouter)
+	h.home.run(given + givenMailbox)
+	h.world = h.server("5.5.100.41", 25)
+	h.records("example.org. SOA ns h 1 1 1 1 1\nexample.com. SOA ns h 1 1 1 1 5\nexample.com. MX 10 mx.example.com.\nmx.example.com. A 5.5.100.41\n")
+	for _, section := range []string{"The DNS records", "The edge", "Home server: " + server} {
+		h.follow(section)
+	}
+	return h
+}
+
+// TestGuideHomePostfix and TestGuideHomeExim follow the guide with one home
+// server each.
+func TestGuideHomePostfix(t *testing.T) {
+	t.Parallel()
+	needs(t, "postfix")
+	h := startHome(t, "Postfix", givenPostfix)
+	h.inAndOut()
+	h.away()
+	h.hidden()
+	h.vpn()
+}
+
+func TestGuideHomeExim(t *testing.T) {
+	t.Parallel()
+	h := startHome(t, "Exim", givenExim, "exim")
+	h.inAndOut()
+	h.away()
+	h.elsewhere()
+	h.hidden()
+}
+
+// TestGuideHomeIsWhole: every block of the guide is followed.
+func TestGuideHomeIsWhole(t *testing.T) {
+	guideIsWhole(t, "guide-home.md", "The DNS records", "The edge", "Home server: Postfix", "Home server: Exim",
+		"Try it: mail in", "Try it: mail out", "Home is away", "Without a public address")
+}
+
+// send has somebody in the world write to the home.
+func (h *homeGuide) send(body string) {
+	h.Helper()
+	h.machines["elsewhere"].run("swaks --server edge.example.org --from friend@example.com --to you@example.org --body '" + body + "'")
+}
+
+// comes waits until a text is in the mailbox at home, once.
+func (h *homeGuide) comes(body string) {
+	h.Helper()
+	var box string
+	err := until(func() bool {
+		box = h.read(h.home.path("/var/mail/you"))
+		return strings.Contains(box, body)
+	}, func() error { return fmt.Errorf("%q is not in the mailbox:\n%s", body, box) })
+	if err != nil {
+		h.Fatal(err)
+	}
+	if h.mails++; strings.Count(box, "\nMessage-Id: ") != h.mails || strings.Count(box, body) != 1 {
+		h.Errorf("the mailbox should have %d messages:\n%s", h.mails, box)
+	}
+}
+
+// inAndOut: both ways, with port 25 blocked at home and no open relay on the way.
+func (h *homeGuide) inAndOut() {
+	h.comesAfter("Try it: mail in")
+	h.follow("Try it: mail out")
+	m := arrived(h.guideNet, h.world, 1)
+	h.holds(m, "you@example.org", "friend@example.com", "Hello, world.\n")
+	if m.Helo != "edge.example.org" {
+		h.Errorf("the world is greeted by %q", m.Helo)
+	}
+	h.blocked(h.home.pid, "5.5.100.41:25")
+	h.blocked(h.hub, "5.5.100.7:25")
+
+	// To somewhere else, from the world, from home, and from home's other door.
+	for _, c := range []struct {
+		from           int
+		door, want, to string
+	}{
+		{h.hub, "5.5.113.5:25", h.quotes("550 5.7.1 relaying denied"), "friend@example.com"},
+		{h.hub, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
+		{h.home.pid, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
+		{h.edge.pid, "127.0.0.1:25", "550 5.7.1 relaying denied", "friend@example.com"},
+		{h.edge.pid, "127.0.0.1:587", "530 5.7.0 authentication required", "friend@example.com"},
+		{h.hub, "5.5.100.7:2525", "4", "you@example.org"},
+		{h.hub, "5.5.100.7:2525", "", "friend@example.com"},
+	} {
+		if got := h.hand(c.from, c.door, c.to); got == "" || !strings.HasPrefix(got, c.want) {
+			h.Errorf("from %d at %s to %s: %q", c.from, c.door, c.to, got)
+		}
+	}
+	if n := h.world.Count(); n != 1 {
+		h.Errorf("%d messages went out", n)
+	}
+}
+
+// comesAfter waits for the message that a section sends before it looks for it.
+func (h *homeGuide) comesAfter(section string) {
+	h.Helper()
+	blocks := h.section(section)
+	h.step(blocks[0], "")
+	h.comes("Hello, home.")
+	printed := ""
+	for _, b := range blocks[1:] {
+		printed = h.step(b, printed)
+	}
+}
+
+// hand gives a message to a door and returns the refusal.
+func (h *homeGuide) hand(from int, door, to string) (refusal string) {
+	h.Helper()
+	h.within(from, func() (err error) {
+		refusal, err = submit(door, "spammer@example.net", []string{to}, "", "Subject: x\n\nBuy this.\n")
+		return err
+	})
+	return refusal
+}
+
+// blocked checks that nobody gets through from somewhere.
+func (h *homeGuide) blocked(from int, addr string) {
+	h.Helper()
+	h.within(from, func() error {
+		c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+		if err == nil {
+			c.Close()
+			return fmt.Errorf("port 25 is open at %s", addr)
+		}
+		return nil
+	})
+}
+
+// away: home is switched off while mail comes, and on again.
+func (h *homeGuide) away() {
+	h.home.run("systemctl stop " + h.unit)
+	h.send("While you were out.")
+	h.edge.saw(relayLog, `"msg":"parked"`, h.quotes("connection refused"))
+	blocks := h.section("Home is away")
+	h.step(blocks[1], h.step(blocks[0], ""))
+	h.home.run("systemctl start " + h.unit)
+	h.step(blocks[3], h.step(blocks[2], ""))
+	h.comes("While you were out.")
+}
+
+// afresh: no connection is left open, and nothing of the DNS remembered.
+const afresh = "systemctl restart srvrelay"
+
+// elsewhere: home has another address, and the DNS learns of it only later.
+func (h *homeGuide) elsewhere() {
+	h.edge.run(afresh)
+	h.router.run("ip addr add 5.5.100.8/32 dev eth0; ip addr del 5.5.100.7/32 dev eth0; ip route replace default dev eth0 src 5.5.100.8")
+	h.send("At the new address.")
+	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("no route to host"))
+	h.changes("5.5.100.7", "5.5.100.8")
+	h.retriedUntil("At the new address.")
+	// The name is gone for a while: that is no reason for a report.
+	h.changes("home.example.org. 1 A ", "gone.example.org. 1 A ")
+	h.edge.run(afresh)
+	h.send("In spite of the DNS.")
+	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("lead back to this server"))
+	h.changes("gone.example.org. 1 A ", "home.example.org. 1 A ")
+	h.retriedUntil("In spite of the DNS.")
+	if n := h.world.Count(); n != 1 {
+		h.Errorf("%d messages went to the world, with reports", n)
+	}
+}
+
+// hidden: the router replaces the callers' addresses by its own. Nobody gets
+// in, home is no open relay, and nothing is lost.
+func (h *homeGuide) hidden() {
+	h.edge.run(afresh)
+	h.router.run("nft add rule ip home hide oifname lan masquerade")
+	h.send("From behind the router.")
+	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("Client host rejected"))
+	if got := h.hand(h.hub, h.homeAddr()+":2525", "friend@example.com"); got == "" {
+		h.Error("home relays for everybody")
+	}
+	h.router.run("nft flush chain ip home hide")
+	h.edge.run(afresh)
+	h.retriedUntil("From behind the router.")
+	if n := h.world.Count(); n != 1 {
+		h.Errorf("%d messages went out", n)
+	}
+}
+
+// homeAddr is where the DNS says that home is.
+func (h *homeGuide) homeAddr() string {
+	if strings.Contains(h.zone, "5.5.100.8") {
+		return "5.5.100.8"
+	}
+	return "5.5.100.7"
+}
+
+// vpn: home has no address of its own. What the two ends of a cable are here
+// are the two ends of a tunnel there.
+func (h *homeGuide) vpn() {
+	h.router.run("nft flush chain ip home in")
+	h.sh(h.edge.pid, fmt.Sprintf("ip link add wg0 type veth peer name wg0 netns %d; ip addr add 10.8.0.1/24 dev wg0; ip link set wg0 up", h.home.pid))
+	h.sh(h.home.pid, "ip addr add 10.8.0.2/24 dev wg0; ip link set wg0 up")
+	h.follow("Without a public address")
+	h.send("Through the tunnel.")
+	h.retriedUntil("Through the tunnel.")
+}
+
+// retriedUntil has the edge try again until a message is there: what it
+// remembers of the DNS must run out first.
+func (h *homeGuide) retriedUntil(body string) {
+	h.Helper()
+	err := until(func() bool {
+		if strings.Contains(h.read(h.home.path("/var/mail/you")), body) {
+			return true
+		}
+		_, _ = h.edge.try(`srvrelay queue retry $(srvrelay queue list | awk '$1 ~ /^0/ { print $1 }')`) // it may have gone by now
+		return false
+	}, func() error { return fmt.Errorf("%q does not come", body) })
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.comes(body)
+}

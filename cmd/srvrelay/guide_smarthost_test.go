@@ -1,0 +1,134 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"srvrelay/relay/sink"
+)
+
+// smarthost is the guide to the point where the relay runs.
+type smarthost struct {
+	*guideNet
+	primary, backup *sink.Server // of example.com
+}
+
+// blocked587 is a network that lets the old submission port not through.
+const blocked587 = "nft 'add table ip t; add chain ip t out { type filter hook output priority 0; }; add rule ip t out tcp dport 587 reject'"
+
+func startSmarthost(t *testing.T, clients map[string]string) *smarthost {
+	t.Helper()
+	s := &smarthost{guideNet: newGuideNet(t)}
+	s.readGuide("guide-smarthost.md")
+	relay := s.machine("relay", "relay.example.net", "5.5.113.5")
+	for i, name := range slices.Sorted(maps.Keys(clients)) {
+		var packages []string
+		if name == "exim" || name == "opensmtpd" {
+			packages = []string{name}
+		}
+		s.machine(name, "mail.example.org", fmt.Sprint("5.5.100.", 20+i), packages...).run(clients[name])
+	}
+	s.authority(relay, "relay.example.net")
+	s.primary, s.backup = s.server("5.5.100.41", 2525), s.server("5.5.100.42", 25)
+	s.records(`
+example.com. SOA ns h 1 1 1 1 5
+_smtp._tcp.example.com. SRV 10 0 2525 mx1.example.com.
+_smtp._tcp.example.com. SRV 20 0 25 mx2.example.com.
+mx1.example.com. A 5.5.100.41
+mx2.example.com. A 5.5.100.42
+`)
+	for _, section := range []string{"Install the relay", "Name and certificate", "Configure and start"} {
+		s.follow(section)
+	}
+	return s
+}
+
+// TestGuidePostfix follows the guide with Postfix, on both ports.
+func TestGuidePostfix(t *testing.T) {
+	t.Parallel()
+	needs(t, "postfix")
+	s := startSmarthost(t, map[string]string{"postfix": givenPostfix})
+	relay, postfix := s.machines["relay"], s.machines["postfix"]
+
+	s.follow("Postfix")
+	s.holds(arrived(s.guideNet, s.primary, 1), "you@example.org", "friend@example.com", "Hello.\n")
+	postfix.saw(mailLog, s.quotes("relay=relay.example.net["), s.quotes("]:587, "), s.quotes("status=sent (250 2.0.0 queued as "))
+	relay.saw(relayLog, `"msg":"received"`, `"user":"mail.example.org"`)
+	s.follow("Is it delivered?")
+
+	s.follow("Postfix on port 465")
+	again := "printf 'Subject: again\\n\\nHello again.\\n' | sendmail -f you@example.org friend@example.com"
+	postfix.run(again)
+	s.holds(arrived(s.guideNet, s.primary, 2), "you@example.org", "friend@example.com", "Hello again.\n")
+	postfix.saw(mailLog, "]:465, ", "status=sent")
+
+	// The troubles that the guide knows, as Postfix tells them.
+	relay.run("printf %s another | runuser -u srvrelay -- srvrelay user add mail.example.org --password-stdin")
+	postfix.run(again)
+	postfix.saw(mailLog, "status=deferred", s.quotes("535 5.7.8 wrong name or password"))
+	postfix.run("postsuper -d ALL; >/etc/postfix/relay_password; postfix reload; " + again)
+	postfix.saw(mailLog, "status=bounced", s.quotes("530 5.7.0 authentication required"))
+	postfix.run("postconf -e smtp_tls_CAfile= smtp_tls_CApath=; postfix reload; " + again)
+	postfix.saw(mailLog, "status=deferred", s.quotes("Server certificate not verified"))
+	relay.run("systemctl stop srvrelay")
+	postfix.run(again)
+	postfix.saw(mailLog, "status=deferred", s.quotes("Connection refused"))
+}
+
+// TestGuideSmarthostOthers follows the guide with Exim, OpenSMTPD and msmtp.
+func TestGuideSmarthostOthers(t *testing.T) {
+	t.Parallel()
+	needs(t, "msmtp", "nft")
+	s := startSmarthost(t, map[string]string{"exim": givenExim, "opensmtpd": givenOpenSMTPD, "msmtp": ""})
+	relay, exim, opensmtpd := s.machines["relay"], s.machines["exim"], s.machines["opensmtpd"]
+
+	s.follow("Exim")
+	s.holds(arrived(s.guideNet, s.primary, 1), "you@example.org", "friend@example.com", "Hello from Exim.\n")
+	exim.saw(eximLog, s.quotes("=> friend@example.com"), s.quotes("CV=yes"), s.quotes("A=plain"), s.quotes(`C="250 2.0.0 queued as `))
+
+	s.follow("Exim on port 465")
+	exim.run(blocked587)
+	exim.run("printf 'Subject: again\\n\\nHello again.\\n' | sendmail -f you@example.org friend@example.com")
+	s.holds(arrived(s.guideNet, s.primary, 2), "you@example.org", "friend@example.com", "Hello again.\n")
+
+	s.follow("OpenSMTPD")
+	s.holds(arrived(s.guideNet, s.primary, 3), "you@example.org", "friend@example.com", "Hello from OpenSMTPD.\n")
+	opensmtpd.saw(mailLog, s.quotes(`result="Ok" stat="250 2.0.0 queued as `))
+
+	s.follow("msmtp")
+	s.holds(arrived(s.guideNet, s.primary, 4), "you@example.org", "friend@example.com", "Hello from msmtp.\n")
+
+	relay.saw(relayLog, `"msg":"received"`, `"user":"mail.example.org"`, `"tls":"TLS 1.3"`)
+
+	// None of them gives the password to a server with another certificate.
+	relay.run(">" + relayLog)
+	send := "printf 'Subject: x\\n\\nNobody reads this.\\n' | sendmail -f you@example.org friend@example.com"
+	for _, m := range s.machines {
+		if m != relay {
+			m.distrust()
+		}
+	}
+	exim.run("systemctl restart exim4; " + send)
+	exim.saw(eximLog, s.quotes("certificate verification failed"))
+	opensmtpd.run("systemctl restart opensmtpd; " + send)
+	opensmtpd.saw(mailLog, s.quotes("SSL certificate check failed"))
+	if out, err := s.machines["msmtp"].try("echo | msmtp friend@example.com"); err == nil || !strings.Contains(out, "certificate") {
+		t.Errorf("msmtp: %v\n%s", err, out)
+	}
+	if log := s.read(relay.path(relayLog)); strings.Contains(log, `"msg":"received"`) {
+		t.Errorf("the relay was given mail:\n%s", log)
+	}
+}
+
+// TestGuideSmarthostIsWhole: every block of the guide is followed by one of
+// the tests above.
+func TestGuideSmarthostIsWhole(t *testing.T) {
+	guideIsWhole(t, "guide-smarthost.md",
+		"Install the relay", "Name and certificate", "Configure and start", "Postfix", "Postfix on port 465",
+		"Is it delivered?", "Exim", "Exim on port 465", "OpenSMTPD", "msmtp")
+}
