@@ -176,7 +176,7 @@ func TestQueueInHand(t *testing.T) {
 	if err := relay.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if !relay.await(waitLimit, func() bool { return relay.matching("SIGHUP", nil) == 1 }) {
+	if !relay.await(waitLimit, func() bool { return relay.matching("reloaded", nil) == 1 }) {
 		t.Error("SIGHUP is not answered")
 	}
 	if took, err := relay.terminate(); err != nil {

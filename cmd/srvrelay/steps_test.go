@@ -39,7 +39,7 @@ import (
 //	stop SERVER, start SERVER, script SERVER N, zone N
 //	kill, restart (kill -9 and start), term (SIGTERM, exit 0 within 10 s), start-relay
 //	reload N [CODE text...]                 with section "config N"; as cli
-//	hup                                     SIGHUP
+//	hup N                                   SIGHUP, with section "config N"
 //	file NAME N                             exchange a file
 //	cli CODE "ARGS" text...                 run a command; all the texts are in the output
 //	retry                                   srvrelay queue retry of all that is queued
@@ -149,6 +149,7 @@ func (s *scenario) step(w []string) error {
 		}
 		return s.cli(plain[1], []string{"reload"}, plain[2:])
 	case "hup":
+		s.writeConfig("config " + plain[0])
 		return s.relay.cmd.Process.Signal(syscall.SIGHUP)
 	case "file":
 		s.writeFile(plain[0], s.sections["file "+strings.Join(plain, " ")])
