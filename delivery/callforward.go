@@ -199,12 +199,13 @@ func (f *CallForward) forgetHops(now time.Time) {
 
 // put asks one question and tells everybody who waits for the answer.
 func (f *CallForward) put(ctx context.Context, q *question, h *askedHop, hop, address string) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.Patience)
+	end := time.Now().Add(f.cfg.Patience)
+	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	answer := Answer{Known: Overload}
 	select {
 	case h.turns <- struct{}{}:
-		if ctx.Err() == nil { // both may have come at once
+		if ctx.Err() == nil && time.Now().Before(end) { // both may have come at once
 			answer = f.d.ask(ctx, hop, address)
 		}
 		<-h.turns

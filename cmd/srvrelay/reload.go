@@ -120,17 +120,15 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	for _, w := range cfg.Warnings {
 		r.Notes = append(r.Notes, w)
 	}
-	cur, err := newCurrent(cfg, asked{s}, s.log)
+	cur, err := newCurrent(cfg, asked{s}, s.log, old)
 	if err != nil {
 		return r, err
 	}
-	// The doors first: they can still say no.
+	// The doors first: they are the last that can say no.
 	if err := s.doors.Reconfigure(cur.doors); err != nil {
 		return r, err
 	}
-	if err := cur.plan(s.doors.Addrs(), s.memory, old); err != nil {
-		return r, err
-	}
+	cur.plan(s.doors.Addrs(), s.memory)
 	s.now.Store(cur)
 	s.log.setLevel(cfg.Log.Level)
 	s.deliver.Reconfigure(deliverySettings(cfg))

@@ -80,6 +80,7 @@ type service struct {
 	memory  *delivery.Memory
 	admin   net.Listener
 
+	hup  chan os.Signal                 // SIGHUP
 	load func() (*config.Config, error) // reads the configuration again
 	turn sync.Mutex                     // of reloads
 	now  atomic.Pointer[current]
@@ -90,14 +91,17 @@ type service struct {
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, load: load}
+	s = &service{log: log, load: load, hup: make(chan os.Signal, 1)}
+	// From here to the end of the process: else one that comes during a long
+	// start, or a stop, would end it.
+	signal.Notify(s.hup, syscall.SIGHUP)
 	defer func() {
 		if err != nil {
 			s.close()
 			s = nil
 		}
 	}()
-	cur, err := newCurrent(cfg, asked{s}, log)
+	cur, err := newCurrent(cfg, asked{s}, log, nil)
 	if err != nil {
 		return s, err
 	}
@@ -117,9 +121,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		return s, err
 	}
 	s.memory = delivery.NewMemory(s.store)
-	if err = cur.plan(s.doors.Addrs(), s.memory, nil); err != nil {
-		return s, err
-	}
+	cur.plan(s.doors.Addrs(), s.memory)
 	s.now.Store(cur)
 	s.deliver = delivery.New(delivery.Config{
 		Queue: s.store, Planner: s, Events: log, Settings: deliverySettings(cfg),
@@ -129,7 +131,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	return s, err
 }
 
-// Plan, PlanMX and Refused are the newest planner's: the service is the
+// Plan, PlanMX, HopOf and Refused are the newest planner's: the service is the
 // deliverer's planner over all reloads.
 func (s *service) Plan(ctx context.Context, hop string) plan.Plan {
 	return s.now.Load().planner.Plan(ctx, hop)
@@ -137,6 +139,10 @@ func (s *service) Plan(ctx context.Context, hop string) plan.Plan {
 
 func (s *service) PlanMX(ctx context.Context, hop string) plan.Plan {
 	return s.now.Load().planner.PlanMX(ctx, hop)
+}
+
+func (s *service) HopOf(sender, domain string, released bool) string {
+	return s.now.Load().planner.HopOf(sender, domain, released)
 }
 
 func (s *service) Refused(domain string, ap netip.AddrPort) string {
@@ -212,14 +218,11 @@ func (s *service) run(ctx context.Context) error {
 
 // hangups answers SIGHUP: the configuration is read again.
 func (s *service) hangups(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hup:
+		case <-s.hup:
 			s.reload(ctx) // the log has it
 		}
 	}
