@@ -174,7 +174,7 @@ func (w *walk) internalError() []queue.Outcome {
 // hopOutcome sums up what the attempt says about the hop: it is parked when
 // no target greeted us and one of them is down.
 func (w *walk) hopOutcome() hopOutcome {
-	h := hopOutcome{Greeted: w.greeted, Status: w.down, News: w.news}
+	h := hopOutcome{Greeted: w.greeted, Status: w.down, News: w.news, Forced: w.forced}
 	if !w.greeted {
 		h.Busy = w.busy
 	}
