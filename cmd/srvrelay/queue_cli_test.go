@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -123,7 +124,7 @@ func TestQueueVerbs(t *testing.T) {
 	q.wants("--sender @app.test --recipient v@*", "v@two.test deferred")
 	q.wants("--hop two.test --hop three.test", "v@two.test deferred", "x@three.test deferred")
 	q.wants("--age 1h")
-	q.run(0, "list --domain one.test", "2 messages, ", "u@one.test", "parked 1×", "4.4.3 looking up")
+	q.run(0, "list --domain one.test", "2 messages, ", "u@one.test", "parked 1×", "dns-failed")
 	q.run(0, "list --domain four.test", "Nothing in the queue matches.")
 	q.run(0, "summary", "one.test            2  ", "three.test", "dns-failed", "3 messages, ")
 
@@ -336,4 +337,30 @@ func TestProgressText(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
+}
+
+// TestConfirm: on a terminal, --all says how much it is and takes no for an answer.
+func TestConfirm(t *testing.T) {
+	if _, err := exec.LookPath("script"); err != nil {
+		if os.Getenv("SRVRELAY_NOSKIP") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("script (bsdutils) is not installed")
+	}
+	q := newQueueRig(t)
+	q.send("a@app.test", "u@one.test")
+	for _, c := range []struct {
+		answer string
+		code   int
+		want   string
+	}{{"n\n", exitUsage, "nothing was done"}, {"\n", exitUsage, "nothing was done"}, {"y\n", 0, "1 recipient of 1 message is deleted"}} {
+		self := command(context.Background(), q.config, "queue", "delete", "--all")
+		cmd := exec.Command("script", "-qec", strings.Join(self.Args, " "), "/dev/null")
+		cmd.Env, cmd.Stdin = self.Env, strings.NewReader(c.answer)
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(out), "Delete all 1 message in the queue? [y/N]") || !strings.Contains(string(out), c.want) {
+			t.Errorf("%q: exit %d\n%s", c.answer, code, out)
+		}
+	}
+	q.wants("")
 }

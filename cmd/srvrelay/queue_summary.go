@@ -42,7 +42,7 @@ func summaryText(s screen, sum admin.Summary, now time.Time) error {
 	}
 	width := len("hop")
 	for _, h := range sum.Hops {
-		width = max(width, min(34, len([]rune(queue.Safe(h.Hop, 255)))))
+		width = max(width, min(28, len([]rune(queue.Safe(h.Hop, 255)))))
 	}
 	fmt.Fprintf(s, "%-*s  %9s  %-9s  %-7s  %s\n", width, "hop", "messages", "oldest", "state", "reason")
 	for _, h := range sum.Hops {
