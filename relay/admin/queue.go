@@ -18,6 +18,7 @@ import (
 const (
 	pageSize   = 500      // messages of an answer, or to which something is done
 	pageScan   = 5000     // messages looked at
+	pageLines  = 10000    // recipients and attempts of an answer, up to the message that is one too many
 	maxRequest = 1 << 20  // bytes
 	maxRecord  = 64 << 20 // bytes of a message's envelope and state in an import
 )
@@ -173,13 +174,14 @@ func (b Backend) list(ctx context.Context, p page) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := messages{Messages: []Message{}}
+	out, rcpts := messages{Messages: []Message{}}, 0
 	_, out.Next, err = b.scan(ctx, p, func(m *queue.Message) bool {
 		m.Recipients = slices.DeleteFunc(m.Recipients, func(r queue.Recipient) bool { return !v.chosen(p.Filter, &m.Envelope, &r) })
 		if len(m.Recipients) > 0 {
 			out.Messages = append(out.Messages, v.message(m))
+			rcpts += len(m.Recipients)
 		}
-		return len(out.Messages) == pageSize
+		return len(out.Messages) == pageSize || rcpts >= pageLines
 	})
 	return out, err
 }
@@ -192,16 +194,16 @@ func (b Backend) records(ctx context.Context, p page) (any, error) {
 		return nil, err
 	}
 	out := records{Records: []*queue.Message{}}
-	size := 0
+	lines := 0
 	out.Missing, out.Next, err = b.scan(ctx, p, func(m *queue.Message) bool {
 		open := slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return !r.State.Final() })
 		if open && v.anyChosen(p.Filter, m) {
 			if whole, err := b.Store.Get(ctx, m.ID); err == nil { // with its attempts
 				out.Records = append(out.Records, whole)
-				size += len(whole.Recipients)
+				lines += len(whole.Recipients) + len(whole.Attempts)
 			}
 		}
-		return len(out.Records) == pageSize || size > 20*pageSize
+		return len(out.Records) == pageSize || lines >= pageLines
 	})
 	return out, err
 }
