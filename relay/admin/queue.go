@@ -290,63 +290,6 @@ func (b Backend) announce(ctx context.Context, done queue.Acted) error {
 	return nil
 }
 
-// summary answers with a part of the summary.
-func (b Backend) summary(w http.ResponseWriter, r *http.Request) {
-	v, err := b.view(r.Context())
-	if err != nil {
-		answer(w, nil, err)
-		return
-	}
-	var sum Summary
-	byHop := map[string]HopSummary{}
-	_, sum.Next, err = b.scan(r.Context(), page{After: queue.ID(r.FormValue("after"))}, func(m *queue.Message) bool {
-		sum.Messages++
-		sum.Bytes += m.Size
-		for hop, h := range v.summarize(m) {
-			if have, ok := byHop[hop]; ok {
-				h = have.merge(h)
-			}
-			byHop[hop] = h
-		}
-		return false
-	})
-	for _, h := range byHop {
-		sum.Hops = append(sum.Hops, h)
-	}
-	answer(w, sum, err)
-}
-
-// summarize is the summary of one message, by hop.
-func (v view) summarize(m *queue.Message) map[string]HopSummary {
-	byHop := map[string]HopSummary{}
-	for i := range m.Recipients {
-		r := &m.Recipients[i]
-		if r.State.Final() {
-			continue
-		}
-		st := v.standing(m.Sender, r)
-		one := HopSummary{Hop: st.Hop, Recipients: 1, Oldest: m.Received, Next: st.Next, Reason: st.Reason, Status: st.Status, Newest: r.Settled}
-		park, parked := v.parks[st.Hop]
-		switch {
-		case r.State == queue.Held:
-			one.State, one.Held = "held", 1
-		case parked:
-			one.State, one.Next, one.Newest = "parked", park.Parked, v.now
-			one.Status, one.Reason = park.Status, park.Status.Reason
-		case st.Next.After(v.now):
-			one.State = "waiting"
-		default:
-			one.State = "active"
-		}
-		if h, ok := byHop[st.Hop]; ok {
-			one = h.merge(one)
-		}
-		one.Messages = 1
-		byHop[st.Hop] = one
-	}
-	return byHop
-}
-
 // body answers with the bytes of a message.
 func (b Backend) body(w http.ResponseWriter, r *http.Request, id queue.ID) {
 	body, err := b.Store.Body(r.Context(), id)
