@@ -185,6 +185,25 @@ func TestAskedFindsItBack(t *testing.T) {
 	})
 }
 
+// TestAskedEndsAPark: mail that is parked goes as soon as a question has found
+// a way.
+func TestAskedEndsAPark(t *testing.T) {
+	asks(t, &host{}, func(t *testing.T, f *CallForward, n *network, _ *troubles) {
+		q := f.d.cfg.Queue.(*memQueue)
+		q.put("loop.test", 1)
+		time.Sleep(15 * time.Minute) // some attempts: the park is long
+		synctest.Wait()
+		f.d.cfg.Planner.(plans)["loop.test"] = []string{liveAddr}
+		if a := f.Ask(context.Background(), rcptAt("a@loop.test")); a.Known != Taken || q.delivered("loop.test") > 0 {
+			t.Errorf("%v, %d delivered", a, q.delivered("loop.test"))
+		}
+		time.Sleep(time.Second)
+		if q.delivered("loop.test") != 1 {
+			t.Errorf("%d delivered within a second", q.delivered("loop.test"))
+		}
+	})
+}
+
 // TestAskedOnce: answers are remembered for their time, and one question serves
 // all who have it.
 func TestAskedOnce(t *testing.T) {
