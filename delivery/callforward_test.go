@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,14 @@ func (l *troubles) Trouble(x Trouble) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.said = append(l.said, x)
+}
+
+// all waits for what is on its way, and returns what has been said.
+func (l *troubles) all() []Trouble {
+	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.said)
 }
 
 func rcptAt(address string) queue.Recipient {
@@ -156,13 +165,13 @@ func TestAskedWithoutAWay(t *testing.T) {
 		if got := len(n.dialled(liveAddr)); got != 1 {
 			t.Errorf("%d connects to a server that is down, want 1", got)
 		}
-		if len(log.said) != 1 || log.said[0].Hop != "home.test" {
-			t.Errorf("log %+v, want one line a minute", log.said)
+		if said := log.all(); len(said) != 1 || said[0].Hop != "home.test" {
+			t.Errorf("log %+v, want one line a minute", said)
 		}
 		time.Sleep(complainEach)
 		f.Ask(context.Background(), rcptAt("another@home.test"))
-		if len(log.said) != 2 {
-			t.Errorf("log %+v, want a second line", log.said)
+		if said := log.all(); len(said) != 2 {
+			t.Errorf("log %+v, want a second line", said)
 		}
 		if a := f.Ask(context.Background(), rcptAt("x@loop.test")); a.Known != Unknown {
 			t.Errorf("a plan that fails: %v", a)
