@@ -84,7 +84,7 @@ func judgeAnswers(res smtpclient.Result) []Verdict {
 		case r != nil && r.Code/100 == 2:
 			*v = Verdict{Step: Stop, Result: queue.Sent, Status: replyStatus(*r)}
 			v.Status.Reason = queue.ReasonSent
-		case r == nil || res.Stage == smtpclient.StageMail || !aboutRecipient(*r):
+		case r == nil || !aboutRecipient(*r):
 			v.Result = queue.Defer
 		}
 	}
