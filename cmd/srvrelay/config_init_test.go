@@ -56,6 +56,12 @@ func TestInit(t *testing.T) {
 			if again, _ := os.ReadFile(out); string(again) != string(file) {
 				t.Error("the second time has changed the file")
 			}
+			if strings.Contains(string(file), "users_file") {
+				code, text = invoke(t, "", "s3cret-other\n", append(args, "--out", filepath.Join(dir, "other.yaml"))...)
+				if code != exitData || !strings.Contains(text, " exists already in "+dir+"/users") {
+					t.Errorf("a user who exists: exit %d\n%s", code, text)
+				}
+			}
 			if code, text := invoke(t, "", "s3cret-other\n", append(args, "--force")...); code != 0 {
 				t.Errorf("with --force: exit %d\n%s", code, text)
 			}
