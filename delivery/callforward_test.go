@@ -110,12 +110,14 @@ func TestAskedAnswers(t *testing.T) {
 		{"RCPT", "250 2.1.5 fine", Taken},
 		{"RCPT", "252 cannot verify, will try", Taken},
 		{"RCPT", "550 5.1.1 nobody", Refused},
-		{"RCPT", "550 no such user", Refused},
-		{"RCPT", "550 5.0.0 no such user", Refused},
-		{"RCPT", "553 mailbox name not allowed", Refused},
+		{"RCPT TO:<a@", "550 no such user", Refused},
+		{"RCPT TO:<a@", "550 5.0.0 no such user", Refused},
+		{"RCPT TO:<a@", "553 mailbox name not allowed", Refused},
 		{"RCPT", "550 5.1.10 null MX", Refused},
 		{"RCPT", "550 5.2.1 disabled", Refused},
 		{"RCPT", "552 5.2.2 full", Refused},
+		{"RCPT", "550 no null senders here", Unknown},
+		{"RCPT", "550 5.5.0 no null senders here", Unknown},
 		{"RCPT", "554 5.7.1 <>: sender address rejected", Unknown},
 		{"RCPT", "550 5.7.1 client host blocked", Unknown},
 		{"RCPT", "550 5.1.8 sender's domain does not exist", Unknown},
@@ -146,7 +148,7 @@ func TestAskedAnswers(t *testing.T) {
 				if count(lines(), "DATA") > 0 || count(lines(), "MAIL FROM:<>") != count(lines(), "MAIL") {
 					t.Errorf("said %q", lines())
 				}
-				if tc.want == Refused && (a.Status.Reply != tc.say || count(lines(), "RSET") != 1) {
+				if tc.want == Refused && (a.Status.Reply != tc.say || count(lines(), "RSET") != count(lines(), "RCPT")) {
 					t.Errorf("status %+v, said %q", a.Status, lines())
 				}
 			})
