@@ -142,7 +142,7 @@ func (s *smarthost) impostor(exim, postfix, opensmtpd string) {
 	for _, c := range []struct{ name, prepare, log, refusal, why string }{
 		{"exim", "rm -f /var/spool/exim4/db/*", eximLog, "== friend@example.com", exim},
 		{"postfix", "systemctl restart postfix", mailLog, "status=deferred", postfix},
-		{"opensmtpd", "systemctl restart opensmtpd", mailLog, "mta error", opensmtpd},
+		{"opensmtpd", "systemctl stop opensmtpd; rm -rf /var/spool/smtpd/queue/*; systemctl start opensmtpd", mailLog, "mta error", opensmtpd},
 	} {
 		m := s.machines[c.name]
 		m.run(c.prepare + "; >" + c.log + "; " + send)
