@@ -20,22 +20,23 @@ func (n *guideNet) authority(of *guideMachine, name string) {
 	of.write("/etc/guide-certificates/"+name+".pem", n.read(c.cert))
 	of.write("/etc/guide-certificates/"+name+".key", n.read(c.key))
 	for _, m := range n.machines {
-		m.write(guideStore+".before", n.read(m.path(guideStore)))
-		m.write(guideStore, n.read(m.path(guideStore))+n.read(c.ca))
-		m.write(guideAuthority, n.read(c.ca))
-		m.run("ln -s " + guideAuthority + " /etc/ssl/certs/$(openssl x509 -noout -hash -in " + guideAuthority + ").0")
+		m.write("/etc/ssl/certs/guide-"+name+".pem", n.read(c.ca))
+		m.run(fmt.Sprintf(`cd /etc/ssl/certs; cp -n %[1]s %[1]s.before; cat guide-%[2]s.pem >>%[1]s
+			ln -s guide-%[2]s.pem $(openssl x509 -noout -hash -in guide-%[2]s.pem).0`, guideStore, name))
 	}
 }
 
-// Where a machine keeps the authorities that it trusts: all of them, and ours.
-const (
-	guideStore     = "/etc/ssl/certs/ca-certificates.crt"
-	guideAuthority = "/etc/ssl/certs/guide-authority.pem"
-)
+// guideStore has the authorities that a machine trusts.
+const guideStore = "/etc/ssl/certs/ca-certificates.crt"
 
-// distrust makes a machine know nothing of the authority.
+// distrust makes a machine know none of the authorities of this test.
 func (m *guideMachine) distrust() {
-	m.run("cp " + guideStore + ".before " + guideStore + "; rm " + guideAuthority)
+	m.run("cp " + guideStore + ".before " + guideStore + "; rm /etc/ssl/certs/guide-*")
+}
+
+// wears gives the relay on a machine the certificate of a name.
+func (m *guideMachine) wears(name string) {
+	m.run("cd /etc/guide-certificates; cat " + name + ".key >/etc/srvrelay/tls.key; cat " + name + ".pem >/etc/srvrelay/tls.crt; systemctl restart srvrelay")
 }
 
 func (n *guideNet) read(file string) string {
