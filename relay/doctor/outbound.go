@@ -66,7 +66,7 @@ func (e *Env) blocked(shut []string) Finding {
 			`routes: [{ domains: ["*"], to: [{ url: "submissions://smtp.PROVIDER", username: YOU, password_file: FILE }] }]`,
 	}
 	if e.allRouted() {
-		f.Level, f.Fix = Note, ""
+		f.Level, f.Fix = Note, "nc -v "+spaced(firstOf(shut))+"   # if it is meant to be open"
 		f.Why = "That hurts nobody here: a route takes the mail for all domains another way."
 		return f
 	}
