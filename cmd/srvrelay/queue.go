@@ -187,8 +187,8 @@ func listText(ctx context.Context, s screen, client *admin.Client, f queue.Filte
 		fmt.Fprintf(s, "%s  %-9s  %10s  from %s\n", m.ID, span(now.Sub(m.Received)), bytesText(m.Size), clip(address(m.Sender), 43))
 		for _, r := range m.Recipients {
 			state := fmt.Sprintf("%-13s", clip(stateText(r), 13))
-			if _, err := fmt.Fprintf(s, "    %-30s  %s  %-22s  %s\n", clip(address(r.Address), 30), s.stateColour(r)(state),
-				when(r.NextAttempt, now), clip(lastWords(r), 25)); err != nil {
+			if _, err := fmt.Fprintf(s, "    %-30s  %s  %-24s  %s\n", clip(address(r.Address), 30), s.stateColour(r)(state),
+				when(r.NextAttempt, now), clip(lastWords(r), 23)); err != nil {
 				return err
 			}
 		}
