@@ -113,6 +113,17 @@ func arrived(n *guideNet, s *sink.Server, count int) sink.Message {
 	return received(n.T, s, count)[count-1]
 }
 
+// rid waits until a relay is done with so many messages.
+func (m *guideMachine) rid(count int) {
+	m.net.Helper()
+	err := until(func() bool {
+		return strings.Count(m.net.read(m.path(relayLog)), `"msg":"removed"`) >= count
+	}, func() error { return fmt.Errorf("the relay is not done with %d messages", count) })
+	if err != nil {
+		m.net.Fatal(err)
+	}
+}
+
 // holds checks who a message is from and to, and that its body is these bytes.
 func (n *guideNet) holds(m sink.Message, from, to, body string) {
 	n.Helper()
@@ -126,7 +137,7 @@ func (n *guideNet) holds(m sink.Message, from, to, body string) {
 func (n *guideNet) quotes(words string) string {
 	n.Helper()
 	if !strings.Contains(n.read("../../docs/"+n.guide.file), words) {
-		n.Error(fmt.Sprintf("%s does not mention %q", n.guide.file, words))
+		n.Errorf("%s does not mention %q", n.guide.file, words)
 	}
 	return words
 }

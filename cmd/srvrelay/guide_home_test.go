@@ -189,7 +189,7 @@ func (h *homeGuide) blocked(from int, addr string) {
 func (h *homeGuide) away() {
 	h.home.run("systemctl stop " + h.unit)
 	h.send("While you were out.")
-	h.edge.saw(relayLog, `"msg":"parked"`, h.quotes("connection refused"))
+	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("connection refused"))
 	blocks := h.section("Home is away")
 	h.step(blocks[1], h.step(blocks[0], ""))
 	h.home.run("systemctl start " + h.unit)

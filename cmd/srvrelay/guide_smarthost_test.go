@@ -59,6 +59,7 @@ func TestGuidePostfix(t *testing.T) {
 	s.holds(arrived(s.guideNet, s.primary, 1), "you@example.org", "friend@example.com", "Hello.\n")
 	postfix.saw(mailLog, s.quotes("relay=relay.example.net["), s.quotes("]:587, "), s.quotes("status=sent (250 2.0.0 queued as "))
 	relay.saw(relayLog, `"msg":"received"`, `"user":"mail.example.org"`)
+	relay.rid(1)
 	s.follow("Is it delivered?")
 
 	s.follow("Postfix on port 465")
