@@ -2,7 +2,10 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
+	"io/fs"
 	"net"
+	"os"
 	"reflect"
 	"time"
 
@@ -45,7 +48,7 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
 		Reject: cur.routes.Refused,
 	}
-	if cfg.NeedsUsers() {
+	if takesUsers(cfg) {
 		if err := cur.loadUsers(log); err != nil {
 			return nil, err
 		}
@@ -54,6 +57,13 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		return nil, err
 	}
 	return cur, cur.listeners()
+}
+
+// takesUsers tells whether there are users to be asked for a password. Where
+// networks are trusted as well, the file need not be there.
+func takesUsers(cfg *config.Config) bool {
+	_, err := os.Stat(usersFile(cfg))
+	return cfg.NeedsUsers() || cfg.TakesPasswords() && !errors.Is(err, fs.ErrNotExist)
 }
 
 func (cur *current) loadUsers(log maillog) error {
