@@ -201,7 +201,6 @@ func (d disk) admin() *admin.Client {
 	return admin.NewClient(filepath.Join(d.dir, "data", "admin.sock"))
 }
 
-
 // newFullRig is a relay with its data on a disk of 64 MiB, of which it is to
 // leave some free.
 func newFullRig(t *testing.T, minFree string) (*rig, disk) {
