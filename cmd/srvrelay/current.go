@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"reflect"
 	"time"
 
 	"srvrelay/delivery"
@@ -22,12 +21,11 @@ import (
 // current is what a configuration amounts to. A reload makes another one; this
 // one does not change.
 type current struct {
-	cfg      *config.Config
-	routes   *plan.Routes
-	doors    relay.Config // but for Queue and Events
-	watched  []watched
-	resolver dnsutil.Resolver
-	planner  *plan.Planner
+	cfg     *config.Config
+	routes  *plan.Routes
+	doors   relay.Config // but for Queue and Events
+	watched []watched
+	planner *plan.Planner
 }
 
 // watched is a file that is read again when it changes; while the new version
@@ -107,15 +105,14 @@ func (cur *current) listeners() error {
 	return nil
 }
 
-// plan makes the planner. listening are the addresses of our own doors. The
-// cache of before is kept where the resolvers stay the same.
-func (cur *current) plan(listening []net.Addr, memory plan.Memory, before *current) (err error) {
-	if before != nil && reflect.DeepEqual(before.cfg.DNS, cur.cfg.DNS) {
-		cur.resolver = before.resolver
-	} else if cur.resolver, err = dnsutil.New(dnsutil.Config{Servers: cur.cfg.DNS.Servers, TrustAD: cur.cfg.DNS.TrustAD}); err != nil {
+// plan makes the planner. listening are the addresses of our own doors. Nothing
+// of the DNS is remembered over a reload: it may be just what was mended.
+func (cur *current) plan(listening []net.Addr, memory plan.Memory) error {
+	cfg := cur.cfg
+	resolver, err := dnsutil.New(dnsutil.Config{Servers: cfg.DNS.Servers, TrustAD: cfg.DNS.TrustAD})
+	if err != nil {
 		return err
 	}
-	cfg := cur.cfg
 	own := plan.Own{Public: cfg.PublicAddresses}
 	for _, a := range listening {
 		own.Listeners = append(own.Listeners, a.(*net.TCPAddr).AddrPort())
@@ -131,7 +128,7 @@ func (cur *current) plan(listening []net.Addr, memory plan.Memory, before *curre
 		Services: cfg.Delivery.Services, MXFallback: cfg.Delivery.MXFallback, MXPort: cfg.Delivery.MXPort,
 		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Own: own,
 		Egress: plan.Egress{Allow: cfg.Delivery.Egress.Allow, AllowPorts: cfg.Delivery.Egress.AllowPorts, DenyPorts: cfg.Delivery.Egress.DenyPorts},
-	}, cur.resolver, memory)
+	}, resolver, memory)
 	return nil
 }
 
@@ -142,7 +139,7 @@ func newPlanner(cfg *config.Config, secrets bool) (*plan.Planner, error) {
 		return nil, err
 	}
 	cur := &current{cfg: cfg, routes: rs}
-	err = cur.plan(nil, noMemory{}, nil)
+	err = cur.plan(nil, noMemory{})
 	return cur.planner, err
 }
 

@@ -134,6 +134,7 @@ func (h *homeGuide) inAndOut() {
 		door, want, to string
 	}{
 		{h.hub, "5.5.113.5:25", h.quotes("550 5.7.1 relaying denied"), "friend@example.com"},
+		{h.hub, "5.5.113.5:25", "550 5.1.1", h.quotes("noone@example.org")}, // home was asked
 		{h.hub, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
 		{h.home.pid, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
 		{h.edge.pid, "127.0.0.1:25", "550 5.7.1 relaying denied", "friend@example.com"},

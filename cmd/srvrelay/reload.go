@@ -19,7 +19,8 @@ func reloadCommand() *cobra.Command {
 		Use: "reload", Short: "Have the running relay read its configuration again", Args: args(cobra.NoArgs),
 		Long: `The new configuration is checked in full before anything changes: with a mistake
 in it, the one before stays in force. Connections and queued mail are untouched;
-what is queued goes by the new routes at its next attempt. SIGHUP does the same,
+what is queued goes by the new routes at its next attempt, and what waits for a
+server is tried at once. Nothing of the DNS is remembered. SIGHUP does the same,
 and tells the log.
 
 Users and certificate are read again by themselves when their files change.`,
@@ -128,7 +129,7 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	if err := s.doors.Reconfigure(cur.doors); err != nil {
 		return r, err
 	}
-	if err := cur.plan(s.doors.Addrs(), s.memory, old); err != nil {
+	if err := cur.plan(s.doors.Addrs(), s.memory); err != nil {
 		return r, err
 	}
 	s.now.Store(cur)

@@ -117,7 +117,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		return s, err
 	}
 	s.memory = delivery.NewMemory(s.store)
-	if err = cur.plan(s.doors.Addrs(), s.memory, nil); err != nil {
+	if err = cur.plan(s.doors.Addrs(), s.memory); err != nil {
 		return s, err
 	}
 	s.now.Store(cur)
