@@ -206,14 +206,14 @@ func (h *homeGuide) elsewhere() {
 	h.edge.run(afresh)
 	h.router.run("ip addr add 5.5.100.8/32 dev eth0; ip addr del 5.5.100.7/32 dev eth0; ip route replace default dev eth0 src 5.5.100.8")
 	h.send("At the new address.")
-	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("no route to host"))
+	h.edge.saw(relayLog, `"msg":"parked"`, h.quotes("no route to host"))
 	h.changes("5.5.100.7", "5.5.100.8")
 	h.retriedUntil("At the new address.")
 	// The name is gone for a while: that is no reason for a report.
 	h.changes("home.example.org. 1 A ", "gone.example.org. 1 A ")
 	h.edge.run(afresh)
 	h.send("In spite of the DNS.")
-	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("lead back to this server"))
+	h.edge.saw(relayLog, `"msg":"parked`, h.quotes("no mail server of example.org has an address"))
 	h.changes("gone.example.org. 1 A ", "home.example.org. 1 A ")
 	h.retriedUntil("In spite of the DNS.")
 	if n := h.world.Count(); n != 1 {
