@@ -76,6 +76,7 @@ type hopOutcome struct {
 	Wait    time.Time     // park until; zero = no
 	Busy    plan.Endpoint // has no slot free: the hop is woken when it has
 	News    bool          // else it has only met what other attempts had found out
+	Forced  bool          // somebody asked for it, before its time
 	Status  queue.Status
 	Alarm   bool
 }
@@ -154,7 +155,7 @@ func (w *walk) rerouted() bool {
 // planFailed applies the verdict of a plan without targets to everybody.
 func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 	p := w.plan
-	h := hopOutcome{Status: p.Status, Alarm: p.Alarm, News: true, Greeted: p.Verdict != queue.Defer}
+	h := hopOutcome{Status: p.Status, Alarm: p.Alarm, News: true, Forced: w.forced, Greeted: p.Verdict != queue.Defer}
 	out := make([]queue.Outcome, len(w.rcpts))
 	for i := range out {
 		out[i] = queue.Outcome{Rcpt: i, Result: p.Verdict, Status: p.Status, SameFirst: w.lease.Rcpts[i].SameFirst}
@@ -162,7 +163,11 @@ func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 	w.results = append(w.results, p.Status.String())
 	w.results = append(w.results, leftOut(p.Dropped)...)
 	if p.Verdict == queue.Defer {
-		h.Wait = time.Now().Add(w.d.set.Load().Retry.ProbeInterval(w.d.hopFailures(w.lease.Hop) + 1))
+		failures := w.d.hopFailures(w.lease.Hop)
+		if !w.forced || failures == 0 {
+			failures++
+		}
+		h.Wait = time.Now().Add(w.d.set.Load().Retry.ProbeInterval(failures))
 		for i := range out {
 			out[i].HopWaits = true
 		}

@@ -199,19 +199,26 @@ func (f *CallForward) forgetHops(now time.Time) {
 
 // put asks one question and tells everybody who waits for the answer.
 func (f *CallForward) put(ctx context.Context, q *question, h *askedHop, hop, address string) {
-	end := time.Now().Add(f.cfg.Patience)
-	ctx, cancel := context.WithDeadline(ctx, end)
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Patience)
 	defer cancel()
-	answer := Answer{Known: Overload}
 	select {
 	case h.turns <- struct{}{}:
-		if ctx.Err() == nil && time.Now().Before(end) { // both may have come at once
+		answer, mute := f.muted(h)
+		if !mute {
 			answer = f.d.ask(ctx, hop, address)
 		}
-		<-h.turns
+		f.learn(q, h, hop, address, answer, ctx.Err() != nil && !mute)
+		<-h.turns // the next one knows what this one has learnt
 	case <-ctx.Done():
+		f.learn(q, h, hop, address, Answer{Known: Overload}, false)
 	}
-	f.learn(q, h, hop, address, answer, ctx.Err() != nil)
+}
+
+// muted tells whether the hop is to be left alone, and what is said instead.
+func (f *CallForward) muted(h *askedHop) (Answer, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return h.why, time.Now().Before(h.mute)
 }
 
 // learn remembers an answer. Late: there was no answer in time.

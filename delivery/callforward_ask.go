@@ -29,8 +29,27 @@ func (d *Deliverer) stopAsking() {
 	d.hush()
 }
 
-// ask puts a question to a hop.
+// ask puts a question to a hop. A refusal that does not say what is refused may
+// be meant for the null sender: then postmaster, whom every domain has (RFC 5321
+// 4.5.1), is refused as well, and the answer is none.
 func (d *Deliverer) ask(ctx context.Context, hop, address string) Answer {
+	a := d.askOne(ctx, hop, address)
+	if a.Known == Refused && isVague(a.Status.Code) {
+		domain := address[strings.LastIndexByte(address, '@'):]
+		if d.askOne(ctx, hop, "postmaster"+domain).Known != Taken {
+			a.Known = Unknown
+		}
+	}
+	return a
+}
+
+// isVague tells whether a status says no more than that something went wrong.
+func isVague(code string) bool {
+	return code == "" || strings.HasSuffix(code, ".0.0") || code == "5.5.0"
+}
+
+// askOne asks about one recipient.
+func (d *Deliverer) askOne(ctx context.Context, hop, address string) Answer {
 	at := strings.LastIndexByte(address, '@')
 	w := d.newWalk(&queue.Lease{
 		Hop:      hop,
@@ -84,7 +103,7 @@ func judgeAnswers(res smtpclient.Result) []Verdict {
 		case r != nil && r.Code/100 == 2:
 			*v = Verdict{Step: Stop, Result: queue.Sent, Status: replyStatus(*r)}
 			v.Status.Reason = queue.ReasonSent
-		case r == nil || res.Stage == smtpclient.StageMail || !aboutRecipient(*r):
+		case r == nil || !aboutRecipient(*r):
 			v.Result = queue.Defer
 		}
 	}
@@ -98,7 +117,7 @@ func aboutRecipient(r smtpclient.Reply) bool {
 	switch detail := r.Enhanced; {
 	case !r.Permanent():
 		return false
-	case detail == "" || strings.HasSuffix(detail, ".0.0") || detail == "5.5.0":
+	case isVague(detail):
 		return slices.Contains([]int{550, 551, 553}, r.Code)
 	case detail == "5.1.7" || detail == "5.1.8": // the sender's address
 		return false

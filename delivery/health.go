@@ -23,6 +23,7 @@ type targetState struct {
 	since   time.Time
 	probeAt time.Time
 	probing bool
+	early   bool         // the probe under way was asked for by somebody, before its time
 	looked  time.Time    // when the probe under way began
 	status  queue.Status // why it is down
 
@@ -136,7 +137,7 @@ func (h *health) ask(ep plan.Endpoint, forced bool, now time.Time) (standing, qu
 	case now.Before(t.probeAt) && !forced:
 		return dead, t.status, t.probeAt
 	}
-	t.probing, t.looked = true, now
+	t.probing, t.looked, t.early = true, now, now.Before(t.probeAt)
 	return probe, t.status, t.probeAt
 }
 
@@ -145,13 +146,13 @@ func (h *health) skipped(ep plan.Endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if t := h.targets[ep]; t != nil {
-		t.probing = false
+		t.probing, t.early = false, false
 	}
 }
 
 // failed notes that a target did not connect or greet, and returns when it is
 // to be probed. Failures of connections that were under way when it went down
-// count once.
+// count once; a probe that was asked for before its time lengthens nothing.
 func (h *health) failed(ep plan.Endpoint, status queue.Status, now time.Time) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -159,11 +160,16 @@ func (h *health) failed(ep plan.Endpoint, status queue.Status, now time.Time) ti
 	if t.fails == 0 {
 		t.since = now
 	}
-	if t.fails == 0 || t.probing {
+	switch {
+	case t.fails > 0 && !t.probing:
+	case t.early && now.Before(t.probeAt):
+	case t.early:
+		t.probeAt = now.Add(h.retry.ProbeInterval(t.fails))
+	default:
 		t.fails++
 		t.probeAt = now.Add(h.retry.ProbeInterval(t.fails))
 	}
-	t.probing, t.status = false, status
+	t.probing, t.early, t.status = false, false, status
 	return t.probeAt
 }
 
@@ -172,7 +178,7 @@ func (h *health) succeeded(ep plan.Endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if t := h.targets[ep]; t != nil {
-		t.fails, t.probing, t.status = 0, false, queue.Status{}
+		t.fails, t.probing, t.early, t.status = 0, false, false, queue.Status{}
 		t.probeAt, t.since = time.Time{}, time.Time{}
 	}
 }

@@ -192,7 +192,7 @@ func (w *walk) internalError() []queue.Outcome {
 // hopOutcome sums up what the attempt says about the hop: it is parked when
 // no target greeted us and one of them is down.
 func (w *walk) hopOutcome() hopOutcome {
-	h := hopOutcome{Greeted: w.greeted, Status: w.down, News: w.news, Alarm: w.alarm}
+	h := hopOutcome{Greeted: w.greeted, Status: w.down, News: w.news, Forced: w.forced, Alarm: w.alarm}
 	if !w.greeted {
 		h.Busy = w.busy
 	}

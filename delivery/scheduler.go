@@ -267,9 +267,10 @@ func (d *Deliverer) learn(h *hop, o *hopOutcome, wishes int) *HopEvent {
 		if h.wishes != wishes {
 			return nil // what it found out is older than somebody's wish to look again
 		}
-		// One who has only met the failures of others adds nothing to a park.
+		// One who has only met the failures of others adds nothing to a park;
+		// neither does a look before its time.
 		again := h.failures > 0 && !o.News
-		if !again {
+		if !again && !(h.failures > 0 && o.Forced) {
 			h.failures++
 		}
 		h.limit = firstConcurrency

@@ -214,3 +214,25 @@ func TestUnparkTriesAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestUnparkLengthensNothing: a server that somebody asks for again and again
+// in vain is not probed less often for that.
+func TestUnparkLengthensNothing(t *testing.T) {
+	for name, p := range map[string]plans{"a dead target": {"dead.test": {deadAddr}}, "a dead resolver": {}} {
+		n := newNetwork()
+		n.hosts[deadAddr] = &host{down: true}
+		play(t, p, n, func(q *memQueue, d *Deliverer) {
+			q.put("dead.test", 3)
+			time.Sleep(10 * time.Second)
+			for range 5 {
+				if err := d.Unpark(t.Context(), "dead.test"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+			}
+			if park := time.Until(q.parkedUntil("dead.test")); park <= 0 || park > time.Minute {
+				t.Errorf("%s: parked for %v, longer than after the first failure", name, park)
+			}
+		})
+	}
+}

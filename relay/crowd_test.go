@@ -93,21 +93,26 @@ func TestRefusedMailNamesItsSender(t *testing.T) {
 // TestWrongKindOfPort: what the log says of a client that speaks TLS where
 // clear text is spoken, or the reverse.
 func TestWrongKindOfPort(t *testing.T) {
-	f := start(t, func(c *Config) { c.Timeouts.Handshake = 50 * time.Millisecond })
-	tc := tls.Client(f.connect(inboundDoor).conn, &tls.Config{InsecureSkipVerify: true})
+	f := start(t, nil)
+	hasty := start(t, func(c *Config) { c.Timeouts.Handshake = 50 * time.Millisecond })
+	raw := f.connect(inboundDoor)
+	tc := tls.Client(raw.conn, &tls.Config{InsecureSkipVerify: true})
 	if err := tc.Handshake(); err == nil {
 		t.Error("TLS on a clear-text port")
 	}
+	raw.gone()
 	loud := f.connect(implicitDoor)
 	loud.send("EHLO x\r\n")
 	loud.gone()
-	f.connect(implicitDoor).gone() // waits for a banner
+	hasty.connect(implicitDoor).gone() // waits for a banner
 	defer f.events.lock()()
+	defer hasty.events.lock()()
+	got := append(f.events.refused, hasty.events.refused...)
 	for i, want := range []string{
 		"the client speaks TLS on a clear-text port", "the client speaks clear text on a TLS port", "the client said nothing: it may wait for a clear-text banner on a TLS port",
 	} {
-		if i >= len(f.events.refused) || !strings.HasSuffix(f.events.refused[i].Text, want) {
-			t.Errorf("events %+v, want %q as number %d", f.events.refused, want, i)
+		if i >= len(got) || !strings.HasSuffix(got[i].Text, want) {
+			t.Errorf("events %+v, want %q as number %d", got, want, i)
 		}
 	}
 }

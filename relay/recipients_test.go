@@ -245,3 +245,21 @@ func TestReject(t *testing.T) {
 	in.do("MAIL FROM:<spam@x.example>", "250")
 	in.do("RCPT TO:<b@home.example>", "550 5.7.1 no\r\n")
 }
+
+// FuzzParseRecipients: a file is read or refused, and what is read is found.
+func FuzzParseRecipients(f *testing.F) {
+	f.Add("a@home.example\n# c\n@home.example b\n@.x.example\n\"a b\"@x.example #d\n")
+	f.Add("\xff@\n@[192.0.2.1]\nme+*@home.example")
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := parseRecipients("file", []byte(text))
+		if err == nil && len(list.names) == 0 && len(list.domains.exact) == 0 && len(list.domains.suffixes) == 0 {
+			t.Errorf("%q names nobody", text)
+		}
+		for name := range list.names {
+			i := strings.LastIndexByte(name, '@')
+			if !list.has(name[:i], name[i+1:]) {
+				t.Errorf("%q is not found in %q", name, text)
+			}
+		}
+	})
+}

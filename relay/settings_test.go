@@ -83,9 +83,10 @@ func TestReconfigureListeners(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
+	fresh := "127.0.0.2:" + taken.Addr().String()[len("127.0.0.1:"):]
 	bad := another(f, func(c *Config) {
 		c.Hostname = "bad.example"
-		c.Listeners = append(c.Listeners, Listener{Address: "127.0.0.2:0", Mode: queue.Inbound}, Listener{Address: taken.Addr().String(), Mode: queue.Inbound})
+		c.Listeners = append(c.Listeners, Listener{Address: fresh, Mode: queue.Inbound}, Listener{Address: taken.Addr().String(), Mode: queue.Inbound})
 	})
 	if err := f.srv.Reconfigure(bad); err == nil || !strings.Contains(err.Error(), "listeners[6]") {
 		t.Errorf("Reconfigure: %v", err)
@@ -97,6 +98,10 @@ func TestReconfigureListeners(t *testing.T) {
 		t.Errorf("listeners %v after an error, want %v", got, addrs)
 	}
 	f.dial(inboundDoor)
+	if c, err := net.Dial("tcp", fresh); err == nil {
+		c.Close()
+		t.Error("a listener of the configuration that failed is open")
+	}
 
 	f.reconfigure(func(c *Config) {
 		// The second is gone: of addresses that are written alike, the last are.

@@ -27,7 +27,7 @@ func checkedConfig(c *cobra.Command) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p := cfg.CheckFiles(); len(p) > 0 {
+	if p := checkFiles(cfg); len(p) > 0 {
 		return nil, p
 	}
 	return cfg, nil

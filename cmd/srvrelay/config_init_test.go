@@ -56,6 +56,12 @@ func TestInit(t *testing.T) {
 			if again, _ := os.ReadFile(out); string(again) != string(file) {
 				t.Error("the second time has changed the file")
 			}
+			if strings.Contains(string(file), "users_file") {
+				code, text = invoke(t, "", "s3cret-other\n", append(args, "--out", filepath.Join(dir, "other.yaml"))...)
+				if code != exitData || !strings.Contains(text, " exists already in "+dir+"/users") {
+					t.Errorf("a user who exists: exit %d\n%s", code, text)
+				}
+			}
 			if code, text := invoke(t, "", "s3cret-other\n", append(args, "--force")...); code != 0 {
 				t.Errorf("with --force: exit %d\n%s", code, text)
 			}
@@ -309,6 +315,56 @@ func TestCheckConfigFiles(t *testing.T) {
 	} {
 		if code != exitConfig || !strings.Contains(text, want) {
 			t.Errorf("exit %d, %q is missing in\n%s", code, want, text)
+		}
+	}
+}
+
+// TestInitForExim: Exim takes the lines that it is told: mail for others goes
+// to the edge, by verified TLS, and on the second port it takes mail from the
+// edge only.
+func TestInitForExim(t *testing.T) {
+	const peers = "/opt/srvrelay-peers/exim"
+	if _, err := os.Stat(peers); err != nil || os.Getuid() != 0 {
+		unable(t, "Exim is not unpacked to "+peers+", or this is not root")
+	}
+	needs(t, "unshare", "bash")
+	dir := peerDir(t)
+	_, text := invoke(t, "", "", append(append([]string{"config", "init"}, profileArgs["edge"]...), "--out", filepath.Join(dir, "srvrelay.yaml"))...)
+	part := func(from, to string) string {
+		p := regexp.MustCompile(`(?ms)^` + from + `$.*?^` + to + `[^\n]*\n`).FindString(text)
+		if p == "" {
+			t.Fatalf("nothing from %s to %s in\n%s", from, to, text)
+		}
+		return p
+	}
+	writeFile(t, dir, "exim.conf", "primary_hostname = home.example.org\nspool_directory = "+dir+"/spool\nlog_file_path = "+dir+"/%slog\nacl_smtp_rcpt = check_rcpt\n"+
+		part("daemon_smtp_ports [^\n]*", "domainlist")+
+		"begin acl\ncheck_rcpt:\n"+part("  defer", "    !hosts")+"  accept\n"+
+		"begin routers\n"+part("edge:", "  no_more")+
+		"begin transports\n"+part("edge_smtp:", "  tls_verify_certificates")+
+		"begin authenticators\n"+part("edge_login:", "  client_send"))
+	writeFile(t, dir, "talk", "EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<you@example.org>\r\nQUIT\r\n")
+	// Debian's Exim wants its user, which is there within this namespace only.
+	writeFile(t, dir, "passwd", "root:x:0:0::/root:/bin/sh\nDebian-exim:x:65533:65533::/:/bin/false\n")
+	writeFile(t, dir, "group", "root:x:0:\nDebian-exim:x:65533:\n")
+	exim := func(args string) string {
+		script := "mount --bind passwd /etc/passwd && mount --bind group /etc/group && exec env LD_LIBRARY_PATH=" +
+			peers + "/usr/lib:" + peers + "/usr/lib/x86_64-linux-gnu " + peers + "/usr/sbin/exim4 -C " + dir + "/exim.conf " + args
+		cmd := exec.Command("unshare", "-m", "-n", "bash", "-c", script)
+		cmd.Dir = dir
+		out, _ := cmd.CombinedOutput()
+		return string(out)
+	}
+	for args, want := range map[string]string{
+		"-bP transport edge_smtp":                        "tls_verify_hosts = *",
+		"-bP authenticator edge_login":                   "public_name = PLAIN",
+		"-bP router edge":                                "route_list = * edge.example.net::587 byname",
+		"-bh 192.0.2.1.5000 -oMi 127.0.0.1.2626 <talk":   "only the edge brings mail here",
+		"-bh 203.0.113.5.5000 -oMi 127.0.0.1.2626 <talk": "250 Accepted",
+		"-bh 192.0.2.1.5000 -oMi 127.0.0.1.25 <talk":     "250 Accepted",
+	} {
+		if out := exim(args); !strings.Contains(out, want) {
+			t.Errorf("exim %s: %q is missing in\n%s", args, want, out)
 		}
 	}
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
+	"io/fs"
 	"net"
-	"reflect"
+	"os"
 	"time"
 
 	"srvrelay/delivery"
@@ -32,9 +34,9 @@ type current struct {
 type watched interface{ Problem() error }
 
 // newCurrent reads what the configuration names. ask is who asks home servers
-// about recipients; before, nil at the start, is what a reload replaces. All that
-// can go wrong does here. The planner comes later, when the doors are open (plan).
-func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog, before *current) (*current, error) {
+// about recipients. All that can go wrong does here. The planner comes later,
+// when the doors are open (plan).
+func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current, error) {
 	cur := &current{cfg: cfg}
 	var err error
 	if cur.routes, err = routesOf(cfg, true); err != nil {
@@ -46,7 +48,7 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog, before *c
 		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
 		Reject: cur.routes.Refused,
 	}
-	if cfg.NeedsUsers() {
+	if takesUsers(cfg) {
 		if err := cur.loadUsers(log); err != nil {
 			return nil, err
 		}
@@ -54,21 +56,24 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog, before *c
 	if err := cur.recipients(ask); err != nil {
 		return nil, err
 	}
-	if err := cur.resolve(before); err != nil {
+	if err := cur.resolve(); err != nil {
 		return nil, err
 	}
 	return cur, cur.listeners()
 }
 
-// resolve makes the resolver. That of before, with its cache, is kept where the
-// name servers stay the same.
-func (cur *current) resolve(before *current) (err error) {
-	if before != nil && reflect.DeepEqual(before.cfg.DNS, cur.cfg.DNS) {
-		cur.resolver = before.resolver
-		return nil
-	}
+// resolve makes the resolver. Nothing of the DNS is remembered over a reload: it
+// may be just what was mended.
+func (cur *current) resolve() (err error) {
 	cur.resolver, err = dnsutil.New(dnsutil.Config{Servers: cur.cfg.DNS.Servers, TrustAD: cur.cfg.DNS.TrustAD})
 	return err
+}
+
+// takesUsers tells whether there are users to be asked for a password. Where
+// networks are trusted as well, the file need not be there.
+func takesUsers(cfg *config.Config) bool {
+	_, err := os.Stat(usersFile(cfg))
+	return cfg.NeedsUsers() || cfg.TakesPasswords() && !errors.Is(err, fs.ErrNotExist)
 }
 
 func (cur *current) loadUsers(log maillog) error {
@@ -140,7 +145,7 @@ func newPlanner(cfg *config.Config, secrets bool) (*plan.Planner, error) {
 		return nil, err
 	}
 	cur := &current{cfg: cfg, routes: rs}
-	if err := cur.resolve(nil); err != nil {
+	if err := cur.resolve(); err != nil {
 		return nil, err
 	}
 	cur.plan(nil, noMemory{})

@@ -29,6 +29,7 @@ func TestGuideApplications(t *testing.T) {
 	for i, m := range received(t, world, 5)[3:] {
 		n.holds(m, "shop@example.org", "friend@example.com", []string{"Hello from curl.\n", "Hello from swaks.\n\n\n"}[i])
 	}
+	relay.rid(5)
 	n.follow("What your program may be told")
 	n.follow("Was it delivered?")
 

@@ -20,22 +20,23 @@ func (n *guideNet) authority(of *guideMachine, name string) {
 	of.write("/etc/guide-certificates/"+name+".pem", n.read(c.cert))
 	of.write("/etc/guide-certificates/"+name+".key", n.read(c.key))
 	for _, m := range n.machines {
-		m.write(guideStore+".before", n.read(m.path(guideStore)))
-		m.write(guideStore, n.read(m.path(guideStore))+n.read(c.ca))
-		m.write(guideAuthority, n.read(c.ca))
-		m.run("ln -s " + guideAuthority + " /etc/ssl/certs/$(openssl x509 -noout -hash -in " + guideAuthority + ").0")
+		m.write("/etc/ssl/certs/guide-"+name+".pem", n.read(c.ca))
+		m.run(fmt.Sprintf(`cd /etc/ssl/certs; [ -e %[1]s.before ] || cp %[1]s %[1]s.before; cat guide-%[2]s.pem >>%[1]s
+			ln -s guide-%[2]s.pem $(openssl x509 -noout -hash -in guide-%[2]s.pem).0`, guideStore, name))
 	}
 }
 
-// Where a machine keeps the authorities that it trusts: all of them, and ours.
-const (
-	guideStore     = "/etc/ssl/certs/ca-certificates.crt"
-	guideAuthority = "/etc/ssl/certs/guide-authority.pem"
-)
+// guideStore has the authorities that a machine trusts.
+const guideStore = "/etc/ssl/certs/ca-certificates.crt"
 
-// distrust makes a machine know nothing of the authority.
+// distrust makes a machine know none of the authorities of this test.
 func (m *guideMachine) distrust() {
-	m.run("cp " + guideStore + ".before " + guideStore + "; rm " + guideAuthority)
+	m.run("cp " + guideStore + ".before " + guideStore + "; rm /etc/ssl/certs/guide-*")
+}
+
+// wears gives the relay on a machine the certificate of a name.
+func (m *guideMachine) wears(name string) {
+	m.run("cd /etc/guide-certificates; cat " + name + ".key >/etc/srvrelay/tls.key; cat " + name + ".pem >/etc/srvrelay/tls.crt; systemctl restart srvrelay")
 }
 
 func (n *guideNet) read(file string) string {
@@ -112,6 +113,17 @@ func arrived(n *guideNet, s *sink.Server, count int) sink.Message {
 	return received(n.T, s, count)[count-1]
 }
 
+// rid waits until a relay is done with so many messages.
+func (m *guideMachine) rid(count int) {
+	m.net.Helper()
+	err := until(func() bool {
+		return strings.Count(m.net.read(m.path(relayLog)), `"msg":"removed"`) >= count
+	}, func() error { return fmt.Errorf("the relay is not done with %d messages", count) })
+	if err != nil {
+		m.net.Fatal(err)
+	}
+}
+
 // holds checks who a message is from and to, and that its body is these bytes.
 func (n *guideNet) holds(m sink.Message, from, to, body string) {
 	n.Helper()
@@ -125,7 +137,7 @@ func (n *guideNet) holds(m sink.Message, from, to, body string) {
 func (n *guideNet) quotes(words string) string {
 	n.Helper()
 	if !strings.Contains(n.read("../../docs/"+n.guide.file), words) {
-		n.Error(fmt.Sprintf("%s does not mention %q", n.guide.file, words))
+		n.Errorf("%s does not mention %q", n.guide.file, words)
 	}
 	return words
 }

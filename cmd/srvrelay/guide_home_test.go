@@ -134,6 +134,7 @@ func (h *homeGuide) inAndOut() {
 		door, want, to string
 	}{
 		{h.hub, "5.5.113.5:25", h.quotes("550 5.7.1 relaying denied"), "friend@example.com"},
+		{h.hub, "5.5.113.5:25", "550 5.1.1", h.quotes("noone@example.org")}, // home was asked
 		{h.hub, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
 		{h.home.pid, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
 		{h.edge.pid, "127.0.0.1:25", "550 5.7.1 relaying denied", "friend@example.com"},
@@ -189,7 +190,7 @@ func (h *homeGuide) blocked(from int, addr string) {
 func (h *homeGuide) away() {
 	h.home.run("systemctl stop " + h.unit)
 	h.send("While you were out.")
-	h.edge.saw(relayLog, `"msg":"parked"`, h.quotes("connection refused"))
+	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("connection refused"))
 	blocks := h.section("Home is away")
 	h.step(blocks[1], h.step(blocks[0], ""))
 	h.home.run("systemctl start " + h.unit)
@@ -205,14 +206,14 @@ func (h *homeGuide) elsewhere() {
 	h.edge.run(afresh)
 	h.router.run("ip addr add 5.5.100.8/32 dev eth0; ip addr del 5.5.100.7/32 dev eth0; ip route replace default dev eth0 src 5.5.100.8")
 	h.send("At the new address.")
-	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("no route to host"))
+	h.edge.saw(relayLog, `"msg":"parked"`, h.quotes("no route to host"))
 	h.changes("5.5.100.7", "5.5.100.8")
 	h.retriedUntil("At the new address.")
 	// The name is gone for a while: that is no reason for a report.
 	h.changes("home.example.org. 1 A ", "gone.example.org. 1 A ")
 	h.edge.run(afresh)
 	h.send("In spite of the DNS.")
-	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("lead back to this server"))
+	h.edge.saw(relayLog, `"msg":"parked`, h.quotes("no mail server of example.org has an address"))
 	h.changes("gone.example.org. 1 A ", "home.example.org. 1 A ")
 	h.retriedUntil("In spite of the DNS.")
 	if n := h.world.Count(); n != 1 {

@@ -59,6 +59,7 @@ func TestGuidePostfix(t *testing.T) {
 	s.holds(arrived(s.guideNet, s.primary, 1), "you@example.org", "friend@example.com", "Hello.\n")
 	postfix.saw(mailLog, s.quotes("relay=relay.example.net["), s.quotes("]:587, "), s.quotes("status=sent (250 2.0.0 queued as "))
 	relay.saw(relayLog, `"msg":"received"`, `"user":"mail.example.org"`)
+	relay.rid(1)
 	s.follow("Is it delivered?")
 
 	s.follow("Postfix on port 465")
@@ -104,24 +105,58 @@ func TestGuideSmarthostOthers(t *testing.T) {
 	s.holds(arrived(s.guideNet, s.primary, 4), "you@example.org", "friend@example.com", "Hello from msmtp.\n")
 
 	relay.saw(relayLog, `"msg":"received"`, `"user":"mail.example.org"`, `"tls":"TLS 1.3"`)
+}
 
-	// None of them gives the password to a server with another certificate.
-	relay.run(">" + relayLog)
-	send := "printf 'Subject: x\\n\\nNobody reads this.\\n' | sendmail -f you@example.org friend@example.com"
+// TestGuideImpostor: whoever else answers at the relay's address, none of the
+// mail servers of the guide gives away the password or the mail.
+func TestGuideImpostor(t *testing.T) {
+	t.Parallel()
+	needs(t, "postfix", "msmtp")
+	s := startSmarthost(t, map[string]string{"postfix": givenPostfix, "exim": givenExim, "opensmtpd": givenOpenSMTPD, "msmtp": ""})
+	for _, section := range []string{"Postfix", "Exim", "OpenSMTPD", "msmtp"} {
+		s.follow(section)
+	}
+	arrived(s.guideNet, s.primary, 4)
+	relay := s.machines["relay"]
+
+	s.authority(relay, "somebody.example.net")
+	relay.wears("somebody.example.net")
+	s.impostor("certificate verification failed", "Server certificate not verified", "SSL certificate check failed")
+
+	relay.wears("relay.example.net")
 	for _, m := range s.machines {
-		if m != relay {
-			m.distrust()
-		}
+		m.distrust()
 	}
-	exim.run("systemctl restart exim4; " + send)
-	exim.saw(eximLog, s.quotes("certificate verification failed"))
-	opensmtpd.run("systemctl restart opensmtpd; " + send)
-	opensmtpd.saw(mailLog, s.quotes("SSL certificate check failed"))
-	if out, err := s.machines["msmtp"].try("echo | msmtp friend@example.com"); err == nil || !strings.Contains(out, "certificate") {
-		t.Errorf("msmtp: %v\n%s", err, out)
+	s.impostor("certificate verification failed", "Server certificate not verified", "SSL certificate check failed")
+
+	relay.write("/etc/srvrelay/srvrelay.yaml", `{ hostname: relay.example.net, data_dir: /var/lib/srvrelay,
+		listeners: [{ address: ":587", mode: submission, tls: none, trusted_networks: [5.5.100.0/24] }] }`)
+	relay.run("systemctl restart srvrelay")
+	s.impostor("a TLS session is required", "TLS is required, but was not offered", "TLS")
+}
+
+// impostor has every client try to send mail, and to say why it does not.
+func (s *smarthost) impostor(exim, postfix, opensmtpd string) {
+	s.Helper()
+	before := s.primary.Count()
+	const send = "printf 'Subject: x\n\nNobody reads this.\n' | sendmail -f you@example.org friend@example.com"
+	for _, c := range []struct{ name, prepare, log, refusal, why string }{
+		{"exim", "rm -f /var/spool/exim4/db/*", eximLog, "== friend@example.com", exim},
+		{"postfix", "systemctl restart postfix", mailLog, "status=deferred", postfix},
+		{"opensmtpd", "systemctl stop opensmtpd; rm -rf /var/spool/smtpd/queue/*; systemctl start opensmtpd", mailLog, "mta error", opensmtpd},
+	} {
+		m := s.machines[c.name]
+		m.run(c.prepare + "; >" + c.log + "; " + send)
+		m.saw(c.log, c.refusal, c.why)
 	}
-	if log := s.read(relay.path(relayLog)); strings.Contains(log, `"msg":"received"`) {
-		t.Errorf("the relay was given mail:\n%s", log)
+	if out, err := s.machines["msmtp"].try("echo | msmtp friend@example.com"); err == nil || !strings.Contains(out, "TLS") {
+		s.Errorf("msmtp: %v\n%s", err, out)
+	}
+	if n := s.primary.Count() - before; n > 0 {
+		s.Errorf("%d messages were handed to an impostor", n)
+	}
+	if log := s.read(s.machines["relay"].path(relayLog)); strings.Contains(log, `"msg":"auth failed"`) {
+		s.Errorf("a password was given away:\n%s", log)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -186,8 +187,8 @@ func listText(ctx context.Context, s screen, client *admin.Client, f queue.Filte
 		fmt.Fprintf(s, "%s  %-9s  %10s  from %s\n", m.ID, span(now.Sub(m.Received)), bytesText(m.Size), clip(address(m.Sender), 43))
 		for _, r := range m.Recipients {
 			state := fmt.Sprintf("%-13s", clip(stateText(r), 13))
-			if _, err := fmt.Fprintf(s, "    %-30s  %s  %-22s  %s\n", clip(address(r.Address), 30), s.stateColour(r)(state),
-				when(r.NextAttempt, now), clip(lastWords(r), 25)); err != nil {
+			if _, err := fmt.Fprintf(s, "    %-30s  %s  %-24s  %s\n", clip(address(r.Address), 30), s.stateColour(r)(state),
+				when(r.NextAttempt, now), clip(lastWords(r), 23)); err != nil {
 				return err
 			}
 		}
@@ -206,12 +207,17 @@ func listText(ctx context.Context, s screen, client *admin.Client, f queue.Filte
 	return err
 }
 
-// lastWords is why a recipient waits, in short: `queue show` has all of it.
+// lastWords is why a recipient waits, in short: the reason code or, when a
+// server put it off, the server's words. `queue show` has all of it.
 func lastWords(r admin.Recipient) string {
-	if r.LastStatus == "" {
+	if r.Reason != queue.ReasonTempReply {
 		return r.Reason
 	}
-	return queue.Safe(r.LastStatus, 100)
+	_, reply, said := strings.Cut(r.LastStatus, " said: ")
+	if !said {
+		reply = r.LastStatus
+	}
+	return queue.Safe(reply, 100)
 }
 
 // stateText is a recipient's state in a word or three.

@@ -24,13 +24,13 @@ type filterFlags struct {
 func addFilter(c *cobra.Command) *filterFlags {
 	f := &filterFlags{}
 	list := func(into *[]string, name, help string) { c.Flags().StringArrayVar(into, name, nil, help) }
-	list(&f.Domains, "domain", "the recipient's domain (example.org, *.example.org)")
-	list(&f.Hops, "hop", "who is asked to take the mail, as summary and list --json name it")
-	list(&f.Senders, "sender", "the sender (a@b.example, @b.example, news*@*, <>)")
-	list(&f.Recipients, "recipient", "the recipient (a@b.example, @b.example, news*@*)")
-	c.Flags().DurationVar(&f.age, "age", 0, "in the queue for at least so long (2h, 30m, 72h)")
-	list(&f.States, "state", strings.Join(queue.FilterStates, ", "))
-	list(&f.Reasons, "reason", "a reason code (connect-refused; docs/reasons.md)")
+	list(&f.Domains, "domain", "the recipient's domain: `NAME` (example.org, *.example.org)")
+	list(&f.Hops, "hop", "who is asked to take the mail: `NAME`, as summary has it")
+	list(&f.Senders, "sender", "the sender: `ADDRESS` (a@b.example, @b.example, news*@*, <>)")
+	list(&f.Recipients, "recipient", "the recipient: `ADDRESS` (a@b.example, @b.example, news*@*)")
+	c.Flags().DurationVar(&f.age, "age", 0, "in the queue for at least this `TIME` (2h, 30m, 72h)")
+	list(&f.States, "state", "`WORD`: "+strings.Join(queue.FilterStates, ", "))
+	list(&f.Reasons, "reason", "a reason `CODE` (connect-refused; docs/reasons.md)")
 	return f
 }
 

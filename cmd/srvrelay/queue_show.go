@@ -25,7 +25,7 @@ func showText(s screen, m admin.Message, now time.Time) error {
 		fmt.Fprintf(s, "  %s  %s", address(r.Address), s.stateColour(r)(stateText(r)))
 		switch {
 		case r.State == queue.Held:
-			fmt.Fprintf(s, " since %s; srvrelay queue release %s lets it go", when(r.Settled, now), m.ID)
+			fmt.Fprintf(s, " since %s\n      srvrelay queue release %s lets it go", when(r.Settled, now), m.ID)
 		case !r.State.Waits():
 			fmt.Fprintf(s, " %s", when(r.Settled, now))
 		default:

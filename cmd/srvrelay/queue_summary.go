@@ -42,7 +42,7 @@ func summaryText(s screen, sum admin.Summary, now time.Time) error {
 	}
 	width := len("hop")
 	for _, h := range sum.Hops {
-		width = max(width, min(34, len([]rune(queue.Safe(h.Hop, 255)))))
+		width = max(width, min(28, len([]rune(queue.Safe(h.Hop, 255)))))
 	}
 	fmt.Fprintf(s, "%-*s  %9s  %-9s  %-7s  %s\n", width, "hop", "messages", "oldest", "state", "reason")
 	for _, h := range sum.Hops {
@@ -72,8 +72,12 @@ func summaryReason(h admin.HopSummary, now time.Time, width int) string {
 		end = fmt.Sprintf("; %s held", count(h.Held))
 	}
 	text := h.Reason
-	if words := queue.Safe(h.Status.String(), 200); words != "" && h.State != "held" {
-		text += ": " + words
+	words := h.Status.Text // of our own; the code says less
+	if h.Status.Reply != "" || h.Status.MTA != "" {
+		words = h.Status.String()
+	}
+	if words != "" && h.State != "held" {
+		text += ": " + queue.Safe(words, 200)
 	}
 	if text == "" && end != "" {
 		return end[2:]

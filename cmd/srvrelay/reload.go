@@ -19,7 +19,8 @@ func reloadCommand() *cobra.Command {
 		Use: "reload", Short: "Have the running relay read its configuration again", Args: args(cobra.NoArgs),
 		Long: `The new configuration is checked in full before anything changes: with a mistake
 in it, the one before stays in force. Connections and queued mail are untouched;
-what is queued goes by the new routes at its next attempt. SIGHUP does the same,
+what is queued goes by the new routes at its next attempt, and what waits for a
+server is tried at once. Nothing of the DNS is remembered. SIGHUP does the same,
 and tells the log.
 
 Users and certificate are read again by themselves when their files change.`,
@@ -120,7 +121,7 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	for _, w := range cfg.Warnings {
 		r.Notes = append(r.Notes, w)
 	}
-	cur, err := newCurrent(cfg, asked{s}, s.log, old)
+	cur, err := newCurrent(cfg, asked{s}, s.log)
 	if err != nil {
 		return r, err
 	}

@@ -101,7 +101,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 			s = nil
 		}
 	}()
-	cur, err := newCurrent(cfg, asked{s}, log, nil)
+	cur, err := newCurrent(cfg, asked{s}, log)
 	if err != nil {
 		return s, err
 	}

@@ -193,7 +193,7 @@ func unsettled(f *fixture) {
 	}
 	time.Sleep(time.Minute - 1)
 	f.none("b.example") // it may have been sent: not at once
-	time.Sleep(2)
+	time.Sleep(2 * time.Nanosecond)
 	_, err := f.s.Settle(ctx, l, nil, nil)
 	f.is(err, queue.ErrLeaseLost)
 	f.settle(f.claim("b.example"), sent)

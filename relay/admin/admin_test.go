@@ -23,6 +23,7 @@ type shelf struct {
 	busy  int // so many times an attempt is under way
 	acted []string
 	most  int // ids of one Act
+	hook  func()
 }
 
 func (s *shelf) message(id queue.ID) *queue.Message {
@@ -62,6 +63,9 @@ func (s *shelf) Body(context.Context, queue.ID) (io.ReadCloser, error) {
 // Act notes who is concerned by what.
 func (s *shelf) Act(ctx context.Context, ids []queue.ID, a queue.Action) (done queue.Acted, err error) {
 	s.most = max(s.most, len(ids))
+	if s.hook != nil {
+		s.hook()
+	}
 	if s.busy > 0 {
 		s.busy--
 		return queue.Acted{Leased: ids}, nil
@@ -188,8 +192,8 @@ func TestActPages(t *testing.T) {
 		t.Errorf("by id: %+v", sum)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	s.acted = nil
-	sum, err = c.Act(ctx, queue.VerbHold, "", Selection{}, func(Acted) { stop() })
+	s.acted, s.hook = nil, stop // in the middle of the first page
+	sum, err = c.Act(ctx, queue.VerbHold, "", Selection{}, func(Acted) {})
 	if !errors.Is(err, context.Canceled) || sum.Messages != pageSize || len(s.acted) != pageSize {
 		t.Errorf("stopped: %+v, %v", sum, err)
 	}
@@ -246,6 +250,20 @@ func TestSummarize(t *testing.T) {
 		h := v.summarize(&queue.Message{Recipients: c.rcpts})["b.test"]
 		if h.State != c.want || h.Held != c.held || h.State != "" && h.Messages != 1 || c.want == "waiting" && (h.Reason != "newest" || !h.Next.Equal(waits.Next)) {
 			t.Errorf("%s: %+v", c.want, h)
+		}
+	}
+}
+
+// TestMerge: a hop's parts come to the same in any order.
+func TestMerge(t *testing.T) {
+	early, late := time.Unix(1000, 0), time.Unix(2000, 0)
+	a := HopSummary{Hop: "b.test", Messages: 1, Recipients: 2, Held: 2, Oldest: early, State: "held", Reason: "old", Newest: early}
+	b := HopSummary{Hop: "b.test", Messages: 10, Recipients: 20, Oldest: late, State: "waiting", Next: late, Reason: "new", Newest: late}
+	c := HopSummary{Hop: "b.test", Messages: 100, Recipients: 200, Oldest: late, State: "active", Next: early, Reason: "old", Newest: early}
+	want := HopSummary{Hop: "b.test", Messages: 111, Recipients: 222, Held: 2, Oldest: early, State: "active", Next: early, Reason: "new", Newest: late}
+	for _, order := range [][3]HopSummary{{a, b, c}, {c, b, a}, {b, a, c}} {
+		if got := order[0].merge(order[1]).merge(order[2]); got != want {
+			t.Errorf("%+v", got)
 		}
 	}
 }

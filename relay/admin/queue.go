@@ -18,6 +18,7 @@ import (
 const (
 	pageSize   = 500      // messages of an answer, or to which something is done
 	pageScan   = 5000     // messages looked at
+	pageLines  = 10000    // recipients and attempts of an answer, up to the message that is one too many
 	maxRequest = 1 << 20  // bytes
 	maxRecord  = 64 << 20 // bytes of a message's envelope and state in an import
 )
@@ -173,13 +174,14 @@ func (b Backend) list(ctx context.Context, p page) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := messages{Messages: []Message{}}
+	out, rcpts := messages{Messages: []Message{}}, 0
 	_, out.Next, err = b.scan(ctx, p, func(m *queue.Message) bool {
 		m.Recipients = slices.DeleteFunc(m.Recipients, func(r queue.Recipient) bool { return !v.chosen(p.Filter, &m.Envelope, &r) })
 		if len(m.Recipients) > 0 {
 			out.Messages = append(out.Messages, v.message(m))
+			rcpts += len(m.Recipients)
 		}
-		return len(out.Messages) == pageSize
+		return len(out.Messages) == pageSize || rcpts >= pageLines
 	})
 	return out, err
 }
@@ -192,16 +194,16 @@ func (b Backend) records(ctx context.Context, p page) (any, error) {
 		return nil, err
 	}
 	out := records{Records: []*queue.Message{}}
-	size := 0
+	lines := 0
 	out.Missing, out.Next, err = b.scan(ctx, p, func(m *queue.Message) bool {
 		open := slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return !r.State.Final() })
 		if open && v.anyChosen(p.Filter, m) {
 			if whole, err := b.Store.Get(ctx, m.ID); err == nil { // with its attempts
 				out.Records = append(out.Records, whole)
-				size += len(whole.Recipients)
+				lines += len(whole.Recipients) + len(whole.Attempts)
 			}
 		}
-		return len(out.Records) == pageSize || size > 20*pageSize
+		return len(out.Records) == pageSize || lines >= pageLines
 	})
 	return out, err
 }
@@ -286,63 +288,6 @@ func (b Backend) announce(ctx context.Context, done queue.Acted) error {
 		}
 	}
 	return nil
-}
-
-// summary answers with a part of the summary.
-func (b Backend) summary(w http.ResponseWriter, r *http.Request) {
-	v, err := b.view(r.Context())
-	if err != nil {
-		answer(w, nil, err)
-		return
-	}
-	var sum Summary
-	byHop := map[string]HopSummary{}
-	_, sum.Next, err = b.scan(r.Context(), page{After: queue.ID(r.FormValue("after"))}, func(m *queue.Message) bool {
-		sum.Messages++
-		sum.Bytes += m.Size
-		for hop, h := range v.summarize(m) {
-			if have, ok := byHop[hop]; ok {
-				h = have.merge(h)
-			}
-			byHop[hop] = h
-		}
-		return false
-	})
-	for _, h := range byHop {
-		sum.Hops = append(sum.Hops, h)
-	}
-	answer(w, sum, err)
-}
-
-// summarize is the summary of one message, by hop.
-func (v view) summarize(m *queue.Message) map[string]HopSummary {
-	byHop := map[string]HopSummary{}
-	for i := range m.Recipients {
-		r := &m.Recipients[i]
-		if r.State.Final() {
-			continue
-		}
-		st := v.standing(m.Sender, r)
-		one := HopSummary{Hop: st.Hop, Recipients: 1, Oldest: m.Received, Next: st.Next, Reason: st.Reason, Status: st.Status, Newest: r.Settled}
-		park, parked := v.parks[st.Hop]
-		switch {
-		case r.State == queue.Held:
-			one.State, one.Held = "held", 1
-		case parked:
-			one.State, one.Next, one.Newest = "parked", park.Parked, v.now
-			one.Status, one.Reason = park.Status, park.Status.Reason
-		case st.Next.After(v.now):
-			one.State = "waiting"
-		default:
-			one.State = "active"
-		}
-		if h, ok := byHop[st.Hop]; ok {
-			one = h.merge(one)
-		}
-		one.Messages = 1
-		byHop[st.Hop] = one
-	}
-	return byHop
 }
 
 // body answers with the bytes of a message.

@@ -1,8 +1,6 @@
 package admin
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"srvrelay/queue"
@@ -75,69 +73,4 @@ type Acted struct {
 	Leased     []queue.ID `json:"leased,omitempty"`  // left alone: an attempt is under way
 	Missing    []queue.ID `json:"missing,omitempty"` // no such message
 	Next       queue.ID   `json:"next,omitempty"`
-}
-
-// Summary is the queue by hop, as `srvrelay queue summary --json` prints it.
-// Fields are only ever added.
-type Summary struct {
-	Hops     []HopSummary `json:"hops"`
-	Messages int          `json:"messages"`
-	Bytes    int64        `json:"bytes"`
-	Next     queue.ID     `json:"next,omitempty"` // of a part: where the next one begins
-}
-
-// HopSummary is what waits or is held for one hop.
-type HopSummary struct {
-	Hop        string    `json:"hop"`
-	Messages   int       `json:"messages"`
-	Recipients int       `json:"recipients"`
-	Held       int       `json:"held"`   // of the recipients
-	Oldest     time.Time `json:"oldest"` // when its oldest message came
-	State      string    `json:"state"`  // "parked", "active", "waiting" or "held"
-	// Next is when something is tried next: the end of the park, or the first
-	// due time, which may have passed. Zero: everything is held.
-	Next   time.Time    `json:"next,omitzero"`
-	Reason string       `json:"reason,omitempty"`
-	Status queue.Status `json:"status,omitzero"` // of the park, else the newest of any recipient
-	Newest time.Time    `json:"newest,omitzero"` // when that was
-}
-
-// add takes in a part that comes after what is there.
-func (s *Summary) add(part Summary) {
-	byHop := map[string]HopSummary{}
-	for _, h := range s.Hops {
-		byHop[h.Hop] = h
-	}
-	for _, p := range part.Hops {
-		if h, ok := byHop[p.Hop]; ok {
-			p = h.merge(p)
-		}
-		byHop[p.Hop] = p
-	}
-	s.Hops = []HopSummary{}
-	for _, name := range slices.Sorted(maps.Keys(byHop)) {
-		s.Hops = append(s.Hops, byHop[name])
-	}
-	s.Messages += part.Messages
-	s.Bytes += part.Bytes
-}
-
-// states in the order in which they say most about a hop.
-var states = []string{"parked", "active", "waiting", "held"}
-
-func (h HopSummary) merge(o HopSummary) HopSummary {
-	h.Messages += o.Messages
-	h.Recipients += o.Recipients
-	h.Held += o.Held
-	if o.Oldest.Before(h.Oldest) {
-		h.Oldest = o.Oldest
-	}
-	if h.Next.IsZero() || !o.Next.IsZero() && o.Next.Before(h.Next) {
-		h.Next = o.Next
-	}
-	if o.Newest.After(h.Newest) {
-		h.Newest, h.Reason, h.Status = o.Newest, o.Reason, o.Status
-	}
-	h.State = states[min(slices.Index(states, h.State), slices.Index(states, o.State))]
-	return h
 }

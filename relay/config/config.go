@@ -35,7 +35,7 @@ type Config struct {
 	Limits   Limits   `key:"limits" doc:"What a client may ask for at most."`
 	DNS      DNS      `key:"dns" doc:"Where names are looked up."`
 	Delivery Delivery `key:"delivery" doc:"How mail goes out."`
-	Admin    Admin    `key:"admin" doc:"The socket that the commands 'queue' and 'explain' talk to."`
+	Admin    Admin    `key:"admin" doc:"The socket that the commands 'queue', 'explain', 'reload' and 'doctor' talk to."`
 	Log      Log      `key:"log" doc:"The log on standard error."`
 
 	origins origins             // where each value was written

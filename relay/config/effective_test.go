@@ -61,6 +61,7 @@ postmaster: "o'brien+x@example.org"
 routes:
   - { domains: [home.example], to: [{ url: "dns:", srv_errors: absent }, { url: "smtp://[2001:db8::1]", tls: verify, names: [a.example] }] }
   - { senders: ["<>", "@.a.example"], to: [{ url: "lmtp:///run/lmtp" }], expire_after: 1d12h, delay_notice_after: 0s, schedule: [1s] }
+  - { domains: [x.example], to: [{ url: "submission://x.example", username: "1234", password_env: "TRUE" }, { url: "submission://x.example", username: "null", password_env: "_" }] }
   - { domains: ["*"], action: reject, text: "no: \"never\"" }
 delivery: { retry: { delay_notice_after: 0s, schedule: [100ms, 1h30m] } }
 limits: { max_message_size: 1025B, min_free: 0B }

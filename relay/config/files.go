@@ -22,7 +22,7 @@ func (c *Config) CheckFiles() Problems {
 		c.warnReadable("tls.key", c.TLS.Key)
 	}
 	_, written := c.origins["auth.users_file"]
-	if err := readable(c.Auth.UsersFile); err != nil && (c.NeedsUsers() || written && c.takesPasswords()) {
+	if err := readable(c.Auth.UsersFile); err != nil && (c.NeedsUsers() || written && c.TakesPasswords()) {
 		if errors.Is(err, fs.ErrNotExist) {
 			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'")
 		} else {
@@ -34,8 +34,8 @@ func (c *Config) CheckFiles() Problems {
 	return ps.Sorted()
 }
 
-// takesPasswords tells whether a listener offers AUTH at all.
-func (c *Config) takesPasswords() bool {
+// TakesPasswords tells whether a listener offers AUTH at all.
+func (c *Config) TakesPasswords() bool {
 	for _, l := range c.Listeners {
 		if l.Mode == Submission && l.TLS != TLSNone {
 			return true

@@ -18,11 +18,16 @@ import (
 // writePair makes a certificate and its key in dir.
 func writePair(t *testing.T, dir, name string) (certificate, key string) {
 	t.Helper()
+	return writePairUntil(t, dir, name, time.Now().Add(time.Hour))
+}
+
+func writePairUntil(t *testing.T, dir, name string, end time.Time) (certificate, key string) {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"relay.example.net"}, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"relay.example.net"}, NotAfter: end}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +106,18 @@ func TestNeedsUsers(t *testing.T) {
 		if got := c.CheckFiles().Error(); got != want {
 			t.Errorf("trusting %s: got %q, want %q", trust, got, want)
 		}
+	}
+}
+
+func TestExpiredCertificate(t *testing.T) {
+	certificate, key := writePairUntil(t, t.TempDir(), "a", time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC))
+	c, err := loadText("hostname: relay.example.net\ntls: { certificate: " + certificate + ", key: " + key + " }\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `srvrelay.yaml:2:21: tls.certificate: "` + certificate + `" has expired on 2024-02-29: clients that verify it will not submit`
+	if ps := c.CheckFiles(); len(ps) != 0 || len(c.Warnings) != 1 || c.Warnings[0] != want {
+		t.Errorf("got %v, warnings %q", ps, c.Warnings)
 	}
 }
 

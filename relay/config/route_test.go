@@ -96,6 +96,7 @@ func TestUnreachedRoutes(t *testing.T) {
 		{"", "domains: [a.example], senders: [\"@.x.example\"]; domains: [a.example], senders: [\"u@x.example\"]", ""},
 		{"", "domains: [a.example], senders: [\"@x.example\"]; domains: [a.example], senders: [\"<>\"]", ""},
 		{"", "senders: [\"<>\"]; domains: [a.example], senders: [\"<>\"]", "routes[1]: can never match: routes[0]"},
+		{"", "domains: [a.example]; domains: [\"*\"]; domains: [a.example]", "routes[2]: can never match: routes[0] before it takes"},
 		{"", "name: all, domains: [\"*\"]; domains: [a.example]", "routes[1]: can never match: routes[0] (all) before it"},
 	} {
 		text := "hostname: relay.example.net\nrelay_domains: [" + c.relay + "]\nroutes:\n"

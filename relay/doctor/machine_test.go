@@ -192,4 +192,8 @@ func TestSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.expect(checkSecrets, "ok 1 file with secrets")
+
+	w = newWorld(t, "", `routes: [{ domains: ["*"], to: [{ url: "submission://smtp.test", username: me, password_file: DIR/pass }] }]`, nil)
+	w.write("pass", "secret", 0o644)
+	w.expect(checkSecrets, "warning DIR/pass can be read by every user of the machine (mode 0644)")
 }

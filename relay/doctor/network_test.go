@@ -79,6 +79,11 @@ func TestOutbound(t *testing.T) {
 		w.Probes = []string{"127.0.0.1:1"}
 		w.expect(checkOutbound, "error port 25 out of this machine is blocked: 127.0.0.1:1: connection refused")
 	})
+	t.Run("blocked, with a smarthost", func(t *testing.T) {
+		w := newWorld(t, "", `routes: [{ domains: ["*"], to: [{ url: "smtp://127.0.0.1:2525" }] }]`, nil)
+		w.Probes = []string{"127.0.0.1:1"}
+		w.expect(checkOutbound, "note port 25 out of this machine is blocked: 127.0.0.1:1: connection refused")
+	})
 	t.Run("blocked at an edge", func(t *testing.T) {
 		w := newWorld(t, "", "listeners: [{ address: \"127.0.0.1:0\", mode: inbound, tls: none }]\npostmaster: a@example.org\n", nil)
 		w.Probes = []string{"127.0.0.1:1"}

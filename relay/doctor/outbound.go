@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
@@ -61,13 +62,28 @@ func (e *Env) blocked(shut []string) Finding {
 	f := Finding{
 		Level: Error, What: "port 25 out of this machine is blocked: " + strings.Join(shut, "; "),
 		Why: "Mail to domains without SRV records on other ports cannot leave. Most providers of homes and many of clouds block the port.",
-		Fix: "nc -v " + spaced(firstOf(shut)) + "   # then ask the provider, or send through a smarthost",
+		Fix: "nc -v " + spaced(firstOf(shut)) + "   # then ask the provider, or send through a smarthost: " +
+			`routes: [{ domains: ["*"], to: [{ url: "submissions://smtp.PROVIDER", username: YOU, password_file: FILE }] }]`,
+	}
+	if e.allRouted() {
+		f.Level, f.Fix = Note, "nc -v "+spaced(firstOf(shut))+"   # if it is meant to be open"
+		f.Why = "That hurts nobody here: a route takes the mail for all domains another way."
+		return f
 	}
 	if !e.has(config.Submission, nil) { // only relay domains, and reports about their mail
 		f.Level = Warning
 		f.Why = "Reports to senders elsewhere cannot leave; mail for relay_domains can, on other ports by SRV."
 	}
 	return f
+}
+
+// allRouted tells whether a route takes what is for everybody else to servers
+// that the operator has named.
+func (e *Env) allRouted() bool {
+	return slices.ContainsFunc(e.Config.Routes, func(r config.Route) bool {
+		named := func(t config.RouteTarget) bool { return t.Scheme != config.SchemeDNS && t.Scheme != config.SchemeMX }
+		return slices.Contains(r.Domains, config.AllDomains) && len(r.Senders) == 0 && r.Action == config.Deliver && slices.ContainsFunc(r.To, named)
+	})
 }
 
 // firstOf is the address of the first of "ADDRESS: PROBLEM".

@@ -7,16 +7,23 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"srvrelay/relay/config"
 )
 
-// secretFiles are the files that nobody but the relay's user may read. Password
-// files of routes belong in this list.
+// secretFiles are the files that nobody but the relay's user may read.
 func secretFiles(c *config.Config) []string {
 	files := []string{c.Auth.UsersFile, filepath.Join(c.DataDir, "tls-selfsigned.pem"), c.Admin.Socket}
 	if c.TLS.Key != "" {
 		files = append(files, c.TLS.Key)
+	}
+	for _, r := range c.Routes {
+		for _, t := range r.To {
+			if t.PasswordFile != "" && !slices.Contains(files, t.PasswordFile) {
+				files = append(files, t.PasswordFile)
+			}
+		}
 	}
 	return files
 }
