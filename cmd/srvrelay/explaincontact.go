@@ -20,7 +20,7 @@ func printContacts(s screen, e admin.Explanation, now time.Time) {
 		if !c.Reached {
 			verdict = s.bad("fails") + " after " + c.Took + "   " + c.Status.Reason
 		}
-		fmt.Fprintf(s, "\n  %s   %s\n", strings.TrimSpace(nameText(r.Host)+" "+where(r)), verdict)
+		fmt.Fprintf(s, "\n  %s   %s\n", strings.TrimSpace(clip(nameText(r.Host), 30)+" "+where(r)), verdict)
 		line := func(label, text string) {
 			for _, l := range wrap(text, screenWidth-17) {
 				fmt.Fprintf(s, "    %-11s  %s\n", label, l)

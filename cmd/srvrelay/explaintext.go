@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +46,9 @@ func printEvidence(s screen, e admin.Explanation, now time.Time) {
 	}
 	for _, d := range e.Dropped {
 		fmt.Fprintf(s, "  left out  %s   %s\n", strings.TrimSpace(nameText(d.Host)+" "+where(d)), d.Reason)
-		s.paragraph("            ", queue.Safe(d.Detail, 400))
+		for part := range strings.SplitSeq(queue.Safe(d.Detail, 400), "; ") { // the last is a line to be copied
+			s.paragraph("            ", part)
+		}
 	}
 }
 
@@ -127,8 +128,12 @@ func printLookup(s screen, l admin.Lookup) {
 // printTargets writes a line for each address, and one below where there is
 // more to say.
 func printTargets(s screen, e admin.Explanation, now time.Time) {
-	wide := slices.ContainsFunc(targetRows(screen{}, e, true), func(row string) bool { return len([]rune(row)) > screenWidth })
-	for i, row := range targetRows(s, e, !wide) {
+	wide := widest(targetRows(screen{}, e, true, maxName)) > screenWidth
+	host := maxName
+	if over := widest(targetRows(screen{}, e, false, maxName)) - screenWidth; over > 0 { // the look-ups have the whole names
+		host = max(10, longestHost(e.Targets)-over)
+	}
+	for i, row := range targetRows(s, e, !wide, host) {
 		fmt.Fprintln(s, row)
 		if i == 0 {
 			continue
@@ -143,16 +148,34 @@ func printTargets(s screen, e admin.Explanation, now time.Time) {
 	}
 }
 
-// targetRows is the table, a line for each address behind that of the headings.
-func targetRows(s screen, e admin.Explanation, whom bool) []string {
+// maxName is longer than any name of a host.
+const maxName = 320
+
+func widest(lines []string) (columns int) {
+	for _, l := range lines {
+		columns = max(columns, len([]rune(l)))
+	}
+	return columns
+}
+
+func longestHost(targets []admin.Target) (columns int) {
+	for _, t := range targets {
+		columns = max(columns, len([]rune(nameText(t.Host))))
+	}
+	return columns
+}
+
+// targetRows is the table, a line for each address behind that of the headings:
+// with or without the names of certificate and login, and so many columns for hosts.
+func targetRows(s screen, e admin.Explanation, whom bool, host int) []string {
 	var text strings.Builder
 	t := screen{Writer: &text}.table()
 	fmt.Fprintln(t, "  order\tpriority\tchance\ttarget\taddress\tTLS\tverdict")
 	last := 0
 	for _, r := range e.Targets {
-		order, prio, chance, host := "", "", "", ""
+		order, prio, chance, name := "", "", "", ""
 		if r.Order != last {
-			order, prio, chance, host = fmt.Sprint(r.Order), fmt.Sprint(r.Priority), fmt.Sprintf("%.0f %%", 100*r.Chance), nameText(r.Host)
+			order, prio, chance, name = fmt.Sprint(r.Order), fmt.Sprint(r.Priority), fmt.Sprintf("%.0f %%", 100*r.Chance), clip(nameText(r.Host), host)
 		}
 		last = r.Order
 		verdict, tls := s.good("ok"), tlsText(r)
@@ -162,7 +185,7 @@ func targetRows(s screen, e admin.Explanation, whom bool) []string {
 		if names := tlsWhom(r); whom && names != "" {
 			tls += " " + names
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\n", order, prio, chance, host, where(r), tls, verdict)
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\n", order, prio, chance, name, where(r), tls, verdict)
 	}
 	t.Flush()
 	return strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
@@ -171,8 +194,10 @@ func targetRows(s screen, e admin.Explanation, whom bool) []string {
 // probeText is when a target that is down is tried again.
 func probeText(r admin.Target, waiting int, now time.Time) string {
 	switch {
-	case r.ProbeAt.After(now):
+	case r.ProbeAt.After(now) && waiting > 0:
 		return "next probe " + when(r.ProbeAt, now)
+	case r.ProbeAt.After(now):
+		return "probed with the first message after " + when(r.ProbeAt, now)
 	case waiting > 0:
 		return "a probe is due"
 	}
@@ -205,7 +230,7 @@ func tlsWhom(t admin.Target) string {
 }
 
 // nameText is a domain or host for a terminal.
-func nameText(name string) string { return queue.Safe(name, 320) }
+func nameText(name string) string { return queue.Safe(name, maxName) }
 
 func orDash(s string) string {
 	if s == "" {

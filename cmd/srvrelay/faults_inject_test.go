@@ -43,7 +43,7 @@ func init() {
 			return newFaultyPlace(t, "", fmt.Sprintf(`listeners: [{ address: %q, mode: submission, tls: none }]`, l.Addr()))
 		},
 		"the-listener-s-address-is-not-there": func(t *testing.T) faultyPlace {
-			return newFaultyPlace(t, "", `listeners: [{ address: "192.0.2.1:2525", mode: submission, tls: none, trusted_networks: [192.0.2.0/24] }]`)
+			return newFaultyPlace(t, "", "relay_domains: [example.org]\nlisteners: [{ address: \"192.0.2.1:2525\", mode: inbound, tls: starttls }]")
 		},
 		"the-relay-runs-already": func(t *testing.T) faultyPlace {
 			p := newFaultyPlace(t, "", "")
