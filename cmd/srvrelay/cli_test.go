@@ -102,6 +102,7 @@ func TestUserCommands(t *testing.T) {
 		{"s3cret-two", []string{"user", "add", "zoe", "--password-stdin"}, "zoe may submit now"},
 		{"", []string{"user", "list"}, "app\nzoe\n"},
 		{"s3cret-three\n", []string{"user", "add", "zoe", "--password-stdin"}, "zoe was there already: password changed"},
+		{"s3cret-one\n", []string{"user", "check", "app", "--password-stdin"}, "app is a user, and this is the password"},
 		{"", []string{"user", "remove", "app"}, "app is removed"},
 		{"", []string{"user", "list"}, "zoe\n"},
 	} {

@@ -101,6 +101,9 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 			s = nil
 		}
 	}()
+	if err = os.MkdirAll(cfg.DataDir, 0o700); err != nil { // a self-signed certificate goes there before the queue does
+		return s, err
+	}
 	cur, err := newCurrent(cfg, asked{s}, log)
 	if err != nil {
 		return s, err
