@@ -73,7 +73,7 @@ func checkConfigCommand(use string) *cobra.Command {
 func checkFiles(cfg *config.Config) config.Problems {
 	problems := cfg.CheckFiles()
 	if _, err := relay.LoadUsers(cfg.Auth.UsersFile); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-		problems = append(problems, cfg.Problem("auth.users_file", queue.Safe(err.Error(), 400)))
+		problems = append(problems, cfg.Problem("auth.users_file", queue.Safe(err.Error(), 400), err))
 	}
 	return problems.Sorted()
 }
