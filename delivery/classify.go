@@ -78,6 +78,10 @@ func classifyReply(at smtpclient.Stage, r smtpclient.Reply) Verdict {
 		if r.Permanent() {
 			v.Step = NextTarget
 		}
+		if at == smtpclient.StageStartTLS && r.Permanent() {
+			// Like one that does not offer it: who asks for TLS is not the sender.
+			v.Result, v.Status.Code = queue.Defer, "4"+v.Status.Code[1:]
+		}
 		v.Status.Reason = map[smtpclient.Stage]string{
 			smtpclient.StageHello: queue.ReasonGreeting, smtpclient.StageStartTLS: queue.ReasonTLS,
 		}[at]
@@ -156,7 +160,10 @@ func failureStatus(at smtpclient.Stage, err error) (code, reason, text string) {
 func plainError(err error) string {
 	var errno syscall.Errno
 	var alert tls.AlertError
+	var untrusted *tls.CertificateVerificationError
 	switch {
+	case errors.As(err, &untrusted): // without the names of three layers around it
+		return queue.Safe(untrusted.Err.Error(), 200)
 	case errors.As(err, &errno):
 		return errno.Error()
 	case errors.As(err, &alert):

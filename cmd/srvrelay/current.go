@@ -21,11 +21,12 @@ import (
 // current is what a configuration amounts to. A reload makes another one; this
 // one does not change.
 type current struct {
-	cfg     *config.Config
-	routes  *plan.Routes
-	doors   relay.Config // but for Queue and Events
-	watched []watched
-	planner *plan.Planner
+	cfg      *config.Config
+	routes   *plan.Routes
+	doors    relay.Config // but for Queue and Events
+	watched  []watched
+	resolver dnsutil.Resolver
+	planner  *plan.Planner
 }
 
 // watched is a file that is read again when it changes; while the new version
@@ -33,7 +34,8 @@ type current struct {
 type watched interface{ Problem() error }
 
 // newCurrent reads what the configuration names. ask is who asks home servers
-// about recipients. The planner comes later, when the doors are open (plan).
+// about recipients. All that can go wrong does here. The planner comes later,
+// when the doors are open (plan).
 func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current, error) {
 	cur := &current{cfg: cfg}
 	var err error
@@ -54,7 +56,17 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 	if err := cur.recipients(ask); err != nil {
 		return nil, err
 	}
+	if err := cur.resolve(); err != nil {
+		return nil, err
+	}
 	return cur, cur.listeners()
+}
+
+// resolve makes the resolver. Nothing of the DNS is remembered over a reload: it
+// may be just what was mended.
+func (cur *current) resolve() (err error) {
+	cur.resolver, err = dnsutil.New(dnsutil.Config{Servers: cur.cfg.DNS.Servers, TrustAD: cur.cfg.DNS.TrustAD})
+	return err
 }
 
 // takesUsers tells whether there are users to be asked for a password. Where
@@ -105,14 +117,9 @@ func (cur *current) listeners() error {
 	return nil
 }
 
-// plan makes the planner. listening are the addresses of our own doors. Nothing
-// of the DNS is remembered over a reload: it may be just what was mended.
-func (cur *current) plan(listening []net.Addr, memory plan.Memory) error {
+// plan makes the planner. listening are the addresses of our own doors.
+func (cur *current) plan(listening []net.Addr, memory plan.Memory) {
 	cfg := cur.cfg
-	resolver, err := dnsutil.New(dnsutil.Config{Servers: cfg.DNS.Servers, TrustAD: cfg.DNS.TrustAD})
-	if err != nil {
-		return err
-	}
 	own := plan.Own{Public: cfg.PublicAddresses}
 	for _, a := range listening {
 		own.Listeners = append(own.Listeners, a.(*net.TCPAddr).AddrPort())
@@ -128,8 +135,7 @@ func (cur *current) plan(listening []net.Addr, memory plan.Memory) error {
 		Services: cfg.Delivery.Services, MXFallback: cfg.Delivery.MXFallback, MXPort: cfg.Delivery.MXPort,
 		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Own: own,
 		Egress: plan.Egress{Allow: cfg.Delivery.Egress.Allow, AllowPorts: cfg.Delivery.Egress.AllowPorts, DenyPorts: cfg.Delivery.Egress.DenyPorts},
-	}, resolver, memory)
-	return nil
+	}, cur.resolver, memory)
 }
 
 // newPlanner makes a planner where no relay is running.
@@ -139,8 +145,11 @@ func newPlanner(cfg *config.Config, secrets bool) (*plan.Planner, error) {
 		return nil, err
 	}
 	cur := &current{cfg: cfg, routes: rs}
-	err = cur.plan(nil, noMemory{})
-	return cur.planner, err
+	if err := cur.resolve(); err != nil {
+		return nil, err
+	}
+	cur.plan(nil, noMemory{})
+	return cur.planner, nil
 }
 
 // noMemory is a planner's past where no relay is running.
