@@ -79,7 +79,7 @@ Exit code: 0 all is well (there may be warnings), 78 it is not.`,
 func checkFiles(cfg *config.Config) config.Problems {
 	problems := cfg.CheckFiles()
 	if _, err := relay.LoadUsers(cfg.Auth.UsersFile); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-		problems = append(problems, cfg.Problem("auth.users_file", queue.Safe(err.Error(), 400)))
+		problems = append(problems, cfg.Problem("auth.users_file", queue.Safe(err.Error(), 400), err))
 	}
 	return problems.Sorted()
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"srvrelay/relay/config"
 )
 
 // invoke runs the real program and returns its exit code and all it printed.
@@ -132,6 +134,34 @@ func TestUserCommands(t *testing.T) {
 	}
 	if fi, _ := os.Stat(dir + "/users"); fi.Mode().Perm() != 0o600 {
 		t.Errorf("users file has mode %v", fi.Mode())
+	}
+}
+
+// TestUsersFileNowhere: a users file that no relay would read is not made, nor
+// is the folder of one.
+func TestUsersFileNowhere(t *testing.T) {
+	if exists(config.SystemFile) {
+		unable(t, "this machine has "+config.SystemFile)
+	}
+	add := []string{"user", "add", "app", "--password-stdin"}
+	for _, args := range [][]string{add, {"user", "list"}, {"user", "remove", "app"}} {
+		code, out := invoke(t, "", "s3cret\n", args...)
+		if code != exitConfig || !strings.HasPrefix(out, "srvrelay: no configuration was found (no --config, no $SRVRELAY_CONFIG, no /etc/srvrelay/srvrelay.yaml).\n") ||
+			!strings.Contains(out, "/srvrelay/users, which no listener asks") {
+			t.Errorf("%v: exit %d, %q", args, code, out)
+		}
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	file := configFile(t, "hostname: relay.test\ndata_dir: "+data+"\n")
+	want := "srvrelay: users file " + data + "/users: there is no folder " + data + ": make it, or name another file"
+	if code, out := invoke(t, file, "s3cret\n", add...); code != exitData || !strings.HasPrefix(out, want) || exists(data) {
+		t.Errorf("exit %d, %q", code, out)
+	}
+	// The environment can be the whole configuration.
+	cmd := command(t.Context(), "", "user", "list")
+	cmd.Env = append(cmd.Env, "SRVRELAY_DATA_DIR="+data)
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "no users yet ("+data+"/users)\n" {
+		t.Errorf("%v, %q", err, out)
 	}
 }
 

@@ -153,8 +153,9 @@ tls: { certificate: "@dir@/tls.crt", key: "@dir@/tls.key" }`)
 // is closed without a word. It has tried to deliver to recipient, if there is one.
 func behindFirewall(t *testing.T, recipient string) faultyPlace {
 	t.Helper()
+	needs(t, "nft")
 	wire := newLAN(newNetns(t, "the wire"))
-	here, world := wire.join("here", "203.0.113.1/24"), wire.join("the world", "203.0.113.2/24")
+	here, world := wire.join("here", "203.0.113.1/24"), wire.join("world", "203.0.113.2/24")
 	var dns *dnsserver.Server
 	err := world.do(func() (err error) {
 		dns, err = dnsserver.Start("203.0.113.2:53", doctorZone+"_smtp._tcp.example.org. SRV 0 0 25 mx.example.org.\nmx.example.org. A 203.0.113.2\n")
@@ -166,8 +167,7 @@ func behindFirewall(t *testing.T, recipient string) faultyPlace {
 	t.Cleanup(func() { dns.Close() })
 	world.must("nft", "add table inet provider; add chain inet provider in { type filter hook input priority 0; }; add rule inet provider in tcp dport 25 drop")
 	dir := diskDir(t)
-	inside := func(f func()) { _ = here.do(func() error { f(); return nil }) }
-	p := faultyPlace{inside: inside, config: writeFile(t, dir, "srvrelay.yaml", fmt.Sprintf(`
+	p := faultyPlace{host: here, config: writeFile(t, dir, "srvrelay.yaml", fmt.Sprintf(`
 hostname: relay.example.net
 data_dir: %s/data
 listeners: [{ address: "127.0.0.1:2525", mode: submission, tls: none }]
@@ -178,14 +178,18 @@ log: { format: json }
 	if recipient == "" {
 		return p
 	}
-	inside(func() {
-		relay := startRelay(t, p.config)
+	relay := here.startRelay(p.config)
+	err = here.do(func() error {
 		if refusal, err := submit(relay.address(), "a@client.example", []string{recipient}, "", "Subject: x\n\nhello\n"); err != nil || refusal != "" {
-			t.Error(refusal, err)
+			return fmt.Errorf("handing in: %q, %v", refusal, err)
 		}
-		if !relay.await(waitLimit, func() bool { return relay.matching("parked", nil) == 1 }) {
-			t.Error(relay.log())
-		}
+		return nil
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !relay.await(waitLimit, func() bool { return relay.matching("parked", nil) == 1 }) {
+		t.Error(relay.log())
+	}
 	return p
 }

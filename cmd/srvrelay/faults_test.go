@@ -19,7 +19,7 @@ import (
 type faultyPlace struct {
 	config string
 	stdin  string
-	inside func(func()) // runs the command there; nil: here
+	host   *netns // runs the command there; nil: here
 }
 
 // faultsByHand are the faults that are not of a running relay's mail; the others
@@ -107,11 +107,13 @@ func (row faultRow) check(t *testing.T, file string) {
 			args[i] = string(s.onlyMessage().ID)
 		}
 	}
-	if place.inside == nil {
-		place.inside = func(f func()) { f() }
-	}
 	var out string
-	place.inside(func() { _, out = invoke(t, place.config, place.stdin, args...) })
+	look := func() error { _, out = invoke(t, place.config, place.stdin, args...); return nil }
+	if place.host != nil {
+		_ = place.host.do(look)
+	} else {
+		_ = look()
+	}
 	got := firstLine(out)
 	if !lineMatches(row.line, got) {
 		t.Errorf("%s\n got: %s\nwant: %s\nall of it:\n%s", row.command, got, row.line, out)

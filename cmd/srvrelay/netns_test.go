@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -122,6 +124,20 @@ func (l *lan) connect(h *netns, addrs ...string) {
 // outside again.
 func (n *netns) do(f func() error) error {
 	return away(func() error { return unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET) }, f)
+}
+
+// startRelay is startRelay on the host; the relay ends with the test, even if
+// that is killed.
+func (n *netns) startRelay(config string) (r *relayProcess) {
+	n.t.Helper()
+	cmd := command(context.Background(), config, "serve")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	err := n.do(func() (err error) { r, err = startProcess(cmd); return err })
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(r.kill)
+	return r
 }
 
 // home is the network namespace of this process.

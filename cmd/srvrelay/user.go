@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -38,7 +39,11 @@ running relay takes changes up at once; nothing needs a restart or a reload.`,
 				return err
 			}
 			before, _ := relay.ListUsers(file) // AddUser says what is wrong with the file
-			if err := relay.AddUser(file, a[0], password); err != nil {
+			err = relay.AddUser(file, a[0], password)
+			if errors.Is(err, fs.ErrNotExist) { // a file that is not there is made
+				err = fmt.Errorf("users file %s: there is no folder %s: make it, or name another file in the configuration (auth.users_file)", file, filepath.Dir(file))
+			}
+			if err != nil {
 				return &exitError{exitData, err}
 			}
 			what := "may submit now"
@@ -132,15 +137,19 @@ func withUsers(do func(*cobra.Command, string, []string) error) func(*cobra.Comm
 		if err != nil {
 			return err
 		}
-		err = do(c, usersFile(cfg), a)
+		if cfg.File == "" && !cfg.Written("auth.users_file") && !cfg.Written("data_dir") {
+			return &exitError{exitConfig, fmt.Errorf(`no configuration was found (no --config, no $%s, no %s).
+Without one the users file would be %s, which no listener asks.
+Name the relay's configuration: %s --config FILE ...   (srvrelay config init writes one)`,
+				config.EnvFile, config.SystemFile, cfg.Auth.UsersFile, c.CommandPath())}
+		}
+		err = do(c, cfg.Auth.UsersFile, a)
 		if errors.Is(err, fs.ErrPermission) {
 			return &exitError{exitNoPerm, fmt.Errorf("%w\nRun this as root, or as the user that the relay runs as", err)}
 		}
 		return err
 	}
 }
-
-func usersFile(cfg *config.Config) string { return cfg.Auth.UsersFile }
 
 // givenPassword asks for a password on a terminal (twice for a new one), or
 // reads it with --password-stdin.
