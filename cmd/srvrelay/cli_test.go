@@ -134,6 +134,36 @@ func TestUserCommands(t *testing.T) {
 	}
 }
 
+// TestUserFileIsTheRelays: root makes the first user, and the relay's own user
+// can read the file; the folder of the queue need not be there yet.
+func TestUserFileIsTheRelays(t *testing.T) {
+	dir := t.TempDir()
+	config := configFile(t, "hostname: relay.test\ndata_dir: "+dir+"/new/queue\n")
+	if code, out := invoke(t, config, "s3cret-one\n", "user", "add", "app", "--password-stdin"); code != 0 {
+		t.Fatalf("exit %d, %q", code, out)
+	}
+	if os.Geteuid() != 0 {
+		if os.Getenv("SRVRELAY_NOSKIP") != "" {
+			t.Fatal("the rest needs root")
+		}
+		t.Skip("the rest needs root")
+	}
+	if err := os.Chown(dir, 4711, 4712); err != nil {
+		t.Fatal(err)
+	}
+	config = configFile(t, "hostname: relay.test\ndata_dir: "+dir+"\nauth: { users_file: "+dir+"/users }\n")
+	if code, out := invoke(t, config, "s3cret-one\n", "user", "add", "app", "--password-stdin"); code != 0 {
+		t.Fatalf("exit %d, %q", code, out)
+	}
+	st, err := os.Stat(dir + "/users")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own := st.Sys().(*syscall.Stat_t); own.Uid != 4711 || own.Gid != 4712 || st.Mode().Perm() != 0o600 {
+		t.Errorf("the users file is %v of %d:%d", st.Mode(), own.Uid, own.Gid)
+	}
+}
+
 // TestQueueInHand: list, show, delete as an operator uses them, and the JSON
 // that programs rely on.
 func TestQueueInHand(t *testing.T) {

@@ -7,8 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -38,8 +40,14 @@ running relay takes changes up at once; nothing needs a restart or a reload.`,
 				return err
 			}
 			before, _ := relay.ListUsers(file) // AddUser says what is wrong with the file
+			_, missing := os.Stat(file)
 			if err := relay.AddUser(file, a[0], password); err != nil {
 				return &exitError{exitData, err}
+			}
+			if missing != nil {
+				if err := handOver(file); err != nil {
+					return err
+				}
 			}
 			what := "may submit now"
 			if slices.Contains(before, a[0]) {
@@ -89,7 +97,12 @@ func withUsers(do func(*cobra.Command, string, []string) error) func(*cobra.Comm
 		if err != nil {
 			return err
 		}
-		err = do(c, usersFile(cfg), a)
+		if c.Name() == "add" && filepath.Dir(usersFile(cfg)) == cfg.DataDir { // before the relay's first start
+			err = os.MkdirAll(cfg.DataDir, 0o700)
+		}
+		if err == nil {
+			err = do(c, usersFile(cfg), a)
+		}
 		if errors.Is(err, fs.ErrPermission) {
 			return &exitError{exitNoPerm, fmt.Errorf("%w\nRun this as root, or as the user that the relay runs as", err)}
 		}
@@ -98,6 +111,26 @@ func withUsers(do func(*cobra.Command, string, []string) error) func(*cobra.Comm
 }
 
 func usersFile(cfg *config.Config) string { return cfg.Auth.UsersFile }
+
+// handOver gives a file that root has made to the owner of its folder: the
+// user that the relay runs as, who must read it.
+func handOver(file string) error {
+	st, err := os.Stat(filepath.Dir(file))
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	owner := st.Sys().(*syscall.Stat_t)
+	// That user may have put another file of root's in its place by now.
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if st, err = f.Stat(); err != nil || st.Sys().(*syscall.Stat_t).Nlink != 1 {
+		return err
+	}
+	return f.Chown(int(owner.Uid), int(owner.Gid))
+}
 
 // givenPassword asks for a new password on a terminal, or reads it with
 // --password-stdin.
