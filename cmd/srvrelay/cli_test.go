@@ -56,8 +56,8 @@ func TestCommandLine(t *testing.T) {
 		{"a typing error below a command", "", "", []string{"queue", "lst"}, exitUsage, []string{"unknown command \"lst\"", "srvrelay queue --help"}},
 		{"a typing error with a guess", "", "", []string{"qeue"}, exitUsage, []string{`unknown command "qeue" for "srvrelay" (did you mean queue?)`}},
 		{"and below a command", "", "", []string{"queue", "sho"}, exitUsage, []string{"(did you mean show?)", "See: srvrelay queue --help"}},
-		{"an argument too many", "", "", []string{"queue", "list", "example.org"}, exitUsage, []string{`srvrelay queue list: "example.org" is one argument too many`, "more: srvrelay queue list --help"}},
-		{"an argument too few", "", "", []string{"user", "add"}, exitUsage, []string{"srvrelay user add: NAME is missing"}},
+		{"an argument too many", "", "", []string{"queue", "list", "example.org"}, exitUsage, []string{`srvrelay: queue list: "example.org" is one argument too many`, "more: srvrelay queue list --help"}},
+		{"an argument too few", "", "", []string{"user", "add"}, exitUsage, []string{"srvrelay: user add: NAME is missing"}},
 		{"no relay and no queue", good, "", []string{"queue", "summary"}, exitUnavailable, []string{"no relay is running", "and there is no queue yet in " + dir}},
 		{"an age without a unit", good, "", []string{"queue", "list", "--age", "5"}, exitUsage, []string{`"5" has no unit (write 5s, 5m or 5h)`}},
 		{"an age in days", good, "", []string{"queue", "fail", "--age", "3d"}, exitUnavailable, []string{"no relay is running"}},
@@ -152,7 +152,7 @@ func TestUsersFileNowhere(t *testing.T) {
 		}
 	}
 	data := filepath.Join(t.TempDir(), "data")
-	file := configFile(t, "hostname: relay.test\ndata_dir: "+data+"\n")
+	file := configFile(t, "hostname: relay.test\ndata_dir: /tmp\nauth: { users_file: "+data+"/users }\n")
 	want := "srvrelay: users file " + data + "/users: there is no folder " + data + ": make it, or name another file"
 	if code, out := invoke(t, file, "s3cret\n", add...); code != exitData || !strings.HasPrefix(out, want) || exists(data) {
 		t.Errorf("exit %d, %q", code, out)
@@ -162,6 +162,36 @@ func TestUsersFileNowhere(t *testing.T) {
 	cmd.Env = append(cmd.Env, "SRVRELAY_DATA_DIR="+data)
 	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "no users yet ("+data+"/users)\n" {
 		t.Errorf("%v, %q", err, out)
+	}
+}
+
+// TestUserFileIsTheRelays: root makes the first user, and the relay's own user
+// can read the file; the folder of the queue need not be there yet.
+func TestUserFileIsTheRelays(t *testing.T) {
+	dir := t.TempDir()
+	config := configFile(t, "hostname: relay.test\ndata_dir: "+dir+"/new/queue\n")
+	if code, out := invoke(t, config, "s3cret-one\n", "user", "add", "app", "--password-stdin"); code != 0 {
+		t.Fatalf("exit %d, %q", code, out)
+	}
+	if os.Geteuid() != 0 {
+		if os.Getenv("SRVRELAY_NOSKIP") != "" {
+			t.Fatal("the rest needs root")
+		}
+		t.Skip("the rest needs root")
+	}
+	if err := os.Chown(dir, 4711, 4712); err != nil {
+		t.Fatal(err)
+	}
+	config = configFile(t, "hostname: relay.test\ndata_dir: "+dir+"\nauth: { users_file: "+dir+"/users }\n")
+	if code, out := invoke(t, config, "s3cret-one\n", "user", "add", "app", "--password-stdin"); code != 0 {
+		t.Fatalf("exit %d, %q", code, out)
+	}
+	st, err := os.Stat(dir + "/users")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own := st.Sys().(*syscall.Stat_t); own.Uid != 4711 || own.Gid != 4712 || st.Mode().Perm() != 0o600 {
+		t.Errorf("the users file is %v of %d:%d", st.Mode(), own.Uid, own.Gid)
 	}
 }
 

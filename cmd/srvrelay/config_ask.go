@@ -115,7 +115,11 @@ func (i *interview) answers(p profile) (answers, error) {
 		a[name] = text
 	}
 	if len(i.missing) > 0 {
-		return nil, usage(fmt.Errorf("there is no terminal to ask at, so these flags must be set:\n  %s\nSee: %s --help", strings.Join(i.missing, "\n  "), i.cmd.CommandPath()))
+		why := "there is no terminal to ask at"
+		if yes, _ := i.cmd.Flags().GetBool("yes"); yes {
+			why = "--yes asks nothing"
+		}
+		return nil, usage(fmt.Errorf("%s, so these flags must be set:\n  %s\nSee: %s --help", why, strings.Join(i.missing, "\n  "), i.cmd.CommandPath()))
 	}
 	return a, nil
 }

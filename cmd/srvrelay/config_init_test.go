@@ -187,6 +187,7 @@ func TestInitRefuses(t *testing.T) {
 		{"", 0, []string{"smarthost", "app", "edge", "home"}},
 		{"mailhost", exitUsage, []string{`unknown command "mailhost"`}},
 		{"edge --hostname edge.example.net --address 203.0.113.5", exitUsage, []string{"these flags must be set", "--domain ", "--home ", "srvrelay config init edge --help"}},
+		{"app --yes", exitUsage, []string{"--yes asks nothing, so these flags must be set", "--hostname ", "--domain "}},
 		{"home --hostname h.example.org --edge e.example.net", exitUsage, []string{"--password-stdin"}},
 		{"smarthost --hostname relay", exitUsage, []string{`--hostname: "relay" is not a full name`}},
 		{"smarthost --hostname r.example.net --address relay", exitUsage, []string{`--address: "relay" is not an IP address`}},

@@ -159,9 +159,9 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // misfit says which argument is missing or too much, by the names in Use.
 func misfit(c *cobra.Command, a []string) string {
-	names := strings.Fields(c.Use)[1:]
+	names, path := strings.Fields(c.Use)[1:], strings.TrimPrefix(c.CommandPath(), "srvrelay ")
 	if len(a) < len(names) {
-		return fmt.Sprintf("%s: %s is missing", c.CommandPath(), names[len(a)])
+		return fmt.Sprintf("%s: %s is missing", path, names[len(a)])
 	}
-	return fmt.Sprintf("%s: %q is one argument too many", c.CommandPath(), a[len(names)])
+	return fmt.Sprintf("%s: %q is one argument too many", path, a[len(names)])
 }

@@ -46,22 +46,20 @@ func summaryText(s screen, sum admin.Summary, now time.Time) error {
 	}
 	fmt.Fprintf(s, "%-*s  %9s  %-9s  %-7s  %s\n", width, "hop", "messages", "oldest", "state", "reason")
 	for _, h := range sum.Hops {
-		state := fmt.Sprintf("%-7s", h.State)
-		if h.State != "active" {
-			state = s.wait(state)
-		}
 		hop, reason := queue.Safe(h.Hop, 255), summaryReason(h, now)
 		if len([]rune(hop)) > width { // in full, since --hop wants it so
 			fmt.Fprintln(s, hop)
 			hop = ""
 		}
+		state, below := fmt.Sprintf("%-7s  ", h.State), ""
 		line := fmt.Sprintf("%-*s  %9s  %-9s  ", width, hop, count(h.Messages), span(now.Sub(h.Oldest)))
-		if len([]rune(line))+7+2+len([]rune(reason)) > 100 { // in full, below
-			reason = "\n    " + reason
-		} else {
-			reason = "  " + reason
+		if len([]rune(line+state+reason)) > 100 { // in full, below
+			state, reason, below = h.State, "", "\n    "+reason
 		}
-		fmt.Fprintln(s, line+state+reason)
+		if h.State != "active" {
+			state = s.wait(state)
+		}
+		fmt.Fprintln(s, line+state+reason+below)
 	}
 	_, err := fmt.Fprintf(s, "%s %s, %s\n", count(sum.Messages), plural(sum.Messages, "message"), bytesText(sum.Bytes))
 	return err

@@ -30,7 +30,7 @@ func TestSummaryInFull(t *testing.T) {
 	}
 	const want = `hop                            messages  oldest     state    reason
 one.example                           1  1 m        parked   connect-refused: refused; probe in 1 m
-two.example                           1  1 m        parked 
+two.example                           1  1 m        parked
     connect-refused: 4.4.1 a-server-with-a-long-name.two.example: connection refused; probe in 1 m
 submission://smarthost.provider.example:587
                                       1  1 m        parked   connect-refused: refused; probe in 1 m
