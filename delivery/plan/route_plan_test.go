@@ -200,7 +200,7 @@ func TestTerms(t *testing.T) {
 	other.Names, own.Roots, srvID.Services = []string{"b.test"}, roots, []string{"_smtp.a.test"}
 	seen := map[Endpoint]int{}
 	for i, c := range []Target{
-		{TLS: TLSRule{Level: TLSMay}}, {TLS: TLSRule{Level: TLSMay}, LMTP: true}, {TLS: TLSRule{Level: TLSNone}}, {TLS: TLSRule{Level: TLSEncrypt}},
+		{TLS: TLSRule{Level: TLSMay}}, {TLS: TLSRule{Level: TLSMay}, LMTP: true}, {TLS: TLSRule{Level: TLSNone}}, {TLS: TLSRule{Level: TLSNone}, LMTP: true}, {TLS: TLSRule{Level: TLSEncrypt}},
 		{TLS: TLSRule{Level: TLSEncrypt, Implicit: true}}, {TLS: verify}, {TLS: other}, {TLS: own}, {TLS: srvID},
 		{TLS: verify, Login: &Login{User: "a"}}, {TLS: verify, Login: &Login{User: "b"}},
 	} {
