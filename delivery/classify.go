@@ -160,7 +160,10 @@ func failureStatus(at smtpclient.Stage, err error) (code, reason, text string) {
 func plainError(err error) string {
 	var errno syscall.Errno
 	var alert tls.AlertError
+	var untrusted *tls.CertificateVerificationError
 	switch {
+	case errors.As(err, &untrusted): // without the names of three layers around it
+		return queue.Safe(untrusted.Err.Error(), 200)
 	case errors.As(err, &errno):
 		return errno.Error()
 	case errors.As(err, &alert):

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"srvrelay/relay/config"
 )
 
 // invoke runs the real program and returns its exit code and all it printed.
@@ -48,10 +50,22 @@ func TestCommandLine(t *testing.T) {
 		want                []string
 	}{
 		{"version", "", "", []string{"version"}, 0, []string{"srvrelay ", "go1."}},
-		{"help", "", "", []string{"--help"}, 0, []string{"srvrelay demo", "srvrelay explain"}},
+		{"help", "", "", []string{"--help"}, 0, []string{"srvrelay demo", "srvrelay explain", "Why is my mail not delivered?"}},
 		{"unknown command", "", "", []string{"frobnicate"}, exitUsage, []string{"unknown command", "--help"}},
 		{"unknown flag", "", "", []string{"serve", "--frob"}, exitUsage, []string{"unknown flag: --frob"}},
 		{"a typing error below a command", "", "", []string{"queue", "lst"}, exitUsage, []string{"unknown command \"lst\"", "srvrelay queue --help"}},
+		{"a typing error with a guess", "", "", []string{"qeue"}, exitUsage, []string{`unknown command "qeue" for "srvrelay" (did you mean queue?)`}},
+		{"and below a command", "", "", []string{"queue", "sho"}, exitUsage, []string{"(did you mean show?)", "See: srvrelay queue --help"}},
+		{"an argument too many", "", "", []string{"queue", "list", "example.org"}, exitUsage, []string{`srvrelay queue list: "example.org" is one argument too many`, "more: srvrelay queue list --help"}},
+		{"an argument too few", "", "", []string{"user", "add"}, exitUsage, []string{"srvrelay user add: NAME is missing"}},
+		{"no relay and no queue", good, "", []string{"queue", "summary"}, exitUnavailable, []string{"no relay is running", "and there is no queue yet in " + dir}},
+		{"an age without a unit", good, "", []string{"queue", "list", "--age", "5"}, exitUsage, []string{`"5" has no unit (write 5s, 5m or 5h)`}},
+		{"an age in days", good, "", []string{"queue", "fail", "--age", "3d"}, exitUnavailable, []string{"no relay is running"}},
+		{"no such reason", good, "", []string{"queue", "fail", "--reason", "bad-luck"}, exitUsage, []string{`"bad-luck" is not a reason code`, "docs/reasons.md"}},
+		{"no queue id", good, "", []string{"explain", "message", "abc"}, exitData, []string{`srvrelay: "abc" is not a queue id`}},
+		{"two ats", good, "", []string{"explain", "a@b@example.org"}, exitUsage, []string{"a@b@example.org is no address"}},
+		{"a sender that is none", good, "", []string{"explain", "example.org", "--from", "a b@example.org"}, exitUsage, []string{"a b@example.org is no address"}},
+		{"mistakes, and a relay that may be running", bad, "", []string{"queue", "list"}, exitConfig, []string{"3 problems; nothing was done, and a running relay goes on as before"}},
 		{"no users yet", good, "", []string{"user", "list"}, 0, []string{"no users yet"}},
 		{"version as a flag", "", "", []string{"--version"}, 0, []string{"srvrelay"}},
 		{"missing argument", "", "", []string{"queue", "show"}, exitUsage, []string{"Usage: srvrelay queue show ID"}},
@@ -102,6 +116,7 @@ func TestUserCommands(t *testing.T) {
 		{"s3cret-two", []string{"user", "add", "zoe", "--password-stdin"}, "zoe may submit now"},
 		{"", []string{"user", "list"}, "app\nzoe\n"},
 		{"s3cret-three\n", []string{"user", "add", "zoe", "--password-stdin"}, "zoe was there already: password changed"},
+		{"s3cret-one\n", []string{"user", "check", "app", "--password-stdin"}, "app is a user, and this is the password"},
 		{"", []string{"user", "remove", "app"}, "app is removed"},
 		{"", []string{"user", "list"}, "zoe\n"},
 	} {
@@ -119,6 +134,34 @@ func TestUserCommands(t *testing.T) {
 	}
 	if fi, _ := os.Stat(dir + "/users"); fi.Mode().Perm() != 0o600 {
 		t.Errorf("users file has mode %v", fi.Mode())
+	}
+}
+
+// TestUsersFileNowhere: a users file that no relay would read is not made, nor
+// is the folder of one.
+func TestUsersFileNowhere(t *testing.T) {
+	if exists(config.SystemFile) {
+		unable(t, "this machine has "+config.SystemFile)
+	}
+	add := []string{"user", "add", "app", "--password-stdin"}
+	for _, args := range [][]string{add, {"user", "list"}, {"user", "remove", "app"}} {
+		code, out := invoke(t, "", "s3cret\n", args...)
+		if code != exitConfig || !strings.HasPrefix(out, "srvrelay: no configuration was found (no --config, no $SRVRELAY_CONFIG, no /etc/srvrelay/srvrelay.yaml).\n") ||
+			!strings.Contains(out, "/srvrelay/users, which no listener asks") {
+			t.Errorf("%v: exit %d, %q", args, code, out)
+		}
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	file := configFile(t, "hostname: relay.test\ndata_dir: "+data+"\n")
+	want := "srvrelay: users file " + data + "/users: there is no folder " + data + ": make it, or name another file"
+	if code, out := invoke(t, file, "s3cret\n", add...); code != exitData || !strings.HasPrefix(out, want) || exists(data) {
+		t.Errorf("exit %d, %q", code, out)
+	}
+	// The environment can be the whole configuration.
+	cmd := command(t.Context(), "", "user", "list")
+	cmd.Env = append(cmd.Env, "SRVRELAY_DATA_DIR="+data)
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "no users yet ("+data+"/users)\n" {
+		t.Errorf("%v, %q", err, out)
 	}
 }
 

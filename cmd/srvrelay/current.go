@@ -72,12 +72,12 @@ func (cur *current) resolve() (err error) {
 // takesUsers tells whether there are users to be asked for a password. Where
 // networks are trusted as well, the file need not be there.
 func takesUsers(cfg *config.Config) bool {
-	_, err := os.Stat(usersFile(cfg))
+	_, err := os.Stat(cfg.Auth.UsersFile)
 	return cfg.NeedsUsers() || cfg.TakesPasswords() && !errors.Is(err, fs.ErrNotExist)
 }
 
 func (cur *current) loadUsers(log maillog) error {
-	file := usersFile(cur.cfg)
+	file := cur.cfg.Auth.UsersFile
 	users, err := relay.LoadUsers(file)
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -10,12 +9,16 @@ import (
 	"srvrelay/relay/admin"
 )
 
+// screenWidth is what every line of text keeps within, as far as one name or
+// word of somebody else's does.
+const screenWidth = 100
+
 // printExplanation writes the answer first, then the evidence, then what to do.
 func printExplanation(s screen, e admin.Explanation, now time.Time) {
-	fmt.Fprintln(s, s.headline(e, now))
+	printAnswer(s, e, now)
 	fmt.Fprintln(s)
 	printEvidence(s, e, now)
-	printAdvice(s, e.Verdict, e.Reason)
+	printAdvice(s, e, now)
 	if !e.Running {
 		fmt.Fprintln(s, "\n  No relay is running here: which targets are down is not known.")
 	}
@@ -23,18 +26,16 @@ func printExplanation(s screen, e admin.Explanation, now time.Time) {
 
 // printEvidence writes all that the answer rests on.
 func printEvidence(s screen, e admin.Explanation, now time.Time) {
-	t := s.table()
-	printRoutes(t, e)
+	printRoutes(s, e)
 	for _, l := range e.Lookups {
-		printLookup(t, l)
+		printLookup(s, l)
 	}
 	if e.Reason == queue.ReasonSRV && e.Verdict == "deliver" {
-		fmt.Fprintf(t, "  MX\tnot asked: SRV exists\n")
+		s.field("MX", "not asked: SRV exists")
 	}
 	for _, n := range e.Notes {
-		fmt.Fprintf(t, "  note\t%s\n", queue.Safe(n, 300))
+		s.field("note", queue.Safe(n, 300))
 	}
-	t.Flush()
 	if len(e.Targets) > 0 {
 		fmt.Fprintln(s)
 		printTargets(s, e, now)
@@ -42,75 +43,53 @@ func printEvidence(s screen, e admin.Explanation, now time.Time) {
 	}
 	if len(e.Dropped) > 0 {
 		fmt.Fprintln(s)
-		t := s.table()
-		for _, d := range e.Dropped {
-			fmt.Fprintf(t, "  left out\t%s\t%s\t%s\n", strings.TrimSpace(nameText(d.Host)+" "+where(d)), d.Reason, queue.Safe(d.Detail, 400))
+	}
+	for _, d := range e.Dropped {
+		fmt.Fprintf(s, "  left out  %s   %s\n", strings.TrimSpace(nameText(d.Host)+" "+where(d)), d.Reason)
+		for part := range strings.SplitSeq(queue.Safe(d.Detail, 400), "; ") { // the last is a line to be copied
+			s.paragraph("            ", part)
 		}
-		t.Flush()
 	}
 }
 
-// printAdvice says what to do about a verdict that does not deliver.
-func printAdvice(s screen, verdict, reason string) {
-	if verdict == "deliver" {
+// field writes one line of evidence, or more where it is too long.
+func (s screen) field(label, text string) {
+	if len([]rune(text)) <= screenWidth-10 {
+		fmt.Fprintf(s, "  %-6s  %s\n", label, text)
 		return
+	}
+	for _, line := range wrap(text, screenWidth-10) {
+		fmt.Fprintf(s, "  %-6s  %s\n", label, line)
+		label = ""
+	}
+}
+
+// paragraph writes a text of any length.
+func (s screen) paragraph(indent, text string) {
+	for _, line := range wrap(text, screenWidth-len([]rune(indent))) {
+		fmt.Fprintln(s, indent+line)
+	}
+}
+
+// printAdvice says what to do where mail does not go out.
+func printAdvice(s screen, e admin.Explanation, now time.Time) {
+	reason := e.Reason
+	switch {
+	case e.Verdict == "deliver" && !e.Parked.After(now):
+		return
+	case e.Verdict == "deliver":
+		reason = e.Status.Reason
 	}
 	for _, d := range queue.ReasonDocs {
 		if d.Code == reason {
-			fmt.Fprintf(s, "\n  What to do: %s\n", d.Next)
+			fmt.Fprintln(s)
+			s.paragraph("  ", "What to do: "+d.Next)
 		}
 	}
-}
-
-// headline answers the question.
-func (s screen) headline(e admin.Explanation, now time.Time) string {
-	domain := nameText(e.Domain)
-	switch text := queue.Safe(e.Text, 300); e.Verdict {
-	case "hold":
-		return fmt.Sprintf("%s → %s   %s", domain, s.wait("held by "+routeText(e)), e.Reason)
-	case "defer":
-		return fmt.Sprintf("%s → %s   %s %s", domain, s.wait("no way for now: "+text), e.Code, e.Reason)
-	case "fail":
-		return fmt.Sprintf("%s → %s   %s %s", domain, s.bad("no way: "+text), e.Code, e.Reason)
-	}
-	n := e.Targets[len(e.Targets)-1].Order
-	by := map[string]string{
-		queue.ReasonSRV: "SRV", queue.ReasonMX: "MX", queue.ReasonAddress: "its own address", queue.ReasonLiteral: "address literal",
-		queue.ReasonRoute: "route",
-	}[e.Reason]
-	head := fmt.Sprintf("%s → %s by %s", domain, s.good(fmt.Sprintf("%d %s", n, plural(n, "target"))), by)
-	switch {
-	case e.Parked.After(now):
-		head += "; " + s.wait("its mail waits until "+when(e.Parked, now)+": "+queue.Safe(e.Status.String(), 200))
-	case e.Waiting > 0:
-		head += "; next try " + when(e.Due, now)
-	case everyDown(e.Targets):
-		head += "; " + s.wait("all of them are down")
-	}
-	return head
-}
-
-func everyDown(targets []admin.Target) bool {
-	for _, t := range targets {
-		if !t.Down {
-			return false
-		}
-	}
-	return len(targets) > 0
-}
-
-// routeText names the route that matches.
-func routeText(e admin.Explanation) string {
-	for _, r := range e.Routes {
-		if r.Matched {
-			return fmt.Sprintf("routes[%d], %s", r.Number-1, queue.Safe(r.Route, 200))
-		}
-	}
-	return "no route"
 }
 
 // printRoutes says which route matches, and why those before it do not.
-func printRoutes(t io.Writer, e admin.Explanation) {
+func printRoutes(s screen, e admin.Explanation) {
 	if len(e.Routes) == 0 {
 		return
 	}
@@ -120,15 +99,15 @@ func printRoutes(t io.Writer, e admin.Explanation) {
 		if r.Matched {
 			verdict = "matches"
 		}
-		fmt.Fprintf(t, "  %s\troutes[%d]   %s   %s\n", label, r.Number-1, queue.Safe(r.Route, 200), verdict)
+		s.field(label, fmt.Sprintf("routes[%d]   %s   %s", r.Number-1, queue.Safe(r.Route, 200), verdict))
 		label = ""
 	}
 	if !e.Routes[len(e.Routes)-1].Matched {
-		fmt.Fprintf(t, "  \tnone matches: by DNS\n")
+		s.field("", "none matches: by DNS")
 	}
 }
 
-func printLookup(t io.Writer, l admin.Lookup) {
+func printLookup(s screen, l admin.Lookup) {
 	secure := "not signed"
 	if l.Secure {
 		secure = "signed"
@@ -137,32 +116,92 @@ func printLookup(t io.Writer, l admin.Lookup) {
 	if l.Problem != "" {
 		what = l.Problem
 	}
-	fmt.Fprintf(t, "  %s\t%s   %s\n", l.Type, nameText(l.Name), queue.Safe(what, 200))
+	s.field(l.Type, nameText(l.Name)+"   "+queue.Safe(what, 200))
 	for _, c := range l.CNAMEs {
-		fmt.Fprintf(t, "  \talias of %s\n", nameText(c))
+		s.field("", "alias of "+nameText(c))
 	}
 	for _, r := range l.Records {
-		fmt.Fprintf(t, "  \t%s\n", queue.Safe(r, 300))
+		s.field("", queue.Safe(r, 300))
 	}
 }
 
+// printTargets writes a line for each address, and one below where there is
+// more to say.
 func printTargets(s screen, e admin.Explanation, now time.Time) {
-	t := s.table()
+	wide := widest(targetRows(screen{}, e, true, maxName)) > screenWidth
+	host := maxName
+	if over := widest(targetRows(screen{}, e, false, maxName)) - screenWidth; over > 0 { // the look-ups have the whole names
+		host = max(10, longestHost(e.Targets)-over)
+	}
+	for i, row := range targetRows(s, e, !wide, host) {
+		fmt.Fprintln(s, row)
+		if i == 0 {
+			continue
+		}
+		r := e.Targets[i-1]
+		if whom := tlsWhom(r); wide && whom != "" {
+			s.paragraph("         ", "TLS "+whom)
+		}
+		if r.Down {
+			s.paragraph("         ", fmt.Sprintf("down since %s: %s; %s", when(r.Since, now), queue.Safe(r.Status.String(), 300), probeText(r, e.Waiting, now)))
+		}
+	}
+}
+
+// maxName is longer than any name of a host.
+const maxName = 320
+
+func widest(lines []string) (columns int) {
+	for _, l := range lines {
+		columns = max(columns, len([]rune(l)))
+	}
+	return columns
+}
+
+func longestHost(targets []admin.Target) (columns int) {
+	for _, t := range targets {
+		columns = max(columns, len([]rune(nameText(t.Host))))
+	}
+	return columns
+}
+
+// targetRows is the table, a line for each address behind that of the headings:
+// with or without the names of certificate and login, and so many columns for hosts.
+func targetRows(s screen, e admin.Explanation, whom bool, host int) []string {
+	var text strings.Builder
+	t := screen{Writer: &text}.table()
 	fmt.Fprintln(t, "  order\tpriority\tchance\ttarget\taddress\tTLS\tverdict")
 	last := 0
 	for _, r := range e.Targets {
-		order, prio, chance, host := "", "", "", ""
+		order, prio, chance, name := "", "", "", ""
 		if r.Order != last {
-			order, prio, chance, host = fmt.Sprint(r.Order), fmt.Sprint(r.Priority), fmt.Sprintf("%.0f %%", 100*r.Chance), nameText(r.Host)
+			order, prio, chance, name = fmt.Sprint(r.Order), fmt.Sprint(r.Priority), fmt.Sprintf("%.0f %%", 100*r.Chance), clip(nameText(r.Host), host)
 		}
 		last = r.Order
-		verdict := s.good("ok")
+		verdict, tls := s.good("ok"), tlsText(r)
 		if r.Down {
-			verdict = s.wait(fmt.Sprintf("down since %s: %s; probe %s", r.Since.Local().Format("15:04:05"), queue.Safe(r.Status.String(), 120), when(r.ProbeAt, now)))
+			verdict = s.wait("down")
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\n", order, prio, chance, host, where(r), tlsText(r), verdict)
+		if names := tlsWhom(r); whom && names != "" {
+			tls += " " + names
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\n", order, prio, chance, name, where(r), tls, verdict)
 	}
 	t.Flush()
+	return strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
+}
+
+// probeText is when a target that is down is tried again.
+func probeText(r admin.Target, waiting int, now time.Time) string {
+	switch {
+	case r.ProbeAt.After(now) && waiting > 0:
+		return "next probe " + when(r.ProbeAt, now)
+	case r.ProbeAt.After(now):
+		return "probed with the first message after " + when(r.ProbeAt, now)
+	case waiting > 0:
+		return "a probe is due"
+	}
+	return "probed with the next message"
 }
 
 // tlsText is the rule of a target in a few words.
@@ -174,6 +213,13 @@ func tlsText(t admin.Target) string {
 	if t.Protocol != "" {
 		words = append(words, t.Protocol)
 	}
+	return strings.Join(words, " ")
+}
+
+// tlsWhom is the names for one of which the certificate must be, and the
+// account by which we log in.
+func tlsWhom(t admin.Target) string {
+	var words []string
 	if len(t.Names) > 0 {
 		words = append(words, "("+queue.Safe(strings.Join(t.Names, ", "), 200)+")")
 	}
@@ -183,39 +229,8 @@ func tlsText(t admin.Target) string {
 	return strings.Join(words, " ")
 }
 
-// printContacts writes what the targets said to us.
-func printContacts(s screen, e admin.Explanation, now time.Time) {
-	for _, r := range e.Targets {
-		c := r.Contact
-		if c == nil {
-			continue
-		}
-		verdict := s.good("answers") + " in " + c.Took
-		if !c.Reached {
-			verdict = s.bad(queue.Safe(c.Status.String(), 300)) + " [" + c.Status.Reason + "] after " + c.Took
-		}
-		fmt.Fprintf(s, "\n  %s   %s\n", strings.TrimSpace(nameText(r.Host)+" "+where(r)), verdict)
-		t := s.table()
-		line := func(label, text string) {
-			if text != "" {
-				fmt.Fprintf(t, "    %s\t%s\n", label, text)
-			}
-		}
-		line("banner", queue.Safe(c.Banner, 300))
-		line("offers", queue.Safe(strings.Join(c.Extensions, ", "), 600))
-		line("TLS", strings.TrimSpace(c.TLS+" "+c.Cipher))
-		for i, cert := range c.Chain {
-			label := "certificate"
-			if i > 0 {
-				label = "signed by"
-			}
-			line(label, fmt.Sprintf("%s   for %s   until %s", cert.Subject, orDash(strings.Join(cert.Names, ", ")), when(cert.Expires, now)))
-		}
-		line("verified", queue.Safe(c.Verified, 400))
-		line("login", queue.Safe(c.Login, 200))
-		t.Flush()
-	}
-}
+// nameText is a domain or host for a terminal.
+func nameText(name string) string { return queue.Safe(name, maxName) }
 
 func orDash(s string) string {
 	if s == "" {
@@ -223,58 +238,3 @@ func orDash(s string) string {
 	}
 	return s
 }
-
-// printMessageExplanation says why each recipient is where it is, then shows
-// the plans.
-func printMessageExplanation(s screen, m admin.MessageExplanation, now time.Time) {
-	fmt.Fprintf(s, "%s  from %s  %s  received %s\n", m.Message.ID, address(m.Message.Sender), bytesText(m.Message.Size), when(m.Message.Received, now))
-	for _, r := range m.Message.Recipients {
-		fmt.Fprintf(s, "\n  %s  %s\n", address(r.Address), s.stateColour(r)(stateText(r)))
-		for _, line := range recipientStory(m.Message.ID, r, now) {
-			fmt.Fprintf(s, "      %s\n", line)
-		}
-	}
-	for _, e := range m.Hops {
-		fmt.Fprintf(s, "\n%s\n\n", s.headline(e, now))
-		printEvidence(s, e, now)
-		printAdvice(s, e.Verdict, e.Reason)
-	}
-}
-
-// recipientStory says why a recipient is where it is and what will happen when.
-func recipientStory(id queue.ID, r admin.Recipient, now time.Time) []string {
-	why := queue.Safe(r.LastStatus, 300)
-	if r.Reason != "" {
-		why += "   [" + r.Reason + "]"
-	}
-	var lines []string
-	add := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
-	switch r.State {
-	case queue.Delivered:
-		add("handed on %s: %s", when(r.Settled, now), why)
-		return lines
-	case queue.Failed, queue.Expired:
-		add("given up %s: %s", when(r.Settled, now), why)
-		return lines
-	case queue.Held:
-		add("held since %s: %s", when(r.Settled, now), why)
-		add("nothing happens until somebody lets it go: srvrelay queue release %s", id)
-		return lines
-	case queue.Queued:
-		if r.LastStatus == "" {
-			add("not tried yet; its turn is %s", when(r.NextAttempt, now))
-			return lines
-		}
-	}
-	add("%s", why)
-	if r.Parked {
-		add("its hop %s waits: one probe decides for all of its mail, %s", queue.Safe(r.Hop, 200), when(r.NextAttempt, now))
-	} else {
-		add("tried %d ×; next try %s", r.Attempts, when(r.NextAttempt, now))
-	}
-	add("given up, with a report to the sender, %s", when(r.Expires, now))
-	return lines
-}
-
-// nameText is a domain or host for a terminal.
-func nameText(name string) string { return queue.Safe(name, 320) }

@@ -261,7 +261,7 @@ func TestGuideReplies(t *testing.T) {
 	if err != nil || len(pages) == 0 {
 		t.Fatal("no guides", err)
 	}
-	for _, p := range pages {
+	for _, p := range append(pages, "../../docs/troubleshooting.md") {
 		b, err := os.ReadFile(p)
 		if err != nil {
 			t.Fatal(err)

@@ -41,7 +41,7 @@ func labDNSCommand() *cobra.Command {
 		Use: "dns --zone FILE", Short: "Answer DNS queries from a file of zone data", Args: args(cobra.NoArgs),
 		Long: `Serves a master file (RFC 1035) over UDP and TCP until SIGTERM. Every name that is
 not in it does not exist. A line ";!servfail NAME TYPE" makes a name fail; also
-refused, nxdomain, drop, truncate.`,
+refused, nxdomain, drop, truncate; ";!invent ADDRESS" is for names that do not exist.`,
 		Example: "  srvrelay lab dns --zone testdata/lab/lab.zone --listen 127.0.0.1:5353",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if zone == "" {

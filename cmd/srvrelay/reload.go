@@ -23,7 +23,9 @@ what is queued goes by the new routes at its next attempt, and what waits for a
 server is tried at once. Nothing of the DNS is remembered. SIGHUP does the same,
 and tells the log.
 
-Users and certificate are read again by themselves when their files change.`,
+Users and certificate are read again by themselves when their files change.
+
+Exit code: 0 the configuration is in force, 69 no relay is running, 78 it has a mistake.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := parseConfig(c)
 			var mistakes config.Problems

@@ -85,7 +85,7 @@ func newScenario(t *testing.T) *scenario {
 	return s
 }
 
-func play(t *testing.T, a *txtar.Archive) {
+func play(t *testing.T, a *txtar.Archive) *scenario {
 	s := newScenario(t)
 	for _, f := range a.Files {
 		s.sections[f.Name] = string(f.Data)
@@ -133,6 +133,7 @@ func play(t *testing.T, a *txtar.Archive) {
 	if err := s.samePlans(); err != nil {
 		t.Fatal(err)
 	}
+	return s
 }
 
 func (s *scenario) writeFile(name, text string) {

@@ -31,8 +31,18 @@ func serveCommand() *cobra.Command {
 		Use: "serve", Short: "Run the relay", Args: args(cobra.NoArgs),
 		Long: `Takes mail in and delivers it until it is told to stop (SIGTERM, SIGINT): then it
 stops accepting, gives what is in flight some seconds to finish, and exits.
-Nothing accepted is lost, however it ends. Every single-valued key of the
-configuration has a flag too (delivery.mx_port: --delivery-mx-port).`,
+Nothing accepted is lost, however it ends. Without a configuration it listens on
+127.0.0.1:2525, for programs on this machine.
+
+SIGHUP (or srvrelay reload) puts a changed configuration in force. The log goes to
+stderr. Every single-valued key of the configuration has a flag, of which the common
+ones are listed below (delivery.mx_port: --delivery-mx-port; docs/configuration.md).
+
+Exit code: 0 it was told to stop, 69 it cannot start (a port is taken, for instance), 70 the
+disk failed, 75 another process uses data_dir, 77 the system does not let it, 78 the
+configuration is wrong.`,
+		Example: `  srvrelay serve
+  srvrelay serve --config /etc/srvrelay/srvrelay.yaml --log-format text`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := checkedConfig(c)
 			if err != nil {
@@ -59,7 +69,7 @@ configuration has a flag too (delivery.mx_port: --delivery-mx-port).`,
 func startError(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrLocked):
-		return &exitError{exitTempFail, err}
+		return &exitError{exitTempFail, fmt.Errorf("%w\nIs a relay running already? Each needs a data_dir of its own", err)}
 	case errors.Is(err, queue.ErrFormat):
 		return &exitError{exitConfig, err}
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -101,6 +111,9 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 			s = nil
 		}
 	}()
+	if err = os.MkdirAll(cfg.DataDir, 0o700); err != nil { // a self-signed certificate goes there before the queue does
+		return s, err
+	}
 	cur, err := newCurrent(cfg, asked{s}, log)
 	if err != nil {
 		return s, err

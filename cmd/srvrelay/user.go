@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,19 +20,30 @@ import (
 )
 
 func userCommand() *cobra.Command {
-	c := &cobra.Command{Use: "user", Short: "Manage who may submit with a password", RunE: parent}
+	c := &cobra.Command{Use: "user", Short: "Manage who may submit with a password", RunE: parent,
+		Long: `The names and passwords with which programs and mail servers log in at submission
+listeners (RFC 4954). They are in auth.users_file, the passwords as hashes only. A
+running relay takes changes up at once; nothing needs a restart or a reload.`,
+		Example: `  srvrelay user add shop                                           # asks for the password
+  printf %s "$PASSWORD" | srvrelay user add shop --password-stdin
+  srvrelay user remove shop`,
+	}
 	add := &cobra.Command{
 		Use: "add NAME", Short: "Add a user, or give one a new password", Args: args(cobra.ExactArgs(1)),
 		RunE: withUsers(func(c *cobra.Command, file string, a []string) error {
 			if err := relay.CheckUserName(a[0]); err != nil { // before a password is asked for
 				return &exitError{exitData, err}
 			}
-			password, err := givenPassword(c, a[0])
+			password, err := givenPassword(c, a[0], true)
 			if err != nil {
 				return err
 			}
 			before, _ := relay.ListUsers(file) // AddUser says what is wrong with the file
-			if err := relay.AddUser(file, a[0], password); err != nil {
+			err = relay.AddUser(file, a[0], password)
+			if errors.Is(err, fs.ErrNotExist) { // a file that is not there is made
+				err = fmt.Errorf("users file %s: there is no folder %s: make it, or name another file in the configuration (auth.users_file)", file, filepath.Dir(file))
+			}
+			if err != nil {
 				return &exitError{exitData, err}
 			}
 			what := "may submit now"
@@ -70,8 +82,51 @@ func userCommand() *cobra.Command {
 			return nil
 		}),
 	}
-	c.AddCommand(add, remove, list)
+	c.AddCommand(add, remove, list, userCheckCommand())
 	return c
+}
+
+// userCheckCommand answers whether it is the name or the password that is
+// wrong: a client is told neither (535).
+func userCheckCommand() *cobra.Command {
+	check := &cobra.Command{
+		Use: "check NAME", Short: "Say whether a name and a password are right", Args: args(cobra.ExactArgs(1)),
+		Long: `An application that gets "535 5.7.8" is not told whether its name or its password
+is wrong. This says so, and changes nothing.
+
+Exit code: 0 both are right, 65 one is not.`,
+		RunE: withUsers(func(c *cobra.Command, file string, a []string) error {
+			name := queue.Safe(a[0], 80)
+			names, err := relay.ListUsers(file)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return &exitError{exitData, fmt.Errorf("%s is no user: there are no users yet (%s)", name, file)}
+			case err != nil:
+				return &exitError{exitData, err}
+			case !slices.Contains(names, a[0]):
+				return &exitError{exitData, fmt.Errorf("%s is no user in %s (srvrelay user list has the names)", name, file)}
+			}
+			password, err := givenPassword(c, a[0], false)
+			if err != nil {
+				return err
+			}
+			users, err := relay.LoadUsers(file)
+			if err != nil {
+				return &exitError{exitData, err}
+			}
+			right, err := users.Authenticate(a[0], password)
+			switch {
+			case err != nil:
+				return &exitError{exitData, err}
+			case !right:
+				return &exitError{exitData, fmt.Errorf("the password of %s is wrong (a new one: srvrelay user add %s)", name, name)}
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is a user, and this is the password (%s)\n", name, file)
+			return nil
+		}),
+	}
+	check.Flags().Bool("password-stdin", false, "read the password from standard input (one line) instead of asking")
+	return check
 }
 
 // withUsers runs a command on the users file of the configuration. It does not
@@ -82,22 +137,30 @@ func withUsers(do func(*cobra.Command, string, []string) error) func(*cobra.Comm
 		if err != nil {
 			return err
 		}
-		return do(c, usersFile(cfg), a)
+		if cfg.File == "" && !cfg.Written("auth.users_file") && !cfg.Written("data_dir") {
+			return &exitError{exitConfig, fmt.Errorf(`no configuration was found (no --config, no $%s, no %s).
+Without one the users file would be %s, which no listener asks.
+Name the relay's configuration: %s --config FILE ...   (srvrelay config init writes one)`,
+				config.EnvFile, config.SystemFile, cfg.Auth.UsersFile, c.CommandPath())}
+		}
+		err = do(c, cfg.Auth.UsersFile, a)
+		if errors.Is(err, fs.ErrPermission) {
+			return &exitError{exitNoPerm, fmt.Errorf("%w\nRun this as root, or as the user that the relay runs as", err)}
+		}
+		return err
 	}
 }
 
-func usersFile(cfg *config.Config) string { return cfg.Auth.UsersFile }
-
-// givenPassword asks for a new password on a terminal, or reads it with
-// --password-stdin.
-func givenPassword(c *cobra.Command, name string) (string, error) {
+// givenPassword asks for a password on a terminal (twice for a new one), or
+// reads it with --password-stdin.
+func givenPassword(c *cobra.Command, name string, twice bool) (string, error) {
 	if stdin, _ := c.Flags().GetBool("password-stdin"); stdin {
 		return readPassword(c.InOrStdin())
 	}
 	if f, ok := c.InOrStdin().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return promptPassword(f, c.ErrOrStderr(), "Password of "+queue.Safe(name, 80), true)
+		return promptPassword(f, c.ErrOrStderr(), "Password of "+queue.Safe(name, 80), twice)
 	}
-	return "", usage(errors.New("give the password on standard input, with --password-stdin\nFor instance: printf %s \"$PASSWORD\" | srvrelay user add NAME --password-stdin"))
+	return "", usage(errors.New("give the password on standard input, with --password-stdin\nFor instance: printf %s \"$PASSWORD\" | " + c.CommandPath() + " NAME --password-stdin"))
 }
 
 // readPassword reads one line of at most 1 KiB.

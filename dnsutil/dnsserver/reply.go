@@ -40,6 +40,10 @@ func (z *zone) reply(req *dns.Msg, q question, overUDP bool) *dns.Msg {
 	default:
 		z.answer(m, q, fault != faultNoChase)
 	}
+	if m.Rcode == dns.RcodeNameError && q.qtype == dns.TypeA && z.invent.IsValid() {
+		m.Rcode, m.Ns = dns.RcodeSuccess, nil
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: defaultTTL}, A: z.invent.AsSlice()}}
+	}
 	if fault == faultWrongQuestion {
 		m.Question = []dns.Question{{Name: "wrong-question.invalid.", Qtype: q.qtype, Qclass: dns.ClassINET}}
 	}

@@ -27,6 +27,7 @@
 //	;!truncate NAME [TYPE]        answers with TC and nothing else over UDP, in full over TCP
 //	;!wrong-question NAME [TYPE]  answers, but to a question that was not asked
 //	;!nochase NAME [TYPE]         answers with the first CNAME only
+//	;!invent ADDRESS              gives this address to names that do not exist
 //	;!ad                          sets AD (RFC 4035) in every answer
 package dnsserver
 

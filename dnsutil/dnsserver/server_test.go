@@ -82,6 +82,20 @@ func summary(m *dns.Msg) string {
 	return b.String()
 }
 
+// TestInvent: as the resolvers of some providers do it.
+func TestInvent(t *testing.T) {
+	s := start(t, "a.test. A 192.0.2.1\n;!invent 192.0.2.80\n")
+	for name, want := range map[string]string{"a.test": "192.0.2.1", "b.test": "192.0.2.80"} {
+		m := ask(t, s, "udp", name, dns.TypeA)
+		if len(m.Answer) != 1 || m.Rcode != dns.RcodeSuccess || m.Answer[0].(*dns.A).A.String() != want {
+			t.Errorf("%s: %v", name, m)
+		}
+	}
+	if m := ask(t, s, "udp", "b.test", dns.TypeMX); m.Rcode != dns.RcodeNameError {
+		t.Errorf("MX: %v", m)
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	s := start(t, zoneText)
 	for _, tc := range []struct {
@@ -273,6 +287,7 @@ func TestMistakesInTheZoneText(t *testing.T) {
 		";!drop a.test A extra":                 "line 1",
 		";!drop a.test NOTYPE":                  "NOTYPE",
 		";!drop a..test":                        "a..test",
+		";!invent a.test":                       "not an IPv4 address",
 		";!drop a.test\n;!refused A.test.":      "already",
 		"\n\na.test. A 192.0.2":                 "line: 3",
 		"$INCLUDE /etc/passwd":                  "INCLUDE",

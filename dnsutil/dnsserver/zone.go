@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -18,6 +19,7 @@ type zone struct {
 	soas    map[string]*dns.SOA
 	faults  map[question]fault // qtype 0: every type
 	ad      bool
+	invent  netip.Addr // IPv4, for names that do not exist; invalid: none
 }
 
 // question is a name and a type; the class is always IN.
@@ -121,8 +123,16 @@ func (z *zone) parseFault(words []string) error {
 		z.ad = true
 		return nil
 	}
+	if len(words) == 2 && words[0] == "invent" {
+		addr, err := netip.ParseAddr(words[1])
+		if err != nil || !addr.Is4() {
+			return fmt.Errorf("%q is not an IPv4 address", words[1])
+		}
+		z.invent = addr
+		return nil
+	}
 	if len(words) < 2 || len(words) > 3 || !fault(words[0]).known() {
-		return fmt.Errorf("unknown directive %q: want ;!FAULT NAME [TYPE] or ;!ad", ";!"+strings.Join(words, " "))
+		return fmt.Errorf("unknown directive %q: want ;!FAULT NAME [TYPE], ;!invent ADDRESS or ;!ad", ";!"+strings.Join(words, " "))
 	}
 	q := question{name: lower(words[1])}
 	if _, ok := dns.IsDomainName(q.name); !ok {

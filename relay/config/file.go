@@ -36,7 +36,7 @@ func (r *reader) readYAML(text []byte) map[string]any {
 }
 
 func (r *reader) complain(at *yaml.Node, path, format string, args ...any) {
-	r.problems = append(r.problems, Problem{r.file, at.Line, at.Column, path, fmt.Sprintf(format, args...)})
+	r.problems = append(r.problems, Problem{File: r.file, Line: at.Line, Column: at.Column, Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
 // value reads the node y as the key n says, and is nil when that is impossible.

@@ -16,17 +16,16 @@ import (
 // another machine.
 func (c *Config) CheckFiles() Problems {
 	var ps Problems
-	add := func(path, message string) { ps = append(ps, c.origins.problem(path, message)) }
+	add := func(path, message string, err error) { ps = append(ps, c.Problem(path, message, err)) }
 	if c.TLS.Certificate != "" {
 		c.checkCertificate(add)
 		c.warnReadable("tls.key", c.TLS.Key)
 	}
-	_, written := c.origins["auth.users_file"]
-	if err := readable(c.Auth.UsersFile); err != nil && (c.NeedsUsers() || written && c.TakesPasswords()) {
+	if err := readable(c.Auth.UsersFile); err != nil && (c.NeedsUsers() || c.Written("auth.users_file") && c.TakesPasswords()) {
 		if errors.Is(err, fs.ErrNotExist) {
-			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'")
+			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'", err)
 		} else {
-			add("auth.users_file", fmt.Sprintf("%s cannot be read: %v", quote(c.Auth.UsersFile), underlying(err)))
+			add("auth.users_file", fmt.Sprintf("%s cannot be read: %v", quote(c.Auth.UsersFile), underlying(err)), err)
 		}
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
@@ -45,13 +44,13 @@ func (c *Config) TakesPasswords() bool {
 }
 
 // checkCertificate loads the pair as the relay will.
-func (c *Config) checkCertificate(add func(path, message string)) {
+func (c *Config) checkCertificate(add func(path, message string, err error)) {
 	whole := true
 	for _, f := range []struct{ path, name string }{
 		{"tls.certificate", c.TLS.Certificate}, {"tls.key", c.TLS.Key},
 	} {
 		if err := readable(f.name); err != nil {
-			add(f.path, fmt.Sprintf("%s cannot be read: %v", quote(f.name), underlying(err)))
+			add(f.path, fmt.Sprintf("%s cannot be read: %v", quote(f.name), underlying(err)), err)
 			whole = false
 		}
 	}
@@ -60,7 +59,7 @@ func (c *Config) checkCertificate(add func(path, message string)) {
 	}
 	pair, err := tls.LoadX509KeyPair(c.TLS.Certificate, c.TLS.Key)
 	if err != nil {
-		add("tls.certificate", fmt.Sprintf("%s and %s are no pair: %v", quote(c.TLS.Certificate), quote(c.TLS.Key), err))
+		add("tls.certificate", fmt.Sprintf("%s and %s are no pair: %v", quote(c.TLS.Certificate), quote(c.TLS.Key), err), err)
 		return
 	}
 	if end := pair.Leaf.NotAfter; time.Now().After(end) {

@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -73,8 +75,14 @@ srvrelay.yaml:4:21: auth.users_file: "` + missing + `" does not exist, so nobody
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := cfg.CheckFiles().Error(); got != c.want {
+			ps := cfg.CheckFiles()
+			if got := ps.Error(); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+			for _, p := range ps {
+				if p.Err == nil || errors.Is(p.Err, fs.ErrNotExist) != strings.Contains(p.Message, missing) {
+					t.Errorf("%s: error %v", p, p.Err)
+				}
 			}
 		})
 	}

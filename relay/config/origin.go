@@ -26,9 +26,19 @@ func (o origins) at(path string) origin {
 	}
 }
 
+// Written tells whether the file, the environment or a flag sets a key.
+func (c *Config) Written(path string) bool {
+	_, written := c.origins[path]
+	return written
+}
+
 // Problem is what a user of the configuration found wrong with the value at a
 // path, with the place where it was written.
-func (c *Config) Problem(path, message string) Problem { return c.origins.problem(path, message) }
+func (c *Config) Problem(path, message string, err error) Problem {
+	p := c.origins.problem(path, message)
+	p.Err = err
+	return p
+}
 
 // problem is a Problem with the origin of the path.
 func (o origins) problem(path, message string) Problem {

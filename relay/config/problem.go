@@ -15,6 +15,7 @@ type Problem struct {
 	Column  int    // in characters, from 1
 	Path    string // the key: listeners[0].tls; "" for the file as a whole, or an unknown variable
 	Message string // what is wrong, and what to do
+	Err     error  // the error that Message tells of, for errors.Is; nil where there was none
 }
 
 // String is the problem on one line, safe for a terminal:
@@ -74,7 +75,7 @@ func (ps Problems) Sorted() Problems {
 		}
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return slices.Compact(ps)
+	return slices.CompactFunc(ps, func(a, b Problem) bool { return a.String() == b.String() })
 }
 
 // quoteMax is how many characters of a wrong value are repeated.

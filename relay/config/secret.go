@@ -87,12 +87,12 @@ func readBounded(name string, limit int64) ([]byte, error) {
 }
 
 // checkRoutes tries the secrets and roots that routes name.
-func (c *Config) checkRoutes(add func(path, message string)) {
+func (c *Config) checkRoutes(add func(path, message string, err error)) {
 	for i, r := range c.Routes {
 		for j, t := range r.To {
 			path := fmt.Sprintf("routes[%d].to[%d]", i, j)
 			if _, err := t.Roots(); err != nil {
-				add(path+".ca_file", err.Error())
+				add(path+".ca_file", err.Error(), err)
 			}
 			if t.Username == "" {
 				continue
@@ -102,7 +102,7 @@ func (c *Config) checkRoutes(add func(path, message string)) {
 				from = path + ".password_env"
 			}
 			if _, err := t.Password(c.getenv); err != nil {
-				add(from, err.Error())
+				add(from, err.Error(), err)
 			}
 			if t.PasswordFile != "" {
 				c.warnReadable(from, t.PasswordFile)

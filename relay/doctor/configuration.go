@@ -2,8 +2,8 @@ package doctor
 
 import (
 	"context"
-	"strings"
-	"syscall"
+	"errors"
+	"io/fs"
 )
 
 // checkConfiguration passes on what the configuration itself complains about.
@@ -17,7 +17,7 @@ func checkConfiguration(_ context.Context, e *Env) []Finding {
 	}
 	cfg := *e.Config // CheckFiles adds warnings, which checkSecrets has in full
 	for _, p := range cfg.CheckFiles() {
-		if e.Machine.UID != 0 && strings.Contains(p.Message, syscall.EACCES.Error()) {
+		if e.Machine.UID != 0 && errors.Is(p.Err, fs.ErrPermission) {
 			found = append(found, Finding{
 				Level: Skipped, What: p.String(), Why: "The relay's own user may be able to read it.", Fix: "sudo srvrelay doctor",
 			})

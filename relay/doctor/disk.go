@@ -28,7 +28,7 @@ func checkDisk(_ context.Context, e *Env) []Finding {
 	if err != nil {
 		return []Finding{skipped("the file system of %s: %v", dir, err)}
 	}
-	found := slices.Concat(kind(d, dir), space(d, dir, e.Config.Limits.MinFree))
+	found := slices.Concat(space(d, dir, e.Config.Limits.MinFree), kind(d, dir)) // what stops mail now comes first
 	if dir != e.Config.DataDir {
 		return append(found, skipped("how fast %s writes: it does not exist yet", e.Config.DataDir))
 	}

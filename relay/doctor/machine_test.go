@@ -74,9 +74,9 @@ func TestDisk(t *testing.T) {
 		"warning 150 MiB free in DIR/data" + sync:                                               {Free: 150 << 20},
 		"error the file system of DIR/data has 7 inodes left" + sync:                            {Free: 1 << 30, FreeFiles: 7, CountFiles: true},
 		"ok 1024 MiB free" + sync:                                                               {Free: 1 << 30, FreeFiles: 0}, // btrfs and the like
-		"error DIR/data is on tmpfs\nok 1024 MiB free" + sync:                                   {Free: 1 << 30, Kind: "tmpfs"},
-		"warning DIR/data is on overlay\nok 1024 MiB free" + sync:                               {Free: 1 << 30, Kind: "overlay"},
-		"warning DIR/data is on nfs\nerror no new mail is taken: 1 MiB free in DIR/data" + sync: {Free: 1 << 20, Kind: "nfs"},
+		"ok 1024 MiB free\nerror DIR/data is on tmpfs" + sync:                                   {Free: 1 << 30, Kind: "tmpfs"},
+		"ok 1024 MiB free\nwarning DIR/data is on overlay" + sync:                               {Free: 1 << 30, Kind: "overlay"},
+		"error no new mail is taken: 1 MiB free in DIR/data\nwarning DIR/data is on nfs" + sync: {Free: 1 << 20, Kind: "nfs"},
 	} {
 		w := newWorld(t, "", "", nil)
 		w.Machine.Disk = func(string) (Disk, error) { return d, nil }

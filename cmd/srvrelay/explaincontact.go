@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"srvrelay/queue"
+	"srvrelay/relay/admin"
+)
+
+// printContacts writes what the targets said to us.
+func printContacts(s screen, e admin.Explanation, now time.Time) {
+	for _, r := range e.Targets {
+		c := r.Contact
+		if c == nil {
+			continue
+		}
+		verdict := s.good("answers") + " in " + c.Took
+		if !c.Reached {
+			verdict = s.bad("fails") + " after " + c.Took + "   " + c.Status.Reason
+		}
+		fmt.Fprintf(s, "\n  %s   %s\n", strings.TrimSpace(clip(nameText(r.Host), 30)+" "+where(r)), verdict)
+		line := func(label, text string) {
+			for _, l := range wrap(text, screenWidth-17) {
+				fmt.Fprintf(s, "    %-11s  %s\n", label, l)
+				label = ""
+			}
+		}
+		if !c.Reached {
+			line("why", queue.Safe(c.Status.String(), 300))
+		}
+		line("banner", queue.Safe(c.Banner, 300))
+		line("offers", queue.Safe(strings.Join(c.Extensions, ", "), 600))
+		line("TLS", strings.TrimSpace(c.TLS+" "+c.Cipher))
+		for i, cert := range c.Chain {
+			label := "certificate"
+			if i > 0 {
+				label = "signed by"
+			}
+			line(label, fmt.Sprintf("%s, for %s, until %s", cert.Subject, orDash(strings.Join(cert.Names, ", ")), when(cert.Expires, now)))
+		}
+		line("verified", queue.Safe(c.Verified, 400))
+		line("login", queue.Safe(c.Login, 200))
+	}
+}
