@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -175,22 +174,6 @@ func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 	return out, h
 }
 
-// maxLeftOut bounds the lines about targets that a plan leaves out.
-const maxLeftOut = 5
-
-// leftOut says for the operator what the sender must not read: which addresses
-// a plan leaves out, and why.
-func leftOut(dropped []plan.Dropped) (lines []string) {
-	for _, d := range dropped[:min(len(dropped), maxLeftOut)] {
-		where := fmt.Sprintf("%s port %d", d.Host, d.Port)
-		if d.Addr.IsValid() {
-			where = targetName(plan.Target{Host: d.Host}, plan.Endpoint{AddrPort: netip.AddrPortFrom(d.Addr, d.Port)})
-		}
-		lines = append(lines, fmt.Sprintf("%s: left out (%s): %s", where, d.Reason, d.Detail))
-	}
-	return lines
-}
-
 // step is one address of one target, in the order in which they are tried.
 type step struct {
 	target plan.Target
@@ -238,27 +221,6 @@ func (w *walk) walkTargets(ctx context.Context) {
 		}
 	}
 	w.busy = w.crowded // the hop waits for its slot, if somebody is left
-}
-
-// mayConnect tells whether the bounds on connecting leave room for one more.
-func (w *walk) mayConnect(t plan.Target) bool {
-	return w.connects < maxConnects && w.spent < w.d.cfg.Budget && (t.Written || w.d.budget.allowed(w.account(), time.Now()))
-}
-
-// account is whom the budget of failed connects belongs to: the domain, or the
-// route whose service names hosts for all.
-func (w *walk) account() string {
-	if w.plan.Domain == "" {
-		return w.plan.Hop
-	}
-	return w.plan.Domain
-}
-
-// countFailed notes a failed connect to an address that DNS has named.
-func (w *walk) countFailed(t plan.Target) {
-	if !t.Written {
-		w.d.budget.failed(w.account(), time.Now())
-	}
 }
 
 // leaveOut notes an address that is not tried in this attempt.

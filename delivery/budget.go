@@ -3,6 +3,8 @@ package delivery
 import (
 	"sync"
 	"time"
+
+	"srvrelay/delivery/plan"
 )
 
 // maxFailed bounds the failed connects a minute that one domain's records can
@@ -50,5 +52,26 @@ func (b *budget) sweep(now time.Time) {
 		if now.Sub(m.start) >= time.Minute {
 			delete(b.domains, d)
 		}
+	}
+}
+
+// mayConnect tells whether the bounds on connecting leave room for one more.
+func (w *walk) mayConnect(t plan.Target) bool {
+	return w.connects < maxConnects && w.spent < w.d.cfg.Budget && (t.Written || w.d.budget.allowed(w.account(), time.Now()))
+}
+
+// account is whom the budget of failed connects belongs to: the domain, or the
+// route whose service names hosts for all.
+func (w *walk) account() string {
+	if w.plan.Domain == "" {
+		return w.plan.Hop
+	}
+	return w.plan.Domain
+}
+
+// countFailed notes a failed connect to an address that DNS has named.
+func (w *walk) countFailed(t plan.Target) {
+	if !t.Written {
+		w.d.budget.failed(w.account(), time.Now())
 	}
 }

@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -203,4 +205,20 @@ func (w *walk) hopOutcome() hopOutcome {
 		}
 	}
 	return h
+}
+
+// maxLeftOut bounds the lines about targets that a plan leaves out.
+const maxLeftOut = 5
+
+// leftOut says for the operator what the sender must not read: which addresses
+// a plan leaves out, and why.
+func leftOut(dropped []plan.Dropped) (lines []string) {
+	for _, d := range dropped[:min(len(dropped), maxLeftOut)] {
+		where := fmt.Sprintf("%s port %d", d.Host, d.Port)
+		if d.Addr.IsValid() {
+			where = targetName(plan.Target{Host: d.Host}, plan.Endpoint{AddrPort: netip.AddrPortFrom(d.Addr, d.Port)})
+		}
+		lines = append(lines, fmt.Sprintf("%s: left out (%s): %s", where, d.Reason, d.Detail))
+	}
+	return lines
 }

@@ -188,7 +188,7 @@ func (p Plan) SRVFailed() bool {
 // same rules in the same priorities, whatever order was drawn among equals, or
 // the same verdict. It ties an attempt in the log to what explain shows.
 func (p Plan) Fingerprint() string {
-	lines := []string{fmt.Sprintf("%s %s %v %s", p.Hop, p.Verdict, p.Alarm, p.Status.Reason)}
+	lines := []string{fmt.Sprintf("%s %s %v %v %s", p.Hop, p.Verdict, p.Alarm, p.Partial, p.Status.Reason)}
 	for _, t := range p.Targets {
 		for _, ep := range t.Endpoints() {
 			lines = append(lines, fmt.Sprintf("%d %d %d %s %s %s %v %q", t.Way, t.Priority, t.Weight, t.Host, ep, t.TLS.Level, t.TLS.Implicit, t.TLS.Names))
