@@ -668,23 +668,7 @@ func (p *postfixTest) submit(message string, to ...string) {
 
 // mailbox waits until somebody has n messages, and returns them in the order
 // of arrival as far as it is known.
-func (p *postfixTest) mailbox(name string, n int) (messages []string) {
+func (p *postfixTest) mailbox(name string, n int) []string {
 	p.Helper()
-	err := until(func() bool {
-		// No error for an absent folder: nothing has come yet.
-		files, _ := filepath.Glob(filepath.Join(p.dir, "mail", name, "new", "*"))
-		messages = nil
-		for _, f := range files {
-			b, err := os.ReadFile(f)
-			if err != nil {
-				p.Fatal(err)
-			}
-			messages = append(messages, string(b))
-		}
-		return len(messages) >= n
-	}, func() error { return fmt.Errorf("%s has %d messages", name, len(messages)) })
-	if err != nil {
-		p.Fatal(err)
-	}
-	return messages
+	return maildir(p.T, filepath.Join(p.dir, "mail", name), n)
 }
