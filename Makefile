@@ -17,7 +17,7 @@ race: ## the same with the race detector
 	$(GO) test -race -shuffle=on ./...
 
 stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages
-	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Load|ParkedHop|PowerCut' ./queue/... ./cmd/... -v
+	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Load|ParkedHop|FullQueue|PowerCut' ./queue/... ./cmd/... -v
 
 FUZZTIME ?= 10m
 fuzz: ## every fuzz target in turn, FUZZTIME each

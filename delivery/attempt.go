@@ -117,7 +117,7 @@ func (w *walk) settle(ctx context.Context, outcomes []queue.Outcome) {
 // run plans, walks the targets and says what each recipient came to.
 func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 	w.plan = w.d.cfg.Planner.Plan(ctx, w.lease.Hop)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || w.rerouted() {
 		return nil, hopOutcome{}
 	}
 	w.asked = w.plan.Fingerprint()
@@ -127,6 +127,9 @@ func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 		if w.plan.Source == queue.ReasonSRV && w.allWantAuth() {
 			// Records for submission, not for mail transfer: they say nothing about where mail goes.
 			w.plan = w.d.cfg.Planner.PlanMX(ctx, w.lease.Hop)
+			if w.rerouted() {
+				return nil, hopOutcome{}
+			}
 			w.begin()
 			w.walkTargets(ctx)
 		}
@@ -135,6 +138,18 @@ func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 		return w.planFailed()
 	}
 	return w.outcomes(ctx), w.hopOutcome()
+}
+
+// rerouted tells whether the routes have changed since the claim, so that the
+// plan is not for these recipients: a route of the same name may be for other
+// mail by now. They are given back, for the queue to file them anew.
+func (w *walk) rerouted() bool {
+	for _, r := range w.lease.Rcpts {
+		if w.d.cfg.Planner.HopOf(w.lease.Envelope.Sender, r.Domain, !r.Released.IsZero()) != w.lease.Hop {
+			return true
+		}
+	}
+	return false
 }
 
 // planFailed applies the verdict of a plan without targets to everybody.
@@ -227,7 +242,23 @@ func (w *walk) walkTargets(ctx context.Context) {
 
 // mayConnect tells whether the bounds on connecting leave room for one more.
 func (w *walk) mayConnect(t plan.Target) bool {
-	return w.connects < maxConnects && w.spent < w.d.cfg.Budget && (t.Written || w.d.budget.allowed(w.plan.Domain, time.Now()))
+	return w.connects < maxConnects && w.spent < w.d.cfg.Budget && (t.Written || w.d.budget.allowed(w.account(), time.Now()))
+}
+
+// account is whom the budget of failed connects belongs to: the domain, or the
+// route whose service names hosts for all.
+func (w *walk) account() string {
+	if w.plan.Domain == "" {
+		return w.plan.Hop
+	}
+	return w.plan.Domain
+}
+
+// countFailed notes a failed connect to an address that DNS has named.
+func (w *walk) countFailed(t plan.Target) {
+	if !t.Written {
+		w.d.budget.failed(w.account(), time.Now())
+	}
 }
 
 // leaveOut notes an address that is not tried in this attempt.
@@ -312,11 +343,14 @@ func (w *walk) tried(s step) {
 
 // unreached notes a target that did not connect or greet.
 func (w *walk) unreached(s step, v Verdict) {
+	if s.target.Named && v.Result == queue.Fail {
+		v = w.unwelcome(s, v)
+	}
 	v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
 	if v.Down {
 		w.news = true
 		w.sawDown(w.d.health.failed(s.addr, v.Status, time.Now()), v.Status)
-		w.d.budget.failed(w.plan.Domain, time.Now())
+		w.countFailed(s.target)
 	}
 	if v.Slower {
 		w.d.health.slower(s.addr)
@@ -324,11 +358,20 @@ func (w *walk) unreached(s step, v Verdict) {
 	w.verdictForOpen(v, &s)
 }
 
+// unwelcome is the verdict on a server of the operator's that turns us away for
+// good before it has heard of any recipient: that is between him and the
+// server, so mail waits.
+func (w *walk) unwelcome(s step, v Verdict) Verdict {
+	w.mustLook(s.target, s.addr, "the server of the route turns this relay away", v.Status)
+	v.Result, v.Status.Code = queue.Defer, "4"+v.Status.Code[1:]
+	return v
+}
+
 // isCrowded notes a target that serves us on other connections and does not
 // want this one: it is no more down than one whose slots are all taken.
 func (w *walk) isCrowded(s step, v Verdict) {
 	w.d.health.slower(s.addr)
-	w.d.budget.failed(w.plan.Domain, time.Now())
+	w.countFailed(s.target)
 	w.crowded = s.addr
 	w.notTried(s, v.Status, line(v.Status))
 }

@@ -78,6 +78,10 @@ func classifyReply(at smtpclient.Stage, r smtpclient.Reply) Verdict {
 		if r.Permanent() {
 			v.Step = NextTarget
 		}
+		if at == smtpclient.StageStartTLS && r.Permanent() {
+			// Like one that does not offer it: who asks for TLS is not the sender.
+			v.Result, v.Status.Code = queue.Defer, "4"+v.Status.Code[1:]
+		}
 		v.Status.Reason = map[smtpclient.Stage]string{
 			smtpclient.StageHello: queue.ReasonGreeting, smtpclient.StageStartTLS: queue.ReasonTLS,
 		}[at]

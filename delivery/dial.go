@@ -80,6 +80,12 @@ func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep p
 		c.tls = tls.VersionName(st.Version)
 	}
 	if t.Login != nil {
+		if t.TLS.Level != plan.TLSVerify { // the configuration allows no such route
+			c.Quit()
+			return nil, &Verdict{Step: NextAddress, Result: queue.Defer, Down: true, Status: queue.Status{
+				Code: "4.7.0", Text: "credentials go only to a server whose certificate is verified", Reason: queue.ReasonAuthFailed,
+			}}
+		}
 		if err := c.Auth(ctx, smtpclient.Credentials{User: t.Login.User, Password: t.Login.Password}); err != nil {
 			c.Quit()
 			return nil, classified(err)

@@ -30,6 +30,9 @@ type Planner interface {
 	// PlanMX leaves SRV out: for a domain whose SRV targets all want AUTH, so
 	// that its records are for submission and not for mail transfer.
 	PlanMX(ctx context.Context, hop string) plan.Plan
+	// HopOf is by the routes that the plans are made with. They may be newer
+	// than those by which a lease was claimed.
+	HopOf(sender, domain string, released bool) string
 	// Refused is asked at dial time, about the very address that is dialled;
 	// "" allows it, else it is the reason.
 	Refused(domain string, ep netip.AddrPort) string

@@ -49,13 +49,18 @@ func newHealth(retry queue.Retry, limit int) *health {
 	return &health{retry: retry, limit: limit, targets: map[plan.Endpoint]*targetState{}}
 }
 
-// reconfigure changes the bounds. Targets that asked to be spared stay so.
+// reconfigure changes the bounds. Targets that asked to be spared stay so; those
+// that are down are probed at their next turn: a password may be just what was
+// mended.
 func (h *health) reconfigure(retry queue.Retry, limit int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, t := range h.targets {
 		if t.limit == h.limit || t.limit > limit {
 			t.limit = limit
+		}
+		if now := time.Now(); t.fails > 0 && t.probeAt.After(now) {
+			t.probeAt = now
 		}
 	}
 	h.retry, h.limit = retry, limit

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"srvrelay/delivery/plan"
@@ -33,7 +34,7 @@ func (w *walk) verdictForOpen(v Verdict, s *step) {
 
 // note records what a session said about one recipient.
 func (w *walk) note(i int, v Verdict, c *conn) {
-	if v.Status.Reason == queue.ReasonWantsAuth && w.target.Named {
+	if w.target.Named && wantsLogin(v.Status) {
 		v = w.wantsAuth(v, c.ep)
 	}
 	v.Status.MTA, v.Status.Target = w.target.Host, c.ep.String()
@@ -49,11 +50,17 @@ func (w *walk) note(i int, v Verdict, c *conn) {
 	w.apply(i, v)
 }
 
+// wantsLogin tells whether a refusal asks for AUTH, or for TLS (RFC 4954 6, RFC
+// 3207 4): at MAIL, where it belongs, or later, as some servers do.
+func wantsLogin(s queue.Status) bool {
+	return s.Reason == queue.ReasonWantsAuth || strings.HasPrefix(s.Reply, "530")
+}
+
 // wantsAuth is the verdict on a smarthost that wants an account, or another
 // one: no sender can help it, so that mail waits.
 func (w *walk) wantsAuth(v Verdict, ep plan.Endpoint) Verdict {
 	w.mustLook(w.target, ep, "the server wants a login that the route does not give it", v.Status)
-	v.Result, v.Status.Reason, v.Status.Code = queue.Defer, queue.ReasonAuthFailed, "4"+v.Status.Code[1:]
+	v.Step, v.Result, v.Status.Reason, v.Status.Code = NextTarget, queue.Defer, queue.ReasonAuthFailed, "4"+v.Status.Code[1:]
 	return v
 }
 
@@ -132,7 +139,7 @@ func (w *walk) outcomes(ctx context.Context) []queue.Outcome {
 				continue
 			}
 			p.outcome.Result = queue.Fail // each target said so
-			if p.temporary || len(w.plan.Dropped) > 0 && droppedForNow(w.plan.Dropped) {
+			if p.temporary || w.plan.Partial || droppedForNow(w.plan.Dropped) {
 				p.outcome.Result = queue.Defer
 				p.outcome.HopWaits = !w.greeted && !w.probeAt.IsZero()
 			}

@@ -35,6 +35,7 @@ func (p plans) Plan(_ context.Context, domain string) plan.Plan {
 }
 
 func (p plans) PlanMX(ctx context.Context, domain string) plan.Plan { return p.Plan(ctx, domain) }
+func (p plans) HopOf(_, domain string, _ bool) string               { return domain }
 func (p plans) Refused(string, netip.AddrPort) string               { return "" }
 
 // memQueue is a queue of one-recipient messages in memory.

@@ -38,6 +38,12 @@ func checkedConfig(c *cobra.Command) (*config.Config, error) {
 func checkConfigCommand(use string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: "Check the configuration and the files that it names", Args: args(cobra.NoArgs),
+		Long: `Says everything that is wrong at once, each with its line and column and what would be
+right. It starts nothing and changes nothing; run it as root or as the user that the
+relay runs as, who can read the files. It looks at the configuration and the files
+that it names; srvrelay doctor looks at the machine and the network too.
+
+Exit code: 0 all is well (there may be warnings), 78 it is not.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := parseConfig(c)
 			if err != nil {

@@ -11,7 +11,9 @@ import (
 func configCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "config", Short: "Make, check and show the configuration", RunE: parent,
-		Long: `Make, check and show the configuration.
+		Long: `One YAML file. The first that is named or exists is read: --config FILE,
+$SRVRELAY_CONFIG, /etc/srvrelay/srvrelay.yaml; without any, built-in defaults serve
+programs on this machine. docs/configuration.md has every key.
 
   srvrelay config init smarthost    write one for what you want to do
   srvrelay config check             is it right? (the same as check-config)

@@ -38,7 +38,7 @@ func profileCommand(p profile) *cobra.Command {
 	for _, q := range p.questions {
 		f.String(q.flag, "", q.help)
 	}
-	f.String("out", "srvrelay.yaml", "the file to write; keys, users and passwords go beside it")
+	f.String("out", "srvrelay.yaml", "the `FILE` to write; keys and passwords go beside it")
 	f.String("data-dir", "", "the folder of the queue")
 	f.Bool("force", false, "replace files that exist")
 	f.Bool("yes", false, "ask nothing: take flags and defaults")

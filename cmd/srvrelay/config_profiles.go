@@ -76,14 +76,14 @@ var (
 		key: "routes[].to[].names", many: true, optional: true,
 	}
 	askHome = question{
-		flag: "home", prompt: "Where the server at home can be reached (host:port)", help: "host and port where the server at home can be reached, such as home.example.org:2525",
+		flag: "home", prompt: "Where the server at home can be reached (host:port)", help: "host:port of the server at home, such as home.example.org:2525",
 		key: "host:port",
 	}
 	askEdgeHost = question{
 		flag: "edge", prompt: "Full name of the edge", help: "full name of the edge to send through", key: "routes[].to[].names",
 	}
 	askLocalServer = question{
-		flag: "local", help: "the mail server of this machine that gets the mail for --domain: smtp:// or lmtp://",
+		flag: "local", help: "the mail server here that gets the mail for --domain: smtp:// or lmtp://",
 		key: "routes[].to[].url", fallback: func(answers) string { return "smtp://127.0.0.1:25" },
 	}
 	askInboundPort = question{

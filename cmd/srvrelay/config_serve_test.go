@@ -67,3 +67,20 @@ func TestInitServes(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestFirstStart: with no data_dir yet, the self-signed key of an inbound door
+// is the first thing that goes there.
+func TestFirstStart(t *testing.T) {
+	dataDir := filepath.Join(t.TempDir(), "not", "there", "yet")
+	relay := startRelay(t, configFile(t, "hostname: home.test\ndata_dir: "+dataDir+
+		"\nlisteners: [{ address: \"127.0.0.1:0\", mode: inbound, tls: starttls }]\nrelay_domains: [home.test]\n"+
+		"dns: { servers: [\"127.0.0.1:1\"] }\n"))
+	c, err := smtp.Dial(relay.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.StartTLS(&tls.Config{InsecureSkipVerify: true}); err != nil { // self-signed
+		t.Fatal(err)
+	}
+}

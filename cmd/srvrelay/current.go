@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"reflect"
 	"time"
 
 	"srvrelay/delivery"
@@ -35,7 +34,8 @@ type current struct {
 type watched interface{ Problem() error }
 
 // newCurrent reads what the configuration names. ask is who asks home servers
-// about recipients. The planner comes later, when the doors are open (plan).
+// about recipients. All that can go wrong does here. The planner comes later,
+// when the doors are open (plan).
 func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current, error) {
 	cur := &current{cfg: cfg}
 	var err error
@@ -56,7 +56,17 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 	if err := cur.recipients(ask); err != nil {
 		return nil, err
 	}
+	if err := cur.resolve(); err != nil {
+		return nil, err
+	}
 	return cur, cur.listeners()
+}
+
+// resolve makes the resolver. Nothing of the DNS is remembered over a reload: it
+// may be just what was mended.
+func (cur *current) resolve() (err error) {
+	cur.resolver, err = dnsutil.New(dnsutil.Config{Servers: cur.cfg.DNS.Servers, TrustAD: cur.cfg.DNS.TrustAD})
+	return err
 }
 
 // takesUsers tells whether there are users to be asked for a password. Where
@@ -107,14 +117,8 @@ func (cur *current) listeners() error {
 	return nil
 }
 
-// plan makes the planner. listening are the addresses of our own doors. The
-// cache of before is kept where the resolvers stay the same.
-func (cur *current) plan(listening []net.Addr, memory plan.Memory, before *current) (err error) {
-	if before != nil && reflect.DeepEqual(before.cfg.DNS, cur.cfg.DNS) {
-		cur.resolver = before.resolver
-	} else if cur.resolver, err = dnsutil.New(dnsutil.Config{Servers: cur.cfg.DNS.Servers, TrustAD: cur.cfg.DNS.TrustAD}); err != nil {
-		return err
-	}
+// plan makes the planner. listening are the addresses of our own doors.
+func (cur *current) plan(listening []net.Addr, memory plan.Memory) {
 	cfg := cur.cfg
 	own := plan.Own{Public: cfg.PublicAddresses}
 	for _, a := range listening {
@@ -132,7 +136,6 @@ func (cur *current) plan(listening []net.Addr, memory plan.Memory, before *curre
 		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Own: own,
 		Egress: plan.Egress{Allow: cfg.Delivery.Egress.Allow, AllowPorts: cfg.Delivery.Egress.AllowPorts, DenyPorts: cfg.Delivery.Egress.DenyPorts},
 	}, cur.resolver, memory)
-	return nil
 }
 
 // newPlanner makes a planner where no relay is running.
@@ -142,8 +145,11 @@ func newPlanner(cfg *config.Config, secrets bool) (*plan.Planner, error) {
 		return nil, err
 	}
 	cur := &current{cfg: cfg, routes: rs}
-	err = cur.plan(nil, noMemory{}, nil)
-	return cur.planner, err
+	if err := cur.resolve(); err != nil {
+		return nil, err
+	}
+	cur.plan(nil, noMemory{})
+	return cur.planner, nil
 }
 
 // noMemory is a planner's past where no relay is running.

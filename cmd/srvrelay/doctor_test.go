@@ -79,17 +79,18 @@ func TestDoctorCommand(t *testing.T) {
 // and the home server.
 func TestDoctorNetwork(t *testing.T) {
 	t.Parallel()
-	machines := newNetwork(t, "203.0.113.1/24", "203.0.113.2/24")
-	here, world := machines[0], machines[1]
+	needs(t, "nft")
+	wire := newLAN(newNetns(t, "the wire"))
+	here, world := wire.join("here", "203.0.113.1/24"), wire.join("world", "203.0.113.2/24")
 	var dns *dnsserver.Server
 	var big, home *sink.Server
-	var err error
-	world.inside(func() {
+	err := world.do(func() (err error) {
 		if dns, err = dnsserver.Start("203.0.113.2:53", doctorZone); err == nil {
 			if big, err = sink.Start("203.0.113.2:25", sink.Options{Hostname: "mx.gmail.com"}); err == nil {
 				home, err = sink.Start("203.0.113.2:2525", sink.Options{Hostname: "home.example.org"})
 			}
 		}
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -108,16 +109,16 @@ log: { format: json }
 `, diskDir(t)))
 	look := func(args ...string) (r doctor.Report) {
 		t.Helper()
-		here.inside(func() {
+		_ = here.do(func() error {
 			r = doctorReport(t, command(t.Context(), config, append([]string{"doctor", "--json"}, args...)...))
+			return nil
 		})
 		return r
 	}
 
 	// The port of another program, which has a name.
 	var other *sink.Server
-	here.inside(func() { other, err = sink.Start("0.0.0.0:25", sink.Options{}) })
-	if err != nil {
+	if err := here.do(func() (err error) { other, err = sink.Start("0.0.0.0:25", sink.Options{}); return err }); err != nil {
 		t.Fatal(err)
 	}
 	if r := look(); r.Relay != doctor.Stopped || !strings.Contains(r.Summary, "listener :25: the port is taken by srvrelay.test (process ") {
@@ -125,7 +126,7 @@ log: { format: json }
 	}
 	other.Close()
 
-	here.inside(func() { startRelay(t, config) })
+	_ = here.do(func() error { startRelay(t, config); return nil })
 	r := look()
 	if r.Relay != doctor.Running || len(worse(r)) > 0 {
 		t.Errorf("in order, and: %+v", worse(r))
@@ -145,14 +146,13 @@ log: { format: json }
 	if r := look(); r.Level != doctor.Error || !strings.Contains(r.Summary, "no server of home.example.org answers: home.example.org port 2525 203.0.113.2: connection refused") {
 		t.Errorf("home is down: %s", r.Summary)
 	}
-	world.inside(func() { err = home.Restart() })
-	if err != nil {
+	if err := world.do(home.Restart); err != nil {
 		t.Fatal(err)
 	}
-	world.run("nft", "add table inet provider; add chain inet provider in { type filter hook input priority 0; }")
+	world.must("nft", "add table inet provider; add chain inet provider in { type filter hook input priority 0; }")
 	rule := func(words string) {
 		t.Helper()
-		world.run("nft", "flush chain inet provider in; add rule inet provider in "+words)
+		world.must("nft", "flush chain inet provider in; add rule inet provider in "+words)
 	}
 	rule("tcp dport 25 drop")
 	if r := look(); r.Level != doctor.Error || !strings.Contains(r.Summary, "port 25 out of this machine is blocked: 203.0.113.2:25: timeout") {

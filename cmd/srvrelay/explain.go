@@ -14,6 +14,7 @@ import (
 	"srvrelay/delivery"
 	"srvrelay/delivery/plan"
 	"srvrelay/queue"
+	"srvrelay/relay"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 )
@@ -38,6 +39,12 @@ Exit code: 0 mail has a way, 69 it has none for good, 75 it has none for now.`,
 			}
 			q := admin.Question{Domain: domainOf(a[0])}
 			q.Sender, _ = c.Flags().GetString("from")
+			q.Sender = strings.Trim(q.Sender, "<>")
+			for _, address := range []string{strings.Trim(a[0], "<> ."), q.Sender} {
+				if err := plausible(address); err != nil {
+					return usage(err)
+				}
+			}
 			q.Connect, _ = c.Flags().GetBool("connect")
 			if _, err := plan.NormalizeDomain(q.Domain); err != nil {
 				return usage(errors.New(queue.Safe(q.Domain, 300) + ": " + err.Error()))
@@ -77,16 +84,23 @@ func explainMessageCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "message ID", Short: "Say why a queued message is where it is", Args: args(cobra.ExactArgs(1)),
 		Long: `For each recipient of a queued message: why it is where it is, and what will
-happen when; then the plan of each hop that some recipient waits for.`,
+happen when; then the plan of each hop that some recipient waits for. The ids are
+in srvrelay queue list. It asks the running relay; without one, srvrelay queue show
+has what was tried so far.`,
+		Example: `  srvrelay explain message 01JD8KQ0T5Z6M1RV3NXE7W9ABC
+  srvrelay explain message 01JD8KQ0T5Z6M1RV3NXE7W9ABC --connect   # and what the servers say now`,
 		RunE: func(c *cobra.Command, a []string) error {
 			cfg, err := parseConfig(c)
 			if err != nil {
 				return err
 			}
+			if _, err := queue.ParseID(a[0]); err != nil {
+				return &exitError{exitData, err}
+			}
 			connect, _ := c.Flags().GetBool("connect")
 			m, err := admin.NewClient(adminSocket(cfg)).ExplainMessage(c.Context(), a[0], connect)
 			if err != nil {
-				return err
+				return aboutID(a[0], err)
 			}
 			if asJSON, _ := c.Flags().GetBool("json"); asJSON {
 				return printJSON(c.OutOrStdout(), m)
@@ -98,6 +112,17 @@ happen when; then the plan of each hop that some recipient waits for.`,
 	c.Flags().Bool("json", false, "one JSON object")
 	c.Flags().Bool("connect", false, "connect to the targets, up to TLS and login; no mail is sent")
 	return c
+}
+
+// plausible refuses what has an @ and could be no address.
+func plausible(s string) error {
+	if strings.LastIndexByte(s, '@') < 1 {
+		return nil
+	}
+	if _, err := relay.ParseAddress(s, true); err != nil {
+		return fmt.Errorf("%s is no address: %w", queue.Safe(s, 300), err)
+	}
+	return nil
 }
 
 // domainOf is what stands behind the last @ of an address, or all of it.

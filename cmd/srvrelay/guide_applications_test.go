@@ -16,7 +16,7 @@ func TestGuideApplications(t *testing.T) {
 	relay := n.machine("relay", "relay.example.net", "5.5.113.5")
 	n.machine("app", "app.example.org", "5.5.100.30")
 	n.authority(relay, "relay.example.net")
-	n.lan(relay, "192.168.1.5")
+	newLAN(relay.netns, "192.168.1.5/24")
 	world := n.server("5.5.100.41", 25)
 	n.records("example.com. SOA ns h 1 1 1 1 5\nexample.com. MX 10 mx.example.com.\nmx.example.com. A 5.5.100.41\n")
 
@@ -51,13 +51,13 @@ func TestGuidePrinter(t *testing.T) {
 	n.readGuide("guide-applications.md")
 	relay := n.machine("relay", "relay.example.net", "5.5.113.5")
 	n.authority(relay, "relay.example.net")
-	n.lan(relay, "192.168.1.5")
-	printer, router := n.plug(relay, "192.168.1.50"), n.plug(relay, "192.168.1.1")
+	office := newLAN(relay.netns, "192.168.1.5/24")
+	printer, router := office.join("printer", "192.168.1.50/24"), office.join("router", "192.168.1.1/24")
 	world := n.server("5.5.100.41", 25)
 	n.records("example.com. SOA ns h 1 1 1 1 5\nexample.com. MX 10 mx.example.com.\nmx.example.com. A 5.5.100.41\n")
 	n.follow("Install the relay")
 
-	hand := func(from int, door string) (refusal string) {
+	hand := func(from *netns, door string) (refusal string) {
 		n.within(from, func() (err error) {
 			refusal, err = submit(door, "scanner@example.org", []string{"friend@example.com"}, "", "Subject: scan\n\nA page.\n")
 			return err
@@ -72,11 +72,11 @@ func TestGuidePrinter(t *testing.T) {
 	// The world, as a router shows it that hides the callers' addresses; and
 	// from its own address at the doors that it can reach.
 	for _, c := range []struct {
-		from int
+		from *netns
 		door string
 	}{{router, "192.168.1.5:25"}, {router, "192.168.1.5:587"}, {n.hub, "5.5.113.5:587"}, {printer, "192.168.1.5:587"}} {
 		if refusal := hand(c.from, c.door); !strings.HasPrefix(refusal, "530 5.7.0 authentication required") {
-			t.Errorf("from %d at %s: %q", c.from, c.door, refusal)
+			t.Errorf("from %s at %s: %q", c.from.name, c.door, refusal)
 		}
 	}
 	if n := world.Count(); n != 1 {

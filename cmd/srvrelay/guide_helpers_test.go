@@ -21,7 +21,7 @@ func (n *guideNet) authority(of *guideMachine, name string) {
 	of.write("/etc/guide-certificates/"+name+".key", n.read(c.key))
 	for _, m := range n.machines {
 		m.write("/etc/ssl/certs/guide-"+name+".pem", n.read(c.ca))
-		m.run(fmt.Sprintf(`cd /etc/ssl/certs; cp -n %[1]s %[1]s.before; cat guide-%[2]s.pem >>%[1]s
+		m.run(fmt.Sprintf(`cd /etc/ssl/certs; [ -e %[1]s.before ] || cp %[1]s %[1]s.before; cat guide-%[2]s.pem >>%[1]s
 			ln -s guide-%[2]s.pem $(openssl x509 -noout -hash -in guide-%[2]s.pem).0`, guideStore, name))
 	}
 }

@@ -54,9 +54,8 @@ func startHome(t *testing.T, server, given string, packages ...string) *homeGuid
 	h.home = h.machine("home", "home.example.org", "", packages...)
 	h.machine("elsewhere", "mail.example.com", "5.5.100.60")
 	h.authority(h.edge, "edge.example.org")
-	h.lan(h.router, "192.168.1.1")
-	h.plugIn(h.router, h.home.pid, "192.168.1.10")
-	h.sh(h.home.pid, "ip route add default via 192.168.1.1")
+	newLAN(h.router.netns, "192.168.1.1/24").connect(h.home.netns, "192.168.1.10/24")
+	h.home.must("ip", "route", "add", "default", "via", "192.168.1.1")
 	h.router.run(givenRouter)
 	h.home.run(given + givenMailbox)
 	h.world = h.server("5.5.100.41", 25)
@@ -125,24 +124,25 @@ func (h *homeGuide) inAndOut() {
 	if m.Helo != "edge.example.org" {
 		h.Errorf("the world is greeted by %q", m.Helo)
 	}
-	h.blocked(h.home.pid, "5.5.100.41:25")
+	h.blocked(h.home.netns, "5.5.100.41:25")
 	h.blocked(h.hub, "5.5.100.7:25")
 
 	// To somewhere else, from the world, from home, and from home's other door.
 	for _, c := range []struct {
-		from           int
+		from           *netns
 		door, want, to string
 	}{
 		{h.hub, "5.5.113.5:25", h.quotes("550 5.7.1 relaying denied"), "friend@example.com"},
+		{h.hub, "5.5.113.5:25", "550 5.1.1", h.quotes("noone@example.org")}, // home was asked
 		{h.hub, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
-		{h.home.pid, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
-		{h.edge.pid, "127.0.0.1:25", "550 5.7.1 relaying denied", "friend@example.com"},
-		{h.edge.pid, "127.0.0.1:587", "530 5.7.0 authentication required", "friend@example.com"},
+		{h.home.netns, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
+		{h.edge.netns, "127.0.0.1:25", "550 5.7.1 relaying denied", "friend@example.com"},
+		{h.edge.netns, "127.0.0.1:587", "530 5.7.0 authentication required", "friend@example.com"},
 		{h.hub, "5.5.100.7:2525", "4", "you@example.org"},
 		{h.hub, "5.5.100.7:2525", "", "friend@example.com"},
 	} {
 		if got := h.hand(c.from, c.door, c.to); got == "" || !strings.HasPrefix(got, c.want) {
-			h.Errorf("from %d at %s to %s: %q", c.from, c.door, c.to, got)
+			h.Errorf("from %s at %s to %s: %q", c.from.name, c.door, c.to, got)
 		}
 	}
 	if n := h.world.Count(); n != 1 {
@@ -163,7 +163,7 @@ func (h *homeGuide) comesAfter(section string) {
 }
 
 // hand gives a message to a door and returns the refusal.
-func (h *homeGuide) hand(from int, door, to string) (refusal string) {
+func (h *homeGuide) hand(from *netns, door, to string) (refusal string) {
 	h.Helper()
 	h.within(from, func() (err error) {
 		refusal, err = submit(door, "spammer@example.net", []string{to}, "", "Subject: x\n\nBuy this.\n")
@@ -173,7 +173,7 @@ func (h *homeGuide) hand(from int, door, to string) (refusal string) {
 }
 
 // blocked checks that nobody gets through from somewhere.
-func (h *homeGuide) blocked(from int, addr string) {
+func (h *homeGuide) blocked(from *netns, addr string) {
 	h.Helper()
 	h.within(from, func() error {
 		c, err := net.DialTimeout("tcp", addr, 5*time.Second)
@@ -205,14 +205,14 @@ func (h *homeGuide) elsewhere() {
 	h.edge.run(afresh)
 	h.router.run("ip addr add 5.5.100.8/32 dev eth0; ip addr del 5.5.100.7/32 dev eth0; ip route replace default dev eth0 src 5.5.100.8")
 	h.send("At the new address.")
-	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("no route to host"))
+	h.edge.saw(relayLog, `"msg":"parked"`, h.quotes("no route to host"))
 	h.changes("5.5.100.7", "5.5.100.8")
 	h.retriedUntil("At the new address.")
 	// The name is gone for a while: that is no reason for a report.
 	h.changes("home.example.org. 1 A ", "gone.example.org. 1 A ")
 	h.edge.run(afresh)
 	h.send("In spite of the DNS.")
-	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("lead back to this server"))
+	h.edge.saw(relayLog, `"msg":"parked`, h.quotes("no mail server of example.org has an address"))
 	h.changes("gone.example.org. 1 A ", "home.example.org. 1 A ")
 	h.retriedUntil("In spite of the DNS.")
 	if n := h.world.Count(); n != 1 {
@@ -250,8 +250,9 @@ func (h *homeGuide) homeAddr() string {
 // are the two ends of a tunnel there.
 func (h *homeGuide) vpn() {
 	h.router.run("nft flush chain ip home in")
-	h.sh(h.edge.pid, fmt.Sprintf("ip link add wg0 type veth peer name wg0 netns %d; ip addr add 10.8.0.1/24 dev wg0; ip link set wg0 up", h.home.pid))
-	h.sh(h.home.pid, "ip addr add 10.8.0.2/24 dev wg0; ip link set wg0 up")
+	h.edge.cable("wg0", h.home.netns, "wg0")
+	h.edge.up("wg0", "10.8.0.1/24")
+	h.home.up("wg0", "10.8.0.2/24")
 	h.follow("Without a public address")
 	h.send("Through the tunnel.")
 	h.retriedUntil("Through the tunnel.")

@@ -13,13 +13,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"srvrelay/dnsutil/dnsserver"
 	"srvrelay/relay/sink"
@@ -50,7 +47,8 @@ const (
 // guideNet is the Internet of one guide.
 type guideNet struct {
 	*testing.T
-	hub      int // process in whose network everybody meets, and everybody else lives
+	hub      *netns // where everybody meets, and everybody else lives
+	internet *lan
 	zone     string
 	dns      *dnsserver.Server
 	machines map[string]*guideMachine
@@ -59,80 +57,20 @@ type guideNet struct {
 
 func newGuideNet(t *testing.T) *guideNet {
 	t.Helper()
-	if os.Getuid() != 0 {
-		unable(t, "network namespaces need root")
-	}
-	needs(t, "ip", "nsenter", "swaks", "setpriv", "bash")
-	n := &guideNet{T: t, machines: map[string]*guideMachine{}}
-	hub := n.holder(syscall.CLONE_NEWNET|syscall.CLONE_NEWPID, `
-		ip link set lo up
-		ip link add br0 type bridge
-		ip link set br0 up
-		ip addr add `+guideWorld+`/32 dev br0
-		ip addr add `+guideDNS+`/32 dev br0
-		ip route add default dev br0 src `+guideWorld+`
-		echo up; exec sleep infinity`)
-	n.hub = hub
-	n.within(hub, func() (err error) { n.dns, err = dnsserver.Start(guideDNS+":53", ""); return err })
+	needs(t, "nsenter", "swaks", "setpriv", "bash")
+	n := &guideNet{T: t, hub: newNetns(t, "hub"), machines: map[string]*guideMachine{}}
+	n.internet = newLAN(n.hub, guideWorld+"/32", guideDNS+"/32")
+	n.hub.must("ip", "route", "add", "default", "dev", "lan", "src", guideWorld)
+	n.within(n.hub, func() (err error) { n.dns, err = dnsserver.Start(guideDNS+":53", ""); return err })
 	t.Cleanup(func() { n.dns.Close() })
 	return n
 }
 
-// holder starts a process in namespaces of its own that lives until the test
-// ends, and waits until its script says that all is up.
-func (n *guideNet) holder(flags uintptr, script string, env ...string) (pid int) {
+// within does something in a host's network: what listens or dials there stays
+// there.
+func (n *guideNet) within(host *netns, do func() error) {
 	n.Helper()
-	cmd := exec.Command("bash", "-ec", script)
-	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
-	var complaint bytes.Buffer
-	cmd.Stderr = &complaint
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		n.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		unable(n.T, "no namespaces here: "+err.Error())
-	}
-	n.Cleanup(func() {
-		_ = cmd.Process.Kill() // the first process of its namespace: all others go with it
-		_ = cmd.Wait()
-	})
-	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "up\n" {
-		n.Fatalf("a machine did not come up:\n%s", &complaint)
-	}
-	return cmd.Process.Pid
-}
-
-// within does something in the network of a process: what listens or dials
-// there stays there.
-func (n *guideNet) within(pid int, do func() error) {
-	n.Helper()
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// Not unlocked unless the thread is as it was: Go ends it with the goroutine.
-		runtime.LockOSThread()
-		var home, there int
-		if home, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return
-		}
-		defer unix.Close(home)
-		if there, err = unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return
-		}
-		defer unix.Close(there)
-		if err = unix.Setns(there, unix.CLONE_NEWNET); err != nil {
-			return
-		}
-		err = do()
-		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-	}()
-	<-done
-	if err != nil {
+	if err := host.do(do); err != nil {
 		n.Fatal(err)
 	}
 }
@@ -159,7 +97,7 @@ func (n *guideNet) changes(old, new string) {
 // server is somebody's mail server in the world.
 func (n *guideNet) server(addr string, port int) *sink.Server {
 	n.Helper()
-	n.sh(n.hub, "ip addr replace "+addr+"/32 dev br0")
+	n.hub.must("ip", "address", "replace", addr+"/32", "dev", "lan")
 	var s *sink.Server
 	n.within(n.hub, func() (err error) {
 		s, err = sink.Start(netip.AddrPortFrom(netip.MustParseAddr(addr), uint16(port)).String(), sink.Options{})
@@ -174,19 +112,11 @@ func (n *guideNet) server(addr string, port int) *sink.Server {
 	return s
 }
 
-// sh runs a command in the network of a process, with our own files.
-func (n *guideNet) sh(pid int, script string) {
-	n.Helper()
-	if out, err := exec.Command("nsenter", "-t", strconv.Itoa(pid), "-n", "bash", "-ec", script).CombinedOutput(); err != nil {
-		n.Fatalf("%s: %v\n%s", script, err, out)
-	}
-}
-
 // guideMachine is a machine that a guide speaks of.
 type guideMachine struct {
-	net  *guideNet
-	name string
-	pid  int // of its first process
+	*netns
+	net *guideNet
+	pid int // of its first process
 }
 
 // machine makes a machine with packages unpacked over those of this one. An
@@ -209,15 +139,14 @@ func (n *guideNet) machine(name, hostname, addr string, packages ...string) *gui
 	if err != nil {
 		n.Fatal(err)
 	}
-	m := &guideMachine{net: n, name: name}
-	m.pid = n.holder(syscall.CLONE_NEWNS|syscall.CLONE_NEWNET|syscall.CLONE_NEWPID|syscall.CLONE_NEWUTS|syscall.CLONE_NEWIPC,
-		machineScript, "D="+peerDir(n.T), "PACKAGES="+strings.Join(unpacked, " "), "PROGRAM="+program, "SHIMS="+shims, "NAME="+hostname, "DNS="+guideDNS)
+	m := &guideMachine{netns: newNetns(n.T, name), net: n}
+	if addr != "" {
+		n.internet.connect(m.netns, addr+"/32")
+		m.must("ip", "route", "add", "default", "dev", "eth0", "src", addr)
+	}
+	m.boot("D="+peerDir(n.T), "PACKAGES="+strings.Join(unpacked, " "), "PROGRAM="+program, "SHIMS="+shims, "NAME="+hostname, "DNS="+guideDNS)
 	n.machines[name] = m
 	m.syslog()
-	if addr != "" {
-		n.sh(n.hub, fmt.Sprintf("ip link add v%[1]d type veth peer name eth0 netns %[1]d; ip link set v%[1]d master br0 up", m.pid))
-		n.sh(m.pid, "ip addr add "+addr+"/32 dev eth0; ip link set eth0 up; ip route add default dev eth0 src "+addr)
-	}
 	n.Cleanup(func() {
 		if n.Failed() {
 			for _, file := range []string{mailLog, relayLog, eximLog} {
@@ -228,6 +157,35 @@ func (n *guideNet) machine(name, hostname, addr string, packages ...string) *gui
 		}
 	})
 	return m
+}
+
+// boot starts the machine's first process, in namespaces of its own, and waits
+// until its script says that all is up.
+func (m *guideMachine) boot(env ...string) {
+	m.net.Helper()
+	cmd := exec.Command("bash", "-ec", machineScript)
+	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		m.net.Fatal(err)
+	}
+	if err := m.do(cmd.Start); err != nil {
+		unable(m.net.T, "no namespaces here: "+err.Error())
+	}
+	m.net.Cleanup(func() {
+		_ = cmd.Process.Kill() // the first process of its namespace: all others go with it
+		_ = cmd.Wait()
+	})
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "up\n" {
+		m.net.Fatalf("%s did not come up:\n%s", m.name, &complaint)
+	}
+	m.pid = cmd.Process.Pid
 }
 
 // machineScript makes the file system of a machine and stays as its first
@@ -252,30 +210,8 @@ touch run/program; mount --bind $PROGRAM run/program
 printf '#!/bin/sh\n` + mainEnv + `=1 exec /run/program "$@"\n' >root/bin/srvrelay; chmod 755 root/bin/srvrelay
 hostname $NAME; echo $NAME >etc/hostname; echo $NAME >etc/mailname
 rm -f etc/resolv.conf; echo nameserver $DNS >etc/resolv.conf; echo 127.0.0.1 localhost >etc/hosts
-ip link set lo up
 exec chroot . bash -c 'trap : CHLD; echo up; while :; do sleep 3600 & wait $!; done'
 `
-
-// lan gives a machine a network of its own besides the Internet.
-func (n *guideNet) lan(m *guideMachine, addr string) {
-	n.Helper()
-	n.sh(m.pid, "ip link add lan type bridge; ip link set lan up; ip addr add "+addr+"/24 dev lan")
-}
-
-// plug makes a bare client in a machine's own network.
-func (n *guideNet) plug(m *guideMachine, addr string) (pid int) {
-	n.Helper()
-	pid = n.holder(syscall.CLONE_NEWNET|syscall.CLONE_NEWPID, "echo up; exec sleep infinity")
-	n.plugIn(m, pid, addr)
-	return pid
-}
-
-// plugIn makes a process, and the machine that it is, part of a machine's own network.
-func (n *guideNet) plugIn(m *guideMachine, pid int, addr string) {
-	n.Helper()
-	n.sh(m.pid, fmt.Sprintf("ip link add v%[1]d type veth peer name eth0 netns %[1]d; ip link set v%[1]d master lan up", pid))
-	n.sh(pid, "ip addr add "+addr+"/24 dev eth0; ip link set eth0 up")
-}
 
 // path is a file of the machine as seen from outside.
 func (m *guideMachine) path(file string) string { return fmt.Sprintf("/proc/%d/root%s", m.pid, file) }

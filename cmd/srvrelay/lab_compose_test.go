@@ -50,7 +50,7 @@ func readCompose(t *testing.T) (c composeFile) {
 type lab struct {
 	*testing.T
 	image    *image
-	lan      *lan
+	gateway  *netns // Docker's own address on the network, from which published ports are reached
 	services map[string]*container
 }
 
@@ -69,17 +69,17 @@ type container struct {
 func newLab(t *testing.T, i *image) *lab {
 	t.Helper()
 	c := readCompose(t)
-	l := &lab{T: t, image: i, lan: newLAN(t, nil), services: map[string]*container{}}
 	subnet := netip.MustParsePrefix(c.Networks["lab"].IPAM.Config[0].Subnet)
-	// Docker's own address on the network, from which published ports are reached.
-	l.lan.join("gateway", netip.PrefixFrom(subnet.Addr().Next(), subnet.Bits()).String())
+	prefix := func(a netip.Addr) string { return netip.PrefixFrom(a, subnet.Bits()).String() }
+	wire := newLAN(newNetns(t, "the wire"))
+	l := &lab{T: t, image: i, gateway: wire.join("gateway", prefix(subnet.Addr().Next())), services: map[string]*container{}}
 	for name, s := range c.Services {
 		addr := netip.MustParseAddr(s.Networks["lab"].Address)
 		if !subnet.Contains(addr) {
 			t.Fatalf("%s: %s is not in %s", name, addr, subnet)
 		}
-		h := l.lan.join(name, netip.PrefixFrom(addr, subnet.Bits()).String())
-		h.plug(false)
+		h := wire.join(name, prefix(addr))
+		h.down()
 		ct := &container{netns: h, lab: l, root: filepath.Join(filepath.Dir(i.root), name), args: s.Command}
 		if out, err := exec.Command("cp", "-al", i.root, ct.root).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -123,24 +123,19 @@ func (c *container) start() {
 	if c.running() {
 		return
 	}
-	c.plug(true)
+	c.up("eth0")
 	before := c.log.count("ready")
 	c.cmd = c.lab.image.process(c.root, c.args...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
-	started, done := make(chan error), make(chan struct{})
-	go c.do(func() error { // the thread stays as long as the process: its end is the process's
-		err := c.cmd.Start()
-		started <- err
-		if err == nil {
-			_ = c.cmd.Wait()
-		}
-		close(done)
-		return nil
-	})
-	if err := <-started; err != nil {
+	if err := c.do(c.cmd.Start); err != nil {
 		c.lab.Fatalf("%s: %v", c.name, err)
 	}
+	done := make(chan struct{})
 	c.done = done
+	go func() {
+		_ = c.cmd.Wait()
+		close(done)
+	}()
 	poll(c.lab, waitLimit, c.name+" is ready", func() bool { return c.log.count("ready") > before || !c.running() })
 	if !c.running() {
 		c.lab.Fatalf("%s has ended:\n%s", c.name, c.log.String())
@@ -176,7 +171,7 @@ func (c *container) stop() {
 	if code := c.cmd.ProcessState.ExitCode(); code != 0 {
 		c.lab.Errorf("%s: exit code %d\n%s", c.name, code, c.log.String())
 	}
-	c.plug(false)
+	c.down()
 }
 
 func (c *container) cleanup() {

@@ -149,7 +149,7 @@ func (l *lab) publishedPorts() {
 	for name, c := range l.services {
 		for _, addr := range c.published {
 			n++
-			if err := l.lan.hosts["gateway"].do(func() error { return offer(addr) }); err != nil {
+			if err := l.gateway.do(func() error { return offer(addr) }); err != nil {
 				l.Errorf("%s from the machine itself: %v", name, err)
 			}
 		}

@@ -39,8 +39,8 @@ func run(args []string) int {
 	defer stop()
 	root := rootCommand()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	return report(os.Stderr, err)
+	c, err := root.ExecuteContextC(ctx)
+	return report(os.Stderr, c.Name(), err)
 }
 
 // exitError carries an exit code; with a nil Err the output has said it all.
@@ -58,14 +58,18 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.Err }
 
-// report prints an error for a person and returns the exit code.
-func report(w io.Writer, err error) int {
+// report prints an error of a command for a person and returns the exit code.
+func report(w io.Writer, command string, err error) int {
 	if err == nil {
 		return exitOK
 	}
 	var problems config.Problems
 	if errors.As(err, &problems) {
-		fmt.Fprintf(w, "%s\n%d %s; nothing was started\n", problems, len(problems), plural(len(problems), "problem"))
+		outcome := "nothing was done, and a running relay goes on as before"
+		if command == "serve" || strings.HasPrefix(command, "check") {
+			outcome = "nothing was started"
+		}
+		fmt.Fprintf(w, "%s\n%d %s; %s\n", problems, len(problems), plural(len(problems), "problem"), outcome)
 		return exitConfig
 	}
 	var exit *exitError
@@ -76,10 +80,6 @@ func report(w io.Writer, err error) int {
 		return exit.Code
 	}
 	fmt.Fprintln(w, "srvrelay:", err)
-	if strings.HasPrefix(err.Error(), "unknown command") { // cobra's, without a type of its own
-		fmt.Fprintln(w, "See: srvrelay --help")
-		return exitUsage
-	}
 	if errors.Is(err, admin.ErrNotAllowed) {
 		return exitNoPerm
 	}
@@ -93,39 +93,56 @@ func report(w io.Writer, err error) int {
 func usage(err error) error { return &exitError{exitUsage, err} }
 
 func rootCommand() *cobra.Command {
+	cobra.EnableCommandSorting = false // they stand in the order of their use
 	root := &cobra.Command{
 		Use:     "srvrelay",
 		Version: version,
 		Short:   "An SMTP relay that delivers by DNS SRV records",
 		Long: `srvrelay takes mail in, keeps it on disk, and delivers it to the hosts and ports
 that the recipient's domain names in its SRV records (_smtp._tcp.DOMAIN), or in
-its MX records when there are none; it fails over, retries and reports.
-
-  srvrelay demo                   see it work, on this machine, in 15 seconds
-  srvrelay config init            write a configuration for what you want to do
-  srvrelay serve                  run it
-  srvrelay explain you@example.org  where would mail for you go, and why?
-  srvrelay queue list             what waits, and for what
-  srvrelay doctor                 what is wrong with this machine or configuration?`,
+its MX records when there are none; it fails over, retries and reports.`,
+		Example: `  srvrelay demo                          see it work, on this machine, in 15 seconds
+  srvrelay config init smarthost         write a configuration (or app, edge, home)
+  srvrelay explain you@example.org       where would mail for you go, and why?
+  srvrelay explain message ID            why is this message not delivered?`,
 		SilenceUsage: true, SilenceErrors: true,
+		Args: cobra.ArbitraryArgs, RunE: parent,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.PersistentFlags().String("config", "", "configuration file (else $SRVRELAY_CONFIG, /etc/srvrelay/srvrelay.yaml, built-in defaults)")
+	root.PersistentFlags().String("config", "", "configuration `FILE` (else $SRVRELAY_CONFIG, else /etc/srvrelay/srvrelay.yaml)")
+	root.SetUsageTemplate(strings.NewReplacer(
+		// A command that only has others below it cannot be run by itself.
+		"{{if .Runnable}}", "{{if and .Runnable (not (and .HasAvailableSubCommands (eq .Use .Name)))}}",
+		"{{rpad .Name .NamePadding }} ", "{{rpad .Name .NamePadding }}  ",
+	).Replace(root.UsageTemplate()))
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w\nSee: %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(
-		serveCommand(), reloadCommand(), demoCommand(), labCommand(),
-		explainCommand(), queueCommand(), userCommand(),
-		configCommand(), checkConfigCommand("check-config"), doctorCommand(), versionCommand(),
-	)
+	group(root, "Try it and set it up:", demoCommand(), configCommand(), checkConfigCommand("check-config"), userCommand())
+	group(root, "Run it:", serveCommand(), reloadCommand())
+	group(root, "Why is my mail not delivered?", explainCommand(), queueCommand(), doctorCommand())
+	root.AddCommand(labCommand(), versionCommand())
 	return root
+}
+
+// group adds commands under a title of their own in the help.
+func group(parent *cobra.Command, title string, commands ...*cobra.Command) {
+	parent.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, c := range commands {
+		c.GroupID = title
+	}
+	parent.AddCommand(commands...)
 }
 
 // parent is the RunE of a command that only has others below it.
 func parent(c *cobra.Command, a []string) error {
 	if len(a) > 0 {
-		return usage(fmt.Errorf("unknown command %q for %q\nSee: %s --help", a[0], c.CommandPath(), c.CommandPath()))
+		meant := ""
+		c.SuggestionsMinimumDistance = 2 // letters, as cobra has it at its root
+		if near := c.SuggestionsFor(a[0]); len(near) > 0 {
+			meant = fmt.Sprintf(" (did you mean %s?)", strings.Join(near, " or "))
+		}
+		return usage(fmt.Errorf("unknown command %q for %q%s\nSee: %s --help", a[0], c.CommandPath(), meant, c.CommandPath()))
 	}
 	return c.Help()
 }
@@ -134,8 +151,17 @@ func parent(c *cobra.Command, a []string) error {
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, a []string) error {
 		if err := check(c, a); err != nil {
-			return usage(fmt.Errorf("%w\nUsage: %s", err, c.UseLine()))
+			return usage(fmt.Errorf("%s\nUsage: %s   (more: %s --help)", misfit(c, a), c.UseLine(), c.CommandPath()))
 		}
 		return nil
 	}
+}
+
+// misfit says which argument is missing or too much, by the names in Use.
+func misfit(c *cobra.Command, a []string) string {
+	names := strings.Fields(c.Use)[1:]
+	if len(a) < len(names) {
+		return fmt.Sprintf("%s: %s is missing", c.CommandPath(), names[len(a)])
+	}
+	return fmt.Sprintf("%s: %q is one argument too many", c.CommandPath(), a[len(names)])
 }

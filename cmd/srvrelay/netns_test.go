@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -20,59 +19,19 @@ import (
 	"srvrelay/relay/sink"
 )
 
-// lan is hosts on one wire: network namespaces that are joined by a bridge in a
-// namespace of its own. No name of it is visible outside, and nobody holds it
-// but this process: it is gone with the test, even if that is killed.
-type lan struct {
-	t     testing.TB
-	wire  *netns
-	hosts map[string]*netns
-}
-
-// netns is one host: a network namespace with an eth0 on the wire.
+// netns is a host: a network namespace without a name that others could see.
+// Nobody holds it but this process and what runs in it: it is gone with the
+// test, even if that is killed.
 type netns struct {
-	t    testing.TB
+	t    *testing.T
 	name string
 	file *os.File // keeps the namespace alive
 }
 
-// newLAN makes a namespace for each host, with the addresses that it is given
-// ("192.0.2.1/24", "2001:db8::1/64").
-func newLAN(t testing.TB, hosts map[string][]string) *lan {
+// newNetns makes a host with nothing but a loopback interface.
+func newNetns(t *testing.T, name string) *netns {
 	t.Helper()
-	for _, tool := range []string{"ip", "nsenter"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			unable(t, tool+" is not installed")
-		}
-	}
-	l := &lan{t: t, wire: newNetns(t, "the wire"), hosts: map[string]*netns{}}
-	l.wire.must("ip", "link", "add", "br0", "type", "bridge")
-	l.wire.must("ip", "link", "set", "br0", "up")
-	for name, addrs := range hosts {
-		l.join(name, addrs...)
-	}
-	return l
-}
-
-// join adds a host to the wire.
-func (l *lan) join(name string, addrs ...string) *netns {
-	l.t.Helper()
-	h := newNetns(l.t, name)
-	port := fmt.Sprintf("port%d", len(l.hosts))
-	far := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.file.Fd())
-	l.wire.must("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", far)
-	l.wire.must("ip", "link", "set", port, "master", "br0", "up")
-	for _, a := range addrs {
-		h.addAddress(a)
-	}
-	h.plug(true)
-	l.hosts[name] = h
-	return h
-}
-
-// newNetns makes a namespace with nothing but a loopback interface.
-func newNetns(t testing.TB, name string) *netns {
-	t.Helper()
+	needs(t, "ip")
 	n := &netns{t: t, name: name}
 	if err := away(func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() (err error) {
 		n.file, err = os.Open("/proc/thread-self/ns/net")
@@ -85,41 +44,77 @@ func newNetns(t testing.TB, name string) *netns {
 	return n
 }
 
-func (n *netns) addAddress(prefix string) {
+// must runs a program of this machine in the namespace.
+func (n *netns) must(program string, args ...string) {
 	n.t.Helper()
-	more := []string{}
-	if p, err := netip.ParsePrefix(prefix); err == nil && p.Addr().Is6() {
-		more = append(more, "nodad") // usable at once
-	}
-	n.must("ip", append([]string{"address", "add", prefix, "dev", "eth0"}, more...)...)
-}
-
-// plug puts the cable in, or pulls it: then nothing answers for the host, as
-// for a container or a machine that is off. Addresses stay.
-func (n *netns) plug(in bool) {
-	n.t.Helper()
-	n.must("ip", "link", "set", "eth0", map[bool]string{true: "up", false: "down"}[in])
-}
-
-// inside makes a command one that runs in the namespace; the process keeps the
-// pid that the command gets.
-func (n *netns) inside(cmd *exec.Cmd) *exec.Cmd {
-	cmd.ExtraFiles = append(cmd.ExtraFiles, n.file)
-	namespace := fmt.Sprintf("--net=/proc/self/fd/%d", 2+len(cmd.ExtraFiles))
-	cmd.Args = append([]string{"nsenter", namespace, "--", cmd.Path}, cmd.Args[1:]...)
-	path, err := exec.LookPath("nsenter")
-	cmd.Path, cmd.Err = path, err
-	return cmd
-}
-
-// must runs a program in the namespace and returns what it printed.
-func (n *netns) must(program string, args ...string) string {
-	n.t.Helper()
-	out, err := n.inside(exec.Command(program, args...)).CombinedOutput()
+	var out []byte
+	err := n.do(func() (err error) {
+		out, err = exec.Command(program, args...).CombinedOutput()
+		return err
+	})
 	if err != nil {
 		n.t.Fatalf("%s: %s %s: %v\n%s", n.name, program, strings.Join(args, " "), err, out)
 	}
-	return string(out)
+}
+
+// cable joins an interface of the host with one of another.
+func (n *netns) cable(dev string, far *netns, farDev string) {
+	n.t.Helper()
+	there := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), far.file.Fd())
+	n.must("ip", "link", "add", dev, "type", "veth", "peer", "name", farDev, "netns", there)
+}
+
+// up gives an interface addresses ("192.0.2.1/24", "2001:db8::1/64") and
+// switches it on.
+func (n *netns) up(dev string, addrs ...string) {
+	n.t.Helper()
+	for _, a := range addrs {
+		add := []string{"address", "add", a, "dev", dev}
+		if strings.Contains(a, ":") {
+			add = append(add, "nodad") // usable at once
+		}
+		n.must("ip", add...)
+	}
+	n.must("ip", "link", "set", dev, "up")
+}
+
+// down switches a host's eth0 off: then nothing answers for it, as for a
+// machine that is off. Its IPv4 addresses stay.
+func (n *netns) down() {
+	n.t.Helper()
+	n.must("ip", "link", "set", "eth0", "down")
+}
+
+// lan is a wire that joins hosts: a bridge named "lan".
+type lan struct {
+	at    *netns // where the bridge is
+	ports int
+}
+
+// newLAN makes a bridge, with which its host has these addresses on the wire.
+func newLAN(at *netns, addrs ...string) *lan {
+	at.t.Helper()
+	at.must("ip", "link", "add", "lan", "type", "bridge")
+	at.up("lan", addrs...)
+	return &lan{at: at}
+}
+
+// join makes a host on the wire.
+func (l *lan) join(name string, addrs ...string) *netns {
+	l.at.t.Helper()
+	h := newNetns(l.at.t, name)
+	l.connect(h, addrs...)
+	return h
+}
+
+// connect gives a host an eth0 on the wire.
+func (l *lan) connect(h *netns, addrs ...string) {
+	l.at.t.Helper()
+	port := fmt.Sprintf("port%d", l.ports)
+	l.ports++
+	l.at.cable(port, h, "eth0")
+	l.at.must("ip", "link", "set", port, "master", "lan", "up")
+	h.up("eth0", addrs...)
 }
 
 // do runs f on a thread in the namespace: sockets that f itself opens are the
@@ -156,8 +151,8 @@ func away(leave, f func() error) error {
 // TestLAN: hosts see each other and nothing else, and a pulled cable is one.
 func TestLAN(t *testing.T) {
 	t.Parallel()
-	l := newLAN(t, map[string][]string{"a": {"192.0.2.1/24", "2001:db8::1/64"}, "b": {"192.0.2.2/24", "2001:db8::2/64"}})
-	a, b := l.hosts["a"], l.hosts["b"]
+	l := newLAN(newNetns(t, "the wire"))
+	a, b := l.join("a", "192.0.2.1/24", "2001:db8::1/64"), l.join("b", "192.0.2.2/24", "2001:db8::2/64")
 	elsewhere := newNetns(t, "elsewhere")
 	for _, addr := range []string{"192.0.2.2:2525", "[2001:db8::2]:2525"} {
 		var srv *sink.Server
@@ -180,10 +175,33 @@ func TestLAN(t *testing.T) {
 			t.Errorf("%s from outside: %v, want network is unreachable", addr, err)
 		}
 	}
-	b.plug(false)
+	b.down()
 	var off net.Error
 	err := a.do(func() error { _, err := net.DialTimeout("tcp", "192.0.2.2:2525", 100*time.Millisecond); return err })
 	if !errors.As(err, &off) || !off.Timeout() {
 		t.Errorf("b without a cable: %v, want a timeout", err)
+	}
+}
+
+// TestNetnsThread: who does something on a host has the same thread afterwards,
+// and that is where it was.
+func TestNetnsThread(t *testing.T) {
+	t.Parallel()
+	n := newNetns(t, "host")
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	at := func() string {
+		link, err := os.Readlink("/proc/thread-self/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("thread %d in %s", unix.Gettid(), link)
+	}
+	before, there := at(), ""
+	if err := n.do(func() error { there = at(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if there == before || at() != before {
+		t.Errorf("before: %s; on the host: %s; afterwards: %s", before, there, at())
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"time"
@@ -30,15 +31,21 @@ others of the same message.
   srvrelay queue list --domain example.org        what waits for a domain
   srvrelay queue show 01JD8KQ0T5Z6M1RV3NXE7W9ABC  every attempt of a message
   srvrelay queue retry --hop example.org          the server is back: try now
-  srvrelay queue fail --age 72h --state parked    give up, and tell the senders
+  srvrelay queue fail --age 3d --state parked     give up, and tell the senders
 
-While no relay is running, list, show, export and summary read the data
-directory itself.`,
+While no relay is running, summary, list, show and export read the data directory
+itself. Why a message waits, and what will happen: srvrelay explain message ID.
+
+Exit code: 0 done, 64 the command line is wrong, 65 an id is not in the queue, 69 no relay
+is running, 75 an attempt is under way (try again), 77 run it as root or as the relay's user.`,
 	}
-	c.AddCommand(summaryCommand(), listCommand(), showCommand(), exportCommand(), importCommand())
+	group(c, "Look:", summaryCommand(), listCommand(), showCommand())
+	var acts []*cobra.Command
 	for _, v := range verbs {
-		c.AddCommand(verbCommand(v))
+		acts = append(acts, verbCommand(v))
 	}
+	group(c, "Take in hand:", acts...)
+	group(c, "Save and move:", exportCommand(), importCommand())
 	return c
 }
 
@@ -69,6 +76,8 @@ func withQueue(do func(*cobra.Command, *admin.Client, []string) error) func(*cob
 			return do(c, client, a)
 		} else if errors.Is(oerr, queue.ErrLocked) {
 			return &exitError{exitTempFail, fmt.Errorf("%w, which does not answer on %s: try again in a moment", oerr, adminSocket(cfg))}
+		} else if errors.Is(oerr, fs.ErrNotExist) {
+			return fmt.Errorf("%w, and there is no queue yet in %s", err, cfg.DataDir)
 		} else {
 			return fmt.Errorf("%w, and the queue cannot be read from the disk: %w", err, oerr)
 		}
@@ -99,6 +108,10 @@ func openOffline(c *cobra.Command, cfg *config.Config, client **admin.Client) (s
 func listCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List what waits or is held, why, and when it is tried next", Args: args(cobra.NoArgs),
+		Long: `One line for each message: its id, age, size and sender. Below it, one for each of its
+recipients that waits or is held: how often it was tried, when it is tried next, and
+why it waits (a reason code: docs/reasons.md; or what the server said). Several filters
+must all hold; several values of one filter are alternatives.`,
 		Example: `  srvrelay queue list
   srvrelay queue list --domain example.org --age 2h
   srvrelay queue list --state held --json`,
@@ -121,10 +134,16 @@ func listCommand() *cobra.Command {
 func showCommand() *cobra.Command {
 	show := &cobra.Command{
 		Use: "show ID", Short: "Show one message: each recipient and every attempt", Args: args(cobra.ExactArgs(1)),
+		Long: `Shows where one message came from, where each of its recipients stands, and every
+attempt with the words of the servers. What will happen next, and by which route:
+srvrelay explain message ID.`,
 		Example: "  srvrelay queue show 01JD8KQ0T5Z6M1RV3NXE7W9ABC",
 	}
 	asJSON := show.Flags().Bool("json", false, "one JSON object (docs/queue.md)")
 	show.RunE = withQueue(func(c *cobra.Command, client *admin.Client, a []string) error {
+		if _, err := queue.ParseID(a[0]); err != nil {
+			return &exitError{exitData, err}
+		}
 		m, err := client.Show(c.Context(), a[0])
 		if err != nil {
 			return aboutID(a[0], err)

@@ -29,7 +29,7 @@ var verbs = []verb{
 		"Held recipients are not tried, do not expire, and their senders get no delay notice.",
 		"held", "waits", "Let go of it with: srvrelay queue release "},
 	{queue.VerbRelease, "Let go of what is held",
-		"Makes held recipients due now. They are tried for a day at least, however old the\nmessage is; a route that says `action: hold` is passed over.",
+		"Makes held recipients due now, those that you hold and those that a route holds\n(action: hold), which is passed over. They are tried for a day at least, however old\nthe message is.",
 		"released and due now", "is held", "What comes of it: srvrelay queue "},
 	{queue.VerbFail, "Give mail up and tell its senders",
 		"The chosen recipients fail for good (5.7.0, operator-failed) and their senders get a\nreport, as the NOTIFY of each recipient says.",
@@ -40,12 +40,16 @@ var verbs = []verb{
 }
 
 func verbCommand(v verb) *cobra.Command {
+	state := "parked"
+	if v.Verb == queue.VerbRelease {
+		state = "held"
+	}
 	c := &cobra.Command{
 		Use: string(v.Verb) + " [ID...]", Short: v.short, Args: cobra.ArbitraryArgs, Long: v.long,
-		Example: strings.ReplaceAll(`  srvrelay queue VERB 01JD8KQ0T5Z6M1RV3NXE7W9ABC
+		Example: strings.NewReplacer("VERB", string(v.Verb), "STATE", state).Replace(`  srvrelay queue VERB 01JD8KQ0T5Z6M1RV3NXE7W9ABC
   srvrelay queue VERB --domain example.org --age 2h
-  srvrelay queue VERB --state parked --sender '@app.example'
-  srvrelay queue VERB --all --yes`, "VERB", string(v.Verb)),
+  srvrelay queue VERB --state STATE --sender '@app.example'
+  srvrelay queue VERB --all --yes`),
 	}
 	s := addSelection(c)
 	yes := c.Flags().Bool("yes", false, "with --all: do not ask")
@@ -112,12 +116,36 @@ func (v verb) hint(s screen, sel admin.Selection) {
 	case v.Verb == queue.VerbHold && one:
 		fmt.Fprintln(s, v.next+string(sel.IDs[0]))
 	case v.Verb == queue.VerbHold:
-		fmt.Fprintln(s, v.next+"--reason "+queue.ReasonOperatorHold)
+		fmt.Fprintln(s, v.next+"--reason "+queue.ReasonOperatorHold+again(sel))
 	case one:
 		fmt.Fprintln(s, v.next+"show "+string(sel.IDs[0]))
 	default:
 		fmt.Fprintln(s, v.next+"summary")
 	}
+}
+
+// again is what of a selection still chooses the same mail when its state has
+// changed, as one writes it on a command line.
+func again(sel admin.Selection) string {
+	var b strings.Builder
+	if len(sel.IDs) <= maxNamed {
+		for _, id := range sel.IDs {
+			b.WriteString(" " + string(id))
+		}
+	}
+	f := sel.Filter
+	for _, list := range []struct {
+		flag   string
+		values []string
+	}{{"domain", f.Domains}, {"hop", f.Hops}, {"sender", f.Senders}, {"recipient", f.Recipients}} {
+		for _, value := range list.values {
+			if value = queue.Safe(value, 255); strings.ContainsAny(value, " *<>'\"$`\\!&;|(){}[]?~#") {
+				value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+			}
+			b.WriteString(" --" + list.flag + " " + value)
+		}
+	}
+	return b.String()
 }
 
 // maxNamed bounds how many messages are named in an error.

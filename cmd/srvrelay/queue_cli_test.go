@@ -128,7 +128,7 @@ func TestQueueVerbs(t *testing.T) {
 	q.run(0, "list --domain four.test", "Nothing in the queue matches.")
 	q.run(0, "summary", "one.test            2  ", "three.test", "dns-failed", "3 messages, ")
 
-	q.run(0, "hold --domain two.test", "1 recipient of 1 message is held", "srvrelay queue release --reason operator-hold")
+	q.run(0, "hold --domain two.test", "1 recipient of 1 message is held", "srvrelay queue release --reason operator-hold --domain two.test\n")
 	q.await("held", 1, "to", "v@two.test")
 	q.wants("--state held", "v@two.test held")
 	q.wants("--reason operator-hold", "v@two.test held")
@@ -176,7 +176,7 @@ func TestQueueMistakes(t *testing.T) {
 		"fail --age 2":                 "invalid argument",
 		"list --domain=":               "empty",
 		"export --all":                 "-o DIR",
-		"import":                       "requires at least 1 arg",
+		"import":                       "PATH... is missing",
 	} {
 		q.run(exitUsage, command, want)
 	}

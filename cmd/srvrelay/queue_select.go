@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,12 +14,32 @@ import (
 
 	"srvrelay/queue"
 	"srvrelay/relay/admin"
+	"srvrelay/relay/config"
 )
 
 // filterFlags are the filters of a command line.
 type filterFlags struct {
 	queue.Filter
-	age time.Duration
+	age age
+}
+
+// age is a duration as the configuration has them: with days, and never
+// without a unit.
+type age time.Duration
+
+func (a *age) Set(s string) error {
+	d, err := config.ParseDuration(s)
+	*a = age(d)
+	return err
+}
+
+func (a *age) Type() string { return "TIME" }
+
+func (a *age) String() string {
+	if *a == 0 {
+		return "" // or the help would show a default
+	}
+	return config.FormatDuration(time.Duration(*a))
 }
 
 func addFilter(c *cobra.Command) *filterFlags {
@@ -28,14 +49,19 @@ func addFilter(c *cobra.Command) *filterFlags {
 	list(&f.Hops, "hop", "who is asked to take the mail: `NAME`, as summary has it")
 	list(&f.Senders, "sender", "the sender: `ADDRESS` (a@b.example, @b.example, news*@*, <>)")
 	list(&f.Recipients, "recipient", "the recipient: `ADDRESS` (a@b.example, @b.example, news*@*)")
-	c.Flags().DurationVar(&f.age, "age", 0, "in the queue for at least this `TIME` (2h, 30m, 72h)")
+	c.Flags().Var(&f.age, "age", "in the queue for at least this `TIME` (30m, 2h, 3d)")
 	list(&f.States, "state", "`WORD`: "+strings.Join(queue.FilterStates, ", "))
 	list(&f.Reasons, "reason", "a reason `CODE` (connect-refused; docs/reasons.md)")
 	return f
 }
 
 func (f *filterFlags) filter() (queue.Filter, error) {
-	f.OlderThan = f.age
+	f.OlderThan = time.Duration(f.age)
+	for _, r := range f.Reasons {
+		if !slices.ContainsFunc(queue.ReasonDocs, func(d queue.ReasonDoc) bool { return d.Code == r }) {
+			return f.Filter, usage(fmt.Errorf("%q is not a reason code: `srvrelay queue list` shows those in the queue, docs/reasons.md has all of them", queue.Safe(r, 40)))
+		}
+	}
 	if err := f.Check(); err != nil {
 		return f.Filter, usage(err)
 	}

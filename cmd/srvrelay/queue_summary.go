@@ -50,18 +50,26 @@ func summaryText(s screen, sum admin.Summary, now time.Time) error {
 		if h.State != "active" {
 			state = s.wait(state)
 		}
-		// hop + messages + oldest + state and the blanks between them leave this much
-		rest := 100 - width - 2 - 9 - 2 - 9 - 2 - 7 - 2
-		fmt.Fprintf(s, "%-*s  %9s  %-9s  %s  %s\n", width, clip(queue.Safe(h.Hop, 255), width), count(h.Messages),
-			span(now.Sub(h.Oldest)), state, summaryReason(h, now, rest))
+		hop, reason := queue.Safe(h.Hop, 255), summaryReason(h, now)
+		if len([]rune(hop)) > width { // in full, since --hop wants it so
+			fmt.Fprintln(s, hop)
+			hop = ""
+		}
+		line := fmt.Sprintf("%-*s  %9s  %-9s  ", width, hop, count(h.Messages), span(now.Sub(h.Oldest)))
+		if len([]rune(line))+7+2+len([]rune(reason)) > 100 { // in full, below
+			reason = "\n    " + reason
+		} else {
+			reason = "  " + reason
+		}
+		fmt.Fprintln(s, line+state+reason)
 	}
 	_, err := fmt.Fprintf(s, "%s %s, %s\n", count(sum.Messages), plural(sum.Messages, "message"), bytesText(sum.Bytes))
 	return err
 }
 
-// summaryReason is why a hop's mail is still here, in so many columns: the end
-// says when that may change.
-func summaryReason(h admin.HopSummary, now time.Time, width int) string {
+// summaryReason is why a hop's mail is still here; the end says when that may
+// change.
+func summaryReason(h admin.HopSummary, now time.Time) string {
 	end := ""
 	switch soon := h.Next.Sub(now); {
 	case h.State == "parked":
@@ -82,5 +90,5 @@ func summaryReason(h admin.HopSummary, now time.Time, width int) string {
 	if text == "" && end != "" {
 		return end[2:]
 	}
-	return clip(text, width-len(end)) + end
+	return text + end
 }

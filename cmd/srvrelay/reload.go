@@ -19,10 +19,13 @@ func reloadCommand() *cobra.Command {
 		Use: "reload", Short: "Have the running relay read its configuration again", Args: args(cobra.NoArgs),
 		Long: `The new configuration is checked in full before anything changes: with a mistake
 in it, the one before stays in force. Connections and queued mail are untouched;
-what is queued goes by the new routes at its next attempt. SIGHUP does the same,
+what is queued goes by the new routes at its next attempt, and what waits for a
+server is tried at once. Nothing of the DNS is remembered. SIGHUP does the same,
 and tells the log.
 
-Users and certificate are read again by themselves when their files change.`,
+Users and certificate are read again by themselves when their files change.
+
+Exit code: 0 the configuration is in force, 69 no relay is running, 78 it has a mistake.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := parseConfig(c)
 			var mistakes config.Problems
@@ -124,13 +127,11 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	if err != nil {
 		return r, err
 	}
-	// The doors first: they can still say no.
+	// The doors first: they are the last that can say no.
 	if err := s.doors.Reconfigure(cur.doors); err != nil {
 		return r, err
 	}
-	if err := cur.plan(s.doors.Addrs(), s.memory, old); err != nil {
-		return r, err
-	}
+	cur.plan(s.doors.Addrs(), s.memory)
 	s.now.Store(cur)
 	s.log.setLevel(cfg.Log.Level)
 	s.deliver.Reconfigure(deliverySettings(cfg))

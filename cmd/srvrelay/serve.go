@@ -31,8 +31,18 @@ func serveCommand() *cobra.Command {
 		Use: "serve", Short: "Run the relay", Args: args(cobra.NoArgs),
 		Long: `Takes mail in and delivers it until it is told to stop (SIGTERM, SIGINT): then it
 stops accepting, gives what is in flight some seconds to finish, and exits.
-Nothing accepted is lost, however it ends. Every single-valued key of the
-configuration has a flag too (delivery.mx_port: --delivery-mx-port).`,
+Nothing accepted is lost, however it ends. Without a configuration it listens on
+127.0.0.1:2525, for programs on this machine.
+
+SIGHUP (or srvrelay reload) puts a changed configuration in force. The log goes to
+stderr. Every single-valued key of the configuration has a flag, of which the common
+ones are listed below (delivery.mx_port: --delivery-mx-port; docs/configuration.md).
+
+Exit code: 0 it was told to stop, 69 it cannot start (a port is taken, for instance), 70 the
+disk failed, 75 another process uses data_dir, 77 the system does not let it, 78 the
+configuration is wrong.`,
+		Example: `  srvrelay serve
+  srvrelay serve --config /etc/srvrelay/srvrelay.yaml --log-format text`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := checkedConfig(c)
 			if err != nil {
@@ -59,7 +69,7 @@ configuration has a flag too (delivery.mx_port: --delivery-mx-port).`,
 func startError(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrLocked):
-		return &exitError{exitTempFail, err}
+		return &exitError{exitTempFail, fmt.Errorf("%w\nIs a relay running already? Each needs a data_dir of its own", err)}
 	case errors.Is(err, queue.ErrFormat):
 		return &exitError{exitConfig, err}
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -80,6 +90,7 @@ type service struct {
 	memory  *delivery.Memory
 	admin   net.Listener
 
+	hup  chan os.Signal                 // SIGHUP
 	load func() (*config.Config, error) // reads the configuration again
 	turn sync.Mutex                     // of reloads
 	now  atomic.Pointer[current]
@@ -90,7 +101,10 @@ type service struct {
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, load: load}
+	s = &service{log: log, load: load, hup: make(chan os.Signal, 1)}
+	// From here to the end of the process: else one that comes during a long
+	// start, or a stop, would end it.
+	signal.Notify(s.hup, syscall.SIGHUP)
 	defer func() {
 		if err != nil {
 			s.close()
@@ -120,9 +134,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		return s, err
 	}
 	s.memory = delivery.NewMemory(s.store)
-	if err = cur.plan(s.doors.Addrs(), s.memory, nil); err != nil {
-		return s, err
-	}
+	cur.plan(s.doors.Addrs(), s.memory)
 	s.now.Store(cur)
 	s.deliver = delivery.New(delivery.Config{
 		Queue: s.store, Planner: s, Events: log, Settings: deliverySettings(cfg),
@@ -132,7 +144,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	return s, err
 }
 
-// Plan, PlanMX and Refused are the newest planner's: the service is the
+// Plan, PlanMX, HopOf and Refused are the newest planner's: the service is the
 // deliverer's planner over all reloads.
 func (s *service) Plan(ctx context.Context, hop string) plan.Plan {
 	return s.now.Load().planner.Plan(ctx, hop)
@@ -140,6 +152,10 @@ func (s *service) Plan(ctx context.Context, hop string) plan.Plan {
 
 func (s *service) PlanMX(ctx context.Context, hop string) plan.Plan {
 	return s.now.Load().planner.PlanMX(ctx, hop)
+}
+
+func (s *service) HopOf(sender, domain string, released bool) string {
+	return s.now.Load().planner.HopOf(sender, domain, released)
 }
 
 func (s *service) Refused(domain string, ap netip.AddrPort) string {
@@ -215,14 +231,11 @@ func (s *service) run(ctx context.Context) error {
 
 // hangups answers SIGHUP: the configuration is read again.
 func (s *service) hangups(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hup:
+		case <-s.hup:
 			s.reload(ctx) // the log has it
 		}
 	}

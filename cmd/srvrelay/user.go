@@ -19,7 +19,14 @@ import (
 )
 
 func userCommand() *cobra.Command {
-	c := &cobra.Command{Use: "user", Short: "Manage who may submit with a password", RunE: parent}
+	c := &cobra.Command{Use: "user", Short: "Manage who may submit with a password", RunE: parent,
+		Long: `The names and passwords with which programs and mail servers log in at submission
+listeners (RFC 4954). They are in auth.users_file, the passwords as hashes only. A
+running relay takes changes up at once; nothing needs a restart or a reload.`,
+		Example: `  srvrelay user add shop                                           # asks for the password
+  printf %s "$PASSWORD" | srvrelay user add shop --password-stdin
+  srvrelay user remove shop`,
+	}
 	add := &cobra.Command{
 		Use: "add NAME", Short: "Add a user, or give one a new password", Args: args(cobra.ExactArgs(1)),
 		RunE: withUsers(func(c *cobra.Command, file string, a []string) error {
@@ -125,7 +132,11 @@ func withUsers(do func(*cobra.Command, string, []string) error) func(*cobra.Comm
 		if err != nil {
 			return err
 		}
-		return do(c, usersFile(cfg), a)
+		err = do(c, usersFile(cfg), a)
+		if errors.Is(err, fs.ErrPermission) {
+			return &exitError{exitNoPerm, fmt.Errorf("%w\nRun this as root, or as the user that the relay runs as", err)}
+		}
+		return err
 	}
 }
 

@@ -223,8 +223,8 @@ func (d *draft) limited(targets []Target) []Target {
 
 // nothingLeft says why no target is left, from what was dropped. A failed
 // look-up comes first: the target behind it may be good the next time. A
-// refusal beats a loop: what was refused is better than ourselves, so that the
-// mail has a way as soon as the operator allows it.
+// refusal, or a missing address, beats a loop: what is left out so is better
+// than ourselves, and the mail has a way as soon as that is mended.
 func (d *draft) nothingLeft(n NextHop, dropped []Dropped) *queue.Status {
 	name := d.plan.Domain
 	if !n.Kind.perDomain() {
@@ -249,7 +249,7 @@ func firstReason(dropped []Dropped) string {
 	for _, r := range [...]string{
 		queue.ReasonDNSFailed,
 		queue.ReasonEgressAddress, queue.ReasonEgressOwn, queue.ReasonEgressPort,
-		queue.ReasonSelf,
+		queue.ReasonNoAddress, queue.ReasonSelf,
 	} {
 		for _, d := range dropped {
 			if d.Reason == r {

@@ -42,6 +42,10 @@ type Plan struct {
 	// home) would have failed or looped: it is deferred, and somebody must look.
 	Alarm bool
 
+	// Partial is set when a next hop of the route is left out that may be there
+	// the next time: then what the others refuse is not the last word.
+	Partial bool
+
 	Targets []Target  // in the order in which they are to be tried
 	Dropped []Dropped // targets and addresses that are not tried, with the reason
 	Answers []Lookup  // every DNS answer that was used, in order

@@ -73,6 +73,11 @@ func (p *Planner) PlanMX(ctx context.Context, hop string) Plan { return p.plan(c
 // Routes are the routes that the planner knows.
 func (p *Planner) Routes() *Routes { return p.cfg.Routes }
 
+// HopOf is that of the planner's routes.
+func (p *Planner) HopOf(sender, domain string, released bool) string {
+	return p.cfg.Routes.HopOf(sender, domain, released)
+}
+
 // Refused asks the guard right before ap is dialled for mail to a domain; ""
 // allows it, else it is the reason code.
 func (p *Planner) Refused(domain string, ap netip.AddrPort) string {
@@ -138,18 +143,26 @@ func (d *draft) build(ctx context.Context, withoutSRV bool) *queue.Status {
 	for i, n := range d.route.nextHops() {
 		found, st, last := d.way(ctx, i, n, withoutSRV)
 		targets = append(targets, found...)
-		if st != nil && why == nil {
-			why, d.ours = st, !n.Kind.perDomain()
+		ours := !n.Kind.perDomain()
+		if st != nil && (why == nil || d.final(why, d.ours) && !d.final(st, ours)) {
+			why, d.ours = st, ours
 		}
-		if last || decided(st) {
+		if last || !ours && decided(st) {
 			break
 		}
 	}
+	d.plan.Partial = why != nil && !d.final(why, d.ours)
 	d.plan.Targets = d.limited(d.withoutDuplicates(targets))
 	if len(d.plan.Targets) > 0 {
 		return nil
 	}
 	return why
+}
+
+// final tells whether a next hop that is left out will be so the next time: as
+// long as the recipient's domain says so itself.
+func (d *draft) final(st *queue.Status, ours bool) bool {
+	return st.Code[0] == '5' && !ours && !d.relay
 }
 
 // decided tells whether a status is the domain's own word that it takes no

@@ -84,6 +84,7 @@ func (l Login) LogValue() slog.Value { return slog.StringValue(l.User) }
 type Routes struct {
 	list  []Route
 	hops  []string // of each route
+	index map[string]int
 	relay []string // relay_domains, which "*" leaves out
 	retry queue.Retry
 }
@@ -91,14 +92,13 @@ type Routes struct {
 // NewRoutes makes a list. relayDomains and retry are those of the
 // configuration; a route's own times come filled in.
 func NewRoutes(list []Route, relayDomains []string, retry queue.Retry) *Routes {
-	rs := &Routes{list: list, relay: relayDomains, retry: retry}
-	taken := map[string]bool{}
+	rs := &Routes{list: list, relay: relayDomains, retry: retry, index: map[string]int{}}
 	for i, r := range list {
 		h := r.label()
-		if taken[h] {
+		if _, taken := rs.index[h]; taken {
 			h = fmt.Sprintf("%s (route %d)", h, i+1)
 		}
-		taken[h] = true
+		rs.index[h] = i
 		rs.hops = append(rs.hops, h)
 	}
 	return rs
@@ -223,18 +223,26 @@ func hasSender(patterns []string, sender string) bool {
 // find is the route and the domain that a hop stands for. ok is false for the
 // hop of a route that is not there any more.
 func (rs *Routes) find(hop string) (r *Route, domain string, ok bool) {
-	domain, label, perDomain := strings.Cut(hop, via)
-	if !perDomain {
-		label, domain = hop, ""
+	if r = rs.labelled(hop); r != nil && !r.perDomain() { // first: the path of a socket may say anything
+		return r, "", true
 	}
-	if rs != nil {
-		for i, h := range rs.hops {
-			if h == label && rs.list[i].perDomain() == perDomain {
-				return &rs.list[i], domain, true
-			}
-		}
+	domain, label, below := strings.Cut(hop, via)
+	if r = rs.labelled(label); below && r != nil && r.perDomain() {
+		return r, domain, true
 	}
-	return nil, hop, !perDomain && !isLabel(hop)
+	return nil, hop, !below && !isLabel(hop)
+}
+
+// labelled is the route with a label; nil when there is none.
+func (rs *Routes) labelled(label string) *Route {
+	if rs == nil {
+		return nil
+	}
+	i, there := rs.index[label]
+	if !there {
+		return nil
+	}
+	return &rs.list[i]
 }
 
 // isLabel tells whether a hop is called as Route.label calls routes.

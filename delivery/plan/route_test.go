@@ -131,12 +131,13 @@ func TestFingerprint(t *testing.T) {
 // routed is a plan by routes. In want a target line ends with what the route
 // asks of it.
 type routed struct {
-	name string
-	to   []NextHop
-	hop  string // "" = that of a.test
-	zone string
-	want string
-	says string // in the status, the notes or what was dropped
+	name    string
+	to      []NextHop
+	hop     string // "" = that of a.test
+	zone    string
+	want    string
+	partial bool
+	says    string // in the status, the notes or what was dropped
 }
 
 func TestRoutePlans(t *testing.T) {
@@ -163,7 +164,7 @@ func TestRoutePlans(t *testing.T) {
 			want: "sent route\n+ 0 m.test:25 50.0.0.1 | may"},
 		{name: "two hosts in order", to: []NextHop{host("b.test", 25), host("c.test", 26)}, zone: "b.test A 50.0.0.1\nc.test A 50.0.0.2",
 			want: "sent route\n+ 0 b.test:25 50.0.0.1 | may\n+ 0 c.test:26 50.0.0.2 | may"},
-		{name: "the first does not exist", to: []NextHop{host("b.test", 25), host("c.test", 26)}, zone: "c.test A 50.0.0.2",
+		{name: "the first does not exist", partial: true, to: []NextHop{host("b.test", 25), host("c.test", 26)}, zone: "c.test A 50.0.0.2",
 			want: "sent route\n+ 0 c.test:26 50.0.0.2 | may\n- 0 b.test:25 no-address"},
 		{name: "none exists: wait, and tell the operator", to: []NextHop{host("b.test", 25)},
 			want: "defer route 4.4.4 no-address ALARM\n- 0 b.test:25 no-address", says: "smtp://b.test"},
@@ -173,7 +174,7 @@ func TestRoutePlans(t *testing.T) {
 			want: "defer route 4.4.6 mail-loop ALARM\n- 0 60.0.0.1:25 60.0.0.1 self"},
 		{name: "nothing behind ourselves", to: []NextHop{host("60.0.0.1", 25), host("50.0.0.1", 25)},
 			want: "defer route 4.4.6 mail-loop ALARM\n- 0 60.0.0.1:25 60.0.0.1 self"},
-		{name: "better than ourselves", to: []NextHop{host("50.0.0.1", 25), host("60.0.0.1", 25)},
+		{name: "better than ourselves", partial: true, to: []NextHop{host("50.0.0.1", 25), host("60.0.0.1", 25)},
 			want: "sent route\n+ 0 50.0.0.1:25 50.0.0.1 | may\n- 0 60.0.0.1:25 60.0.0.1 self"},
 		{name: "our address on another port", to: []NextHop{host("60.0.0.1", 26)}, want: "sent route\n+ 0 60.0.0.1:26 60.0.0.1 | may"},
 		{name: "the same twice", to: []NextHop{host("50.0.0.1", 25), host("50.0.0.1", 25)},
@@ -202,7 +203,18 @@ func TestRoutePlans(t *testing.T) {
 			want: "defer 4.4.4 no-srv ALARM\n? SRV _submission._tcp.isp.test"},
 		{name: "a service that is not available", to: []NextHop{service}, zone: "_submission._tcp.isp.test SRV 0 0 0 .",
 			want: "defer route 4.1.2 null-srv ALARM\n? SRV _submission._tcp.isp.test"},
-		{name: "a service whose look-up fails, then a host", to: []NextHop{service, host("50.0.0.9", 25)}, zone: "_submission._tcp.isp.test fails SRV SERVFAIL",
+		{name: "a service that is not available, then a host: it is the provider's word, not the domain's", to: []NextHop{service, host("50.0.0.9", 25)},
+			zone: "_submission._tcp.isp.test SRV 0 0 0 .", partial: true,
+			want: "sent route\n+ 0 50.0.0.9:25 50.0.0.9 | may\n? SRV _submission._tcp.isp.test"},
+		{name: "a host that does not exist, then one that does: the first may come back", to: []NextHop{host("b.test", 25), host("50.0.0.9", 25)}, partial: true,
+			want: "sent route\n+ 0 50.0.0.9:25 50.0.0.9 | may\n- 0 b.test:25 no-address"},
+		{name: "no way by the rules for good, and a host whose look-up fails: wait", to: []NextHop{rules, host("b.test", 25)}, zone: "a.test SRV 0 0 1 x.test\nb.test fails A SERVFAIL", partial: true,
+			want: "defer route 4.4.3 dns-failed\n- 0 b.test:25 dns-failed\n? SRV _smtp._tcp.a.test\n? MX a.test"},
+		{name: "no way by the rules for good, and a host that does not exist: wait, and tell the operator", to: []NextHop{rules, host("b.test", 25)}, zone: "a.test SRV 0 0 1 x.test", partial: true,
+			want: "defer route 4.4.4 no-address ALARM\n- 0 b.test:25 no-address\n? SRV _smtp._tcp.a.test\n? MX a.test"},
+		{name: "no way by the rules for good, then a host", to: []NextHop{rules, host("50.0.0.9", 25)}, zone: "a.test SRV 0 0 1 x.test",
+			want: "sent route\n+ 0 50.0.0.9:25 50.0.0.9 | may\n? SRV _smtp._tcp.a.test\n? MX a.test"},
+		{name: "a service whose look-up fails, then a host", partial: true, to: []NextHop{service, host("50.0.0.9", 25)}, zone: "_submission._tcp.isp.test fails SRV SERVFAIL",
 			want: "sent route\n+ 0 50.0.0.9:25 50.0.0.9 | may\n? SRV _submission._tcp.isp.test"},
 
 		{name: "MX only", to: []NextHop{byMX}, zone: "_smtp._tcp.a.test SRV 0 0 2525 s.test\na.test MX 10 m.test\nm.test A 50.0.0.1",
@@ -222,7 +234,7 @@ func TestRoutePlans(t *testing.T) {
 			want: "sent mx\n+ 0 m.test:25 50.0.0.1 | may\n? SRV _smtp._tcp.a.test\n? MX a.test", says: "srv_errors"},
 		{name: "the rules, then a smarthost", to: []NextHop{rules, host("50.0.0.9", 587)}, zone: "a.test MX 0 m.test\nm.test A 50.0.0.1",
 			want: "sent mx\n+ 0 m.test:25 50.0.0.1 | may\n+ 0 50.0.0.9:587 50.0.0.9 | may\n? SRV _smtp._tcp.a.test\n? MX a.test"},
-		{name: "the rules fail, then a smarthost", to: []NextHop{rules, host("50.0.0.9", 587)}, zone: "_smtp._tcp.a.test fails SRV SERVFAIL",
+		{name: "the rules fail, then a smarthost", partial: true, to: []NextHop{rules, host("50.0.0.9", 587)}, zone: "_smtp._tcp.a.test fails SRV SERVFAIL",
 			want: "sent route\n+ 0 50.0.0.9:587 50.0.0.9 | may\n? SRV _smtp._tcp.a.test"},
 		{name: "the domain takes no mail, so a smarthost is not asked", to: []NextHop{rules, host("50.0.0.9", 587)}, zone: "a.test MX 0 .",
 			want: "fail mx 5.1.10 null-mx\n? SRV _smtp._tcp.a.test\n? MX a.test"},
@@ -243,6 +255,9 @@ func TestRoutePlans(t *testing.T) {
 			z.asked = withoutAddrs(z.asked)
 			if got := renderRouted(p, z.asked); got != c.want {
 				t.Errorf("plan:\n%s\nwant:\n%s\nnotes: %q", got, c.want, p.Notes)
+			}
+			if p.Verdict == queue.Sent && p.Partial != c.partial {
+				t.Errorf("partial %v", p.Partial)
 			}
 			if words := fmt.Sprint(p.Status.Text, p.Notes, p.Dropped); !strings.Contains(words, c.says) {
 				t.Errorf("nothing says %q: %s", c.says, words)
@@ -295,4 +310,51 @@ func renderRouted(p Plan, asked []string) string {
 		lines[i] = l
 	}
 	return strings.Join(lines, "\n")
+}
+
+// TestHopNames: every hop that HopOf says leads back to its route, whatever the
+// route is called, and no route is taken for another.
+func TestHopNames(t *testing.T) {
+	rules := NextHop{URL: "dns:", Kind: ByRules}
+	socket := NextHop{URL: "lmtp:///run/a via dns:", Kind: ByHost, Path: "/run/a via dns:"}
+	rs := NewRoutes([]Route{
+		{Domains: []string{"a.test"}, To: []NextHop{socket}},
+		{Domains: []string{"b.test"}, To: []NextHop{socket, rules}},
+		{Domains: []string{"c.test"}, To: []NextHop{rules}},
+		{Domains: []string{"d.test"}, To: []NextHop{rules}, Retry: queue.Retry{Schedule: []time.Duration{time.Minute}}},
+		{Domains: []string{"e.test"}, Action: Hold},
+		{Domains: []string{"f.test"}, Action: Hold},
+		{Domains: []string{"g.test"}, Name: "hold"},
+		{Domains: []string{"h.test"}, Name: "mx:"},
+		{Domains: []string{"i.test"}, To: []NextHop{socket}},
+	}, nil, queue.DefaultRetry)
+	seen := map[string]bool{}
+	for i := range rs.list {
+		domain := rs.list[i].Domains[0]
+		hop := rs.HopOf("", domain, false)
+		r, of, ok := rs.find(hop)
+		if r != &rs.list[i] || !ok || rs.list[i].perDomain() != (of == domain) || seen[hop] {
+			t.Errorf("%s: hop %q leads to %+v, %q, %v", domain, hop, r, of, ok)
+		}
+		seen[hop] = true
+	}
+	for hop, known := range map[string]bool{
+		"j.test": true, "[50.0.0.1]": true, "j.test via route hold": false, "route x": false, "smtp://x": false, "c.test via smtp://x": false, "dns:": false,
+	} {
+		if r, of, ok := rs.find(hop); ok != known || r != nil || of != hop {
+			t.Errorf("%s: %v %q %v", hop, r, of, ok)
+		}
+	}
+}
+
+// BenchmarkRoutes: what 1000 routes cost a recipient.
+func BenchmarkRoutes(b *testing.B) {
+	var list []Route
+	for i := range 1000 {
+		list = append(list, Route{Domains: []string{fmt.Sprintf("d%d.test", i)}, To: []NextHop{{URL: fmt.Sprintf("smtp://h%d.test", i), Kind: ByHost}}})
+	}
+	rs := NewRoutes(list, nil, queue.DefaultRetry)
+	for b.Loop() {
+		rs.Retry(rs.HopOf("a@b.test", "d999.test", false))
+	}
 }

@@ -117,6 +117,9 @@ func withoutAddrs(asked []string) []string {
 
 func sourceRules() []rule {
 	return []rule{
+		{name: "better than ourselves, but without an address", domain: "home.test",
+			zone: "_smtp._tcp.home.test SRV 10 0 2525 dyn.home.test\n_smtp._tcp.home.test SRV 20 0 25 us.test\nus.test A 46.0.0.1",
+			want: "defer srv 4.4.4 no-address ALARM\n- 20 us.test:25 46.0.0.1 self\n- 10 dyn.home.test:2525 no-address\n? SRV _smtp._tcp.home.test"},
 		{name: "literal IPv4", domain: "[50.0.0.1]", want: "sent address-literal\n+ 0 :25 50.0.0.1"},
 		{name: "literal IPv6", domain: "[ipv6:2A02::0:1]", want: "sent address-literal\n+ 0 :25 2a02::1"},
 		{name: "literal that maps IPv4", domain: "[IPv6:::ffff:50.0.0.1]", want: "sent address-literal\n+ 0 :25 50.0.0.1"},

@@ -56,7 +56,7 @@ func (s *Session) Auth(ctx context.Context, c Credentials) *Error {
 	for _, m := range mechanisms {
 		if slices.Contains(s.ext.Auth, m.name) {
 			defer s.begin(ctx)()
-			return s.converse(m.name, m.client(c))
+			return s.converse(m.name, m.client(c), c.Password)
 		}
 	}
 	offered := "nothing"
@@ -67,15 +67,15 @@ func (s *Session) Auth(ctx context.Context, c Credentials) *Error {
 }
 
 // converse has one exchange of challenges and responses.
-func (s *Session) converse(name string, client sasl.Client) *Error {
+func (s *Session) converse(name string, client sasl.Client, password string) *Error {
 	_, first, err := client.Start()
 	if err != nil {
 		return s.fail(StageAuth, err)
 	}
 	line := "AUTH " + name
-	var secrets []string
+	secrets := []string{password}
 	if initial := encode(first); first != nil && len(line)+1+len(initial) <= maxAuthLine {
-		line, first, secrets = line+" "+initial, nil, []string{initial}
+		line, first, secrets = line+" "+initial, nil, append(secrets, initial)
 	}
 	for range maxChallenges {
 		s.put(line)
@@ -126,16 +126,24 @@ func decodeChallenge(r Reply) ([]byte, error) {
 	return b, nil
 }
 
-// hide takes what we sent out of a reply, for servers that quote the command
-// that they refuse: replies are logged, and put into reports.
+// telltale is how much of a secret gives it away: servers cut and wrap what
+// they repeat, and long lines are cut here.
+const telltale = 16
+
+// hide takes the words out of a reply that repeats what we sent, as it was sent
+// or decoded, for servers that quote the command that they refuse: replies are
+// logged, and put into reports.
 func hide(r Reply, secrets []string) Reply {
-	for i := range r.Lines {
-		for _, secret := range secrets {
-			r.Lines[i] = strings.ReplaceAll(r.Lines[i], secret, "[hidden]")
+	said := withoutBlanks(strings.Join(r.Lines, ""))
+	for _, secret := range secrets {
+		if secret = withoutBlanks(secret); strings.Contains(said, secret[:min(len(secret), telltale)]) {
+			r.Lines = []string{"[hidden, as it repeats what was sent]"}
 		}
 	}
 	return r
 }
+
+func withoutBlanks(s string) string { return strings.Join(strings.Fields(s), "") }
 
 // loginClient is AUTH LOGIN, which no RFC defines. The words of the challenges
 // differ between servers, so that only their order counts; and not all servers

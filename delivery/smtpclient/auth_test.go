@@ -149,12 +149,15 @@ func TestRefusalWithoutSecrets(t *testing.T) {
 	for name, dialogue := range map[string]string{
 		"PLAIN":   offersPlain + plainMe + "S: 500-unknown: AUTH PLAIN AG1lAHMzY3JldA==\nS: 500 AG1lAHMzY3JldA==?",
 		"LOGIN":   offersLogin + "C: AUTH LOGIN\nS: 334\n" + userMe + "S: 334\n" + passMe + "S: 500 unknown: czNjcmV0",
+		"decoded": offersPlain + plainMe + "S: 535 5.7.8 no, me, s3cret is wrong",
+		"wrapped": offersLogin + "C: AUTH LOGIN\nS: 334\n" + userMe + "S: 334\n" + passMe + "S: 500-unknown: czNj\nS: 500 cmV0",
+		"cut":     offersPlain + plainMe + "S: 500 " + strings.Repeat("x", maxKeptLine-16) + "AG1lAHMzY3JldA==",
 		"garbage": offersPlain + plainMe + "S: AUTH PLAIN AG1lAHMzY3JldA==",
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, finish := overTLS(t, dialogue)
 			err := s.Auth(t.Context(), me)
-			if err == nil || strings.Contains(err.Error(), "AG1l") || strings.Contains(err.Error(), "czNj") {
+			if err == nil || strings.Contains(err.Error(), "AG1l") || strings.Contains(err.Error(), "czNj") || strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("got %v", err)
 			}
 			finish()

@@ -98,7 +98,7 @@ func FuzzSession(f *testing.F) {
 		}
 		for _, m := range mechanisms {
 			if !s.dead && slices.Contains(s.ext.Auth, m.name) {
-				checkFuzzedAuth(t, c, s.converse(m.name, m.client(me)))
+				checkFuzzedAuth(t, c, s.converse(m.name, m.client(me), me.Password))
 			}
 		}
 		for range 3 {

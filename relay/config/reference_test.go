@@ -45,10 +45,6 @@ layer each value comes from. ` + "`srvrelay config schema`" + ` prints a JSON Sc
 which editors complete keys and check while you type: put
 ` + "`# yaml-language-server: $schema=FILE`" + ` into the first line of the configuration.
 
-` + "`srvrelay config init`" + ` writes a file for the task at hand. ` + "`srvrelay config show`" + ` shows what is in force,
-with the layer that each value comes from, and ` + "`srvrelay config schema`" + ` prints a JSON Schema
-([stored here](srvrelay.schema.json)) with which editors complete and check keys while you type.
-
 ` + "`srvrelay check-config`" + ` reports everything that is wrong at once, with its place:
 
 ` + "```" + `
