@@ -153,20 +153,21 @@ tls: { certificate: "@dir@/tls.crt", key: "@dir@/tls.key" }`)
 // is closed without a word. It has tried to deliver to recipient, if there is one.
 func behindFirewall(t *testing.T, recipient string) faultyPlace {
 	t.Helper()
-	machines := newNetwork(t, "203.0.113.1/24", "203.0.113.2/24")
-	here, world := machines[0], machines[1]
+	wire := newLAN(newNetns(t, "the wire"))
+	here, world := wire.join("here", "203.0.113.1/24"), wire.join("the world", "203.0.113.2/24")
 	var dns *dnsserver.Server
-	var err error
-	world.inside(func() {
+	err := world.do(func() (err error) {
 		dns, err = dnsserver.Start("203.0.113.2:53", doctorZone+"_smtp._tcp.example.org. SRV 0 0 25 mx.example.org.\nmx.example.org. A 203.0.113.2\n")
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dns.Close() })
-	world.run("nft", "add table inet provider; add chain inet provider in { type filter hook input priority 0; }; add rule inet provider in tcp dport 25 drop")
+	world.must("nft", "add table inet provider; add chain inet provider in { type filter hook input priority 0; }; add rule inet provider in tcp dport 25 drop")
 	dir := diskDir(t)
-	p := faultyPlace{inside: here.inside, config: writeFile(t, dir, "srvrelay.yaml", fmt.Sprintf(`
+	inside := func(f func()) { _ = here.do(func() error { f(); return nil }) }
+	p := faultyPlace{inside: inside, config: writeFile(t, dir, "srvrelay.yaml", fmt.Sprintf(`
 hostname: relay.example.net
 data_dir: %s/data
 listeners: [{ address: "127.0.0.1:2525", mode: submission, tls: none }]
@@ -177,7 +178,7 @@ log: { format: json }
 	if recipient == "" {
 		return p
 	}
-	here.inside(func() {
+	inside(func() {
 		relay := startRelay(t, p.config)
 		if refusal, err := submit(relay.address(), "a@client.example", []string{recipient}, "", "Subject: x\n\nhello\n"); err != nil || refusal != "" {
 			t.Error(refusal, err)
