@@ -73,7 +73,10 @@ func (s screen) printWay(a answerLine, e admin.Explanation, now time.Time) {
 		return
 	case len(down) > 0:
 		st := *down[0].Status
-		a.text, a.reason = fmt.Sprintf("%s, %d of %d down: %s", way, len(down), len(e.Targets), statusText(st)), st.Reason
+		a.text, a.reason = fmt.Sprintf("%d of %d down: %s", len(down), len(e.Targets), statusText(st)), st.Reason
+		s.printAnswerLine(a)
+		fmt.Fprintf(s, "  %s; mail goes to the others\n", way)
+		return
 	default:
 		a.text, a.colour = way, s.good
 		if e.Waiting > 0 {

@@ -46,7 +46,7 @@ func TestExplainWidth(t *testing.T) {
 		return lines
 	}
 	lines := show(e)
-	for _, want := range []string{"  What to do: ", "         TLS (" + host, "         down since 12:00:00 (now): 4.7.5 ", "    certificate  CN="} {
+	for _, want := range []string{"  What to do: With TLS `may` the relay tries again", "         TLS (" + host, "         down since 12:00:00 (now): 4.7.5 ", "    certificate  CN="} {
 		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, want) }) {
 			t.Errorf("%q begins no line of\n%s", want, strings.Join(lines, "\n"))
 		}
