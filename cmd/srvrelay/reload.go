@@ -120,9 +120,7 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 			return r, err
 		}
 	}
-	for _, w := range cfg.Warnings {
-		r.Notes = append(r.Notes, w)
-	}
+	r.Notes = append(r.Notes, cfg.Warnings...)
 	cur, err := newCurrent(cfg, asked{s}, s.log)
 	if err != nil {
 		return r, err
