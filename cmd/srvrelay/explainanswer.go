@@ -22,7 +22,7 @@ type answerLine struct {
 func (s screen) printAnswerLine(a answerLine) {
 	end := ""
 	if a.reason != "" {
-		end = "   " + a.reason
+		end = "  " + a.reason
 	}
 	text := clip(a.text, screenWidth-len([]rune(a.subject))-len(end))
 	fmt.Fprintln(s, a.subject+a.colour(text)+end)

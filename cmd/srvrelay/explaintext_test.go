@@ -51,11 +51,11 @@ func TestExplainWidth(t *testing.T) {
 			t.Errorf("%q begins no line of\n%s", want, strings.Join(lines, "\n"))
 		}
 	}
-	if l := lines[0]; !strings.HasPrefix(l, "example.org → waits: "+host+": many") || !strings.HasSuffix(l, "…   tls-failed") {
+	if l := lines[0]; !strings.HasPrefix(l, "example.org → waits: "+host+": many") || !strings.HasSuffix(l, "…  tls-failed") {
 		t.Errorf("first line: %s", l)
 	}
 	e.Verdict, e.Reason, e.Text = "fail", queue.ReasonRouteReject, long
-	if l := show(e)[0]; !strings.HasSuffix(l, "…   route-reject") {
+	if l := show(e)[0]; !strings.HasSuffix(l, "…  route-reject") {
 		t.Errorf("first line: %s", l)
 	}
 }
@@ -91,8 +91,8 @@ func TestMessageAnswer(t *testing.T) {
 		{Address: "k@l.test", State: queue.Failed, Reason: queue.ReasonRejected, LastStatus: "550 no"},
 	}
 	for i, want := range []string{
-		"a@b.test is delivered: 250 ok   sent", "c@d.test has its turn soon   (1 more)", "e@f.test waits: 451 later   temporary-reply (2 more)",
-		"g@h.test is held by a route   route-hold (3 more)", "i@j.test is given up: 451 later   expired (4 more)", "k@l.test is given up: 550 no   rejected (5 more)",
+		"a@b.test is delivered: 250 ok  sent", "c@d.test has its turn soon  (1 more)", "e@f.test waits: 451 later  temporary-reply (2 more)",
+		"g@h.test is held by a route  route-hold (3 more)", "i@j.test is given up: 451 later  expired (4 more)", "k@l.test is given up: 550 no  rejected (5 more)",
 	} {
 		var out strings.Builder
 		printMessageAnswer(screen{Writer: &out}, admin.Message{Recipients: all[:i+1]})
