@@ -242,6 +242,9 @@ func TestBudgetOfRoutes(t *testing.T) {
 			if tried := len(n.dials["50.0.0.1:9000"]) > 0; tried != c.tried {
 				t.Errorf("%+v: tried %v", c, tried)
 			}
+			if attempt(9001, true); len(n.dials["50.0.0.1:9001"]) != 1 {
+				t.Errorf("%+v: what the operator wrote is not tried", c)
+			}
 		})
 	}
 }
