@@ -49,8 +49,9 @@ type hop struct {
 	again    bool      // was due, and had no room for another attempt
 	busy     bool      // waits for a slot of a target
 	patience *time.Timer
-	wishes   int  // how often Unpark was called
-	forced   bool // somebody asked: targets that are down are looked at whatever their time
+	wishes   int       // how often Unpark was called
+	alarmed  time.Time // when somebody was called last because of it
+	forced   bool      // somebody asked: targets that are down are looked at whatever their time
 }
 
 // New makes a Deliverer; memory is what the planner asks about the past.
@@ -257,7 +258,7 @@ func (d *Deliverer) learn(h *hop, o *hopOutcome, wishes int) *HopEvent {
 		h.failures, h.parked = 0, time.Time{}
 		h.limit = min(h.limit+1, d.set.Load().PerTarget)
 		if was {
-			h.limit = firstConcurrency
+			h.limit, h.alarmed = firstConcurrency, time.Time{}
 			return &HopEvent{Hop: h.name}
 		}
 	case !o.Wait.IsZero():
@@ -279,11 +280,23 @@ func (d *Deliverer) learn(h *hop, o *hopOutcome, wishes int) *HopEvent {
 			h.at = h.parked
 			heap.Fix(&d.due, h.index)
 		}
-		return &HopEvent{Hop: h.name, Parked: true, Until: h.parked, Status: o.Status, Alarm: o.Alarm, again: again}
+		return &HopEvent{Hop: h.name, Parked: true, Until: h.parked, Status: o.Status, Alarm: o.Alarm && h.alarmDue(), again: again}
 	case o.Busy.IsValid():
 		d.waitForSlot(h, o.Busy)
 	}
 	return nil
+}
+
+// alarmEach is how often somebody is called because of the same hop.
+const alarmEach = time.Hour
+
+// alarmDue tells whether it is time to call again. The caller holds d.mu.
+func (h *hop) alarmDue() bool {
+	due := h.alarmed.IsZero() || time.Since(h.alarmed) >= alarmEach
+	if due {
+		h.alarmed = time.Now()
+	}
+	return due
 }
 
 // A hop waits for a slot this long, and so much longer for each that waits

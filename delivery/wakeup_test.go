@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"srvrelay/queue"
@@ -235,4 +236,35 @@ func TestUnparkLengthensNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAlarmOnceAnHour: somebody is called for a hop that only he can mend at
+// once, and not with every probe.
+func TestAlarmOnceAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(Config{Events: quiet{t: t}}, NewMemory(noFacts{}))
+		h := &hop{name: "home.test", index: -1}
+		alarms := 0
+		look := func(greeted bool) {
+			o := hopOutcome{Greeted: greeted, News: true, Alarm: true}
+			if !greeted {
+				o.Wait = time.Now().Add(5 * time.Minute)
+			}
+			if e := d.learn(h, &o, 0); e != nil && e.Alarm {
+				alarms++
+			}
+			time.Sleep(5 * time.Minute)
+		}
+		for range 36 { // three hours
+			look(false)
+		}
+		if alarms != 3 {
+			t.Errorf("%d alarms in three hours", alarms)
+		}
+		look(true)
+		look(false)
+		if alarms != 4 {
+			t.Error("it was back, and is gone again: no alarm")
+		}
+	})
 }

@@ -215,18 +215,7 @@ func finds(r doctor.Report, check string, level doctor.Level, what string) bool 
 }
 
 // diskDir is a folder for everybody that is not in memory, as /tmp may be.
-func diskDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/var/tmp", "srvrelay-doctor-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
+func diskDir(t *testing.T) string { return sharedDir(t, "/var/tmp") }
 
 func firstLine(s string) string { line, _, _ := strings.Cut(s, "\n"); return line }
 

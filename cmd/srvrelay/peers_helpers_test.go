@@ -81,9 +81,12 @@ func unable(t testing.TB, why string) {
 
 // peerDir is a temporary directory that servers can enter which give up root;
 // its name is short, because Unix sockets are made in it.
-func peerDir(t testing.TB) string {
+func peerDir(t testing.TB) string { return sharedDir(t, "") }
+
+// sharedDir is a temporary directory that everybody can enter.
+func sharedDir(t testing.TB, parent string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "srvrelay-peer-")
+	dir, err := os.MkdirTemp(parent, "srvrelay-test-")
 	if err != nil {
 		t.Fatal(err)
 	}

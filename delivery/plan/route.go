@@ -164,28 +164,37 @@ func (rs *Routes) match(sender, domain string, released bool) int {
 		return -1
 	}
 	for i := range rs.list {
-		if rs.mismatch(i, sender, domain, released) == "" {
+		if rs.matches(&rs.list[i], sender, domain, released) {
 			return i
 		}
 	}
 	return -1
 }
 
-// mismatch says why a route does not match; "" when it does.
-func (rs *Routes) mismatch(i int, sender, domain string, released bool) string {
-	r := &rs.list[i]
+func (rs *Routes) matches(r *Route, sender, domain string, released bool) bool {
+	return rs.hasDomain(r, domain) && hasSender(r.Senders, sender) && !(r.Action == Hold && released)
+}
+
+// whyNot says why a route does not match, for people.
+func (rs *Routes) whyNot(r *Route, sender, domain string) string {
 	switch {
+	case !rs.hasDomain(r, domain) && inDomains(domain, rs.relay) && slices.Contains(r.Domains, "*"):
+		return "* does not include relay_domains"
 	case !rs.hasDomain(r, domain):
-		if inDomains(domain, rs.relay) && slices.Contains(r.Domains, "*") {
-			return "* does not include relay_domains"
-		}
-		return "for other domains"
+		return "only for " + fewOf(r.Domains)
 	case !hasSender(r.Senders, sender):
-		return "for other senders"
-	case r.Action == Hold && released:
-		return "released: not held again"
+		return "only from " + fewOf(r.Senders)
 	}
-	return ""
+	return "released: not held again"
+}
+
+// fewOf names the first few of a list.
+func fewOf(list []string) string {
+	const few = 3
+	if len(list) <= few {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:few], ", "), len(list)-few)
 }
 
 func (rs *Routes) hasDomain(r *Route, domain string) bool {
@@ -281,9 +290,13 @@ func (rs *Routes) Look(sender, domain string, released bool) (looked []Looked) {
 		return nil
 	}
 	for i := range rs.list {
-		why := rs.mismatch(i, sender, domain, released)
-		looked = append(looked, Looked{Number: i + 1, Route: rs.hops[i], Matched: why == "", Why: why})
-		if why == "" {
+		r := &rs.list[i]
+		l := Looked{Number: i + 1, Route: rs.hops[i], Matched: rs.matches(r, sender, domain, released)}
+		if !l.Matched {
+			l.Why = rs.whyNot(r, sender, domain)
+		}
+		looked = append(looked, l)
+		if l.Matched {
 			break
 		}
 	}

@@ -73,7 +73,10 @@ func (s *Session) converse(name string, client sasl.Client, password string) *Er
 		return s.fail(StageAuth, err)
 	}
 	line := "AUTH " + name
-	secrets := []string{password}
+	var secrets []string
+	if len(password) >= leastPassword {
+		secrets = append(secrets, password)
+	}
 	if initial := encode(first); first != nil && len(line)+1+len(initial) <= maxAuthLine {
 		line, first, secrets = line+" "+initial, nil, append(secrets, initial)
 	}
@@ -129,6 +132,10 @@ func decodeChallenge(r Reply) ([]byte, error) {
 // telltale is how much of a secret gives it away: servers cut and wrap what
 // they repeat, and long lines are cut here.
 const telltale = 16
+
+// leastPassword: a shorter one may be any word of an honest reply ("wrong
+// password"), and hiding that would tell more than it hides.
+const leastPassword = 6
 
 // hide takes the words out of a reply that repeats what we sent, as it was sent
 // or decoded, for servers that quote the command that they refuse: replies are

@@ -49,10 +49,15 @@ func hostname(s string) (string, error) {
 
 // relayDomain is a domain, or a dot and a domain for the names below it.
 func relayDomain(s string) (string, error) {
+	if s == "*" || s == "." {
+		return "", fmt.Errorf("%s would make an open relay: list the domains that are yours", quote(s))
+	}
+	return domainOrBelow(s)
+}
+
+func domainOrBelow(s string) (string, error) {
 	below, isBelow := strings.CutPrefix(s, ".")
 	switch {
-	case s == "*" || s == ".":
-		return "", fmt.Errorf("%s would make an open relay: list the domains that are yours", quote(s))
 	case strings.HasPrefix(s, "*."):
 		return "", fmt.Errorf("%s: write .%s for the names below a domain", quote(s), clean(s[2:]))
 	case strings.Contains(s, "@"):

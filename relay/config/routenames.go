@@ -9,22 +9,13 @@ import (
 
 // routeDomain is "*", a domain, or a dot and a domain for the names below it.
 func routeDomain(s string) (string, error) {
-	below, isBelow := strings.CutPrefix(s, ".")
 	switch {
 	case s == AllDomains:
 		return s, nil
-	case strings.HasPrefix(s, "*."):
-		return "", fmt.Errorf("%s: write .%s for the names below a domain", quote(s), clean(s[2:]))
-	case strings.Contains(s, "*"):
+	case strings.Contains(s, "*") && !strings.HasPrefix(s, "*."):
 		return "", fmt.Errorf("%s: * stands for everything, alone (.example.org is every name below example.org)", quote(s))
-	case strings.Contains(s, "@"):
-		return "", fmt.Errorf("%s is a mail address, want a domain (what is behind the @)", quote(s))
 	}
-	name, err := domain(below)
-	if err != nil || !isBelow {
-		return name, err
-	}
-	return "." + name, nil
+	return domainOrBelow(s)
 }
 
 // sender is a pattern for envelope senders, in lower case: user@domain,
