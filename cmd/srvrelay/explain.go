@@ -64,7 +64,7 @@ Exit code: 0 mail has a way, 69 it has none for good, 75 it has none for now.`,
 			return err
 		},
 	}
-	c.Flags().Bool("json", false, "one JSON object")
+	c.Flags().Bool("json", false, "one JSON object (docs/explain.md)")
 	c.Flags().String("from", "", "the envelope sender, for routes that look at it")
 	c.Flags().Bool("connect", false, "connect to the targets, up to TLS and login; no mail is sent")
 	c.AddCommand(explainMessageCommand())
@@ -109,7 +109,7 @@ has what was tried so far.`,
 			return nil
 		},
 	}
-	c.Flags().Bool("json", false, "one JSON object")
+	c.Flags().Bool("json", false, "one JSON object (docs/explain.md)")
 	c.Flags().Bool("connect", false, "connect to the targets, up to TLS and login; no mail is sent")
 	return c
 }

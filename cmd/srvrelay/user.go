@@ -27,6 +27,7 @@ listeners (RFC 4954). They are in auth.users_file, the passwords as hashes only.
 running relay takes changes up at once; nothing needs a restart or a reload.`,
 		Example: `  srvrelay user add shop                                           # asks for the password
   printf %s "$PASSWORD" | srvrelay user add shop --password-stdin
+  srvrelay user check shop                                         # why does it get 535?
   srvrelay user remove shop`,
 	}
 	add := &cobra.Command{
