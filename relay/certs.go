@@ -89,7 +89,11 @@ func SelfSigned(dataDir, hostname string) (tls.Certificate, error) {
 	path := filepath.Join(dataDir, selfSignedFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if data, err = newSelfSigned(hostname, time.Now()); err == nil {
+		// The queue, which makes its directory, is opened later.
+		if err = os.MkdirAll(dataDir, 0o700); err == nil {
+			data, err = newSelfSigned(hostname, time.Now())
+		}
+		if err == nil {
 			err = replaceFile(path, data)
 		}
 	}

@@ -46,9 +46,19 @@ type homeGuide struct {
 
 func startHome(t *testing.T, server, given string, packages ...string) *homeGuide {
 	t.Helper()
+	h := newHome(t, server, given, packages...)
+	h.readGuide("guide-home.md")
+	for _, section := range []string{"The DNS records", "The edge", "Home server: " + server} {
+		h.follow(section)
+	}
+	return h
+}
+
+// newHome is the machines before anybody has done anything to them.
+func newHome(t *testing.T, server, given string, packages ...string) *homeGuide {
+	t.Helper()
 	needs(t, "nft")
 	h := &homeGuide{guideNet: newGuideNet(t), unit: map[string]string{"Postfix": "postfix", "Exim": "exim4"}[server]}
-	h.readGuide("guide-home.md")
 	h.edge = h.machine("edge", "edge.example.org", "5.5.113.5")
 	h.router = h.machine("router", "router", "5.5.100.7")
 	h.home = h.machine("home", "home.example.org", "", packages...)
@@ -60,9 +70,6 @@ func startHome(t *testing.T, server, given string, packages ...string) *homeGuid
 	h.home.run(given + givenMailbox)
 	h.world = h.server("5.5.100.41", 25)
 	h.records("example.org. SOA ns h 1 1 1 1 1\nexample.com. SOA ns h 1 1 1 1 5\nexample.com. MX 10 mx.example.com.\nmx.example.com. A 5.5.100.41\n")
-	for _, section := range []string{"The DNS records", "The edge", "Home server: " + server} {
-		h.follow(section)
-	}
 	return h
 }
 

@@ -1,0 +1,241 @@
+//go:build linux
+
+package main
+
+import (
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// What config init writes and says is used to the letter: on an edge and at a
+// home behind a router, where port 25 is blocked both ways.
+
+const (
+	edgeConfig   = "/etc/srvrelay/srvrelay.yaml"
+	initPassword = "n0t-this-0ne"
+)
+
+// initHome is the machines with what config init said on them.
+type initHome struct {
+	*homeGuide
+	onEdge, atHome said
+}
+
+// said is what a command printed, in parts: below the words of a heading, which
+// are indented or have a number, stand the lines that are to be used.
+type said struct {
+	*testing.T
+	parts []saidPart
+}
+
+type saidPart struct{ heading, lines string }
+
+var saidHeading = regexp.MustCompile(`^(\d  | {3})\S`)
+
+func parseSaid(t *testing.T, text string) said {
+	s := said{T: t}
+	for line := range strings.Lines(text) {
+		last := len(s.parts) - 1
+		switch {
+		case !saidHeading.MatchString(line) && last >= 0:
+			s.parts[last].lines += line
+		case last < 0 || strings.TrimSpace(s.parts[last].lines) != "":
+			s.parts = append(s.parts, saidPart{heading: strings.TrimSpace(line)})
+		default:
+			s.parts[last].heading += " " + strings.TrimSpace(line)
+		}
+	}
+	return s
+}
+
+// under is what stands under the one heading with these words.
+func (s said) under(words string) string {
+	s.Helper()
+	found := ""
+	for _, p := range s.parts {
+		if strings.Contains(p.heading, words) {
+			if found != "" {
+				s.Fatalf("two headings with %q: %q", words, s.parts)
+			}
+			found = strings.Trim(p.lines, "\n") + "\n"
+		}
+	}
+	if found == "" {
+		s.Fatalf("nothing under %q: %q", words, s.parts)
+	}
+	return found
+}
+
+// startInitHome runs config init on the edge, publishes the records that it prints,
+// and starts the relay as it says.
+func startInitHome(t *testing.T, server, given string, flags string, packages ...string) *initHome {
+	t.Helper()
+	h := &initHome{homeGuide: newHome(t, server, given, packages...)}
+	for _, m := range []*guideMachine{h.edge, h.home} {
+		m.run("install -m 755 bin/srvrelay /usr/local/bin/srvrelay; mkdir /etc/srvrelay")
+	}
+	if strings.Contains(flags, "--self-signed") {
+		h.distrustAll()
+	} else {
+		h.edge.run("mkdir -p /etc/letsencrypt/live/edge.example.org; cd /etc/letsencrypt/live/edge.example.org; " +
+			"cp /etc/guide-certificates/edge.example.org.pem fullchain.pem; cp /etc/guide-certificates/edge.example.org.key privkey.pem; chmod 600 privkey.pem")
+	}
+	h.onEdge = parseSaid(t, h.edge.run("srvrelay config init edge --hostname edge.example.org --address 5.5.113.5 --domain example.org "+
+		"--home home.example.org:2525 --postmaster you@example.org --out "+edgeConfig+" "+flags))
+	h.records(h.onEdge.under("DNS records to publish"))
+	h.records("home.example.org. 1 A 5.5.100.7\n") // as the text says, the name of home with its address of today
+	h.serve(h.edge, h.onEdge)
+	return h
+}
+
+// distrustAll: no machine knows an authority of this test.
+func (h *initHome) distrustAll() {
+	for _, m := range h.machines {
+		m.distrust()
+	}
+}
+
+// serve runs the commands that start a relay.
+func (h *initHome) serve(m *guideMachine, s said) {
+	h.Helper()
+	last := s.parts[len(s.parts)-1]
+	for line := range strings.Lines(strings.Trim(last.lines, "\n") + "\n") {
+		if strings.HasPrefix(line, "srvrelay serve ") {
+			m.run("setsid " + strings.TrimSpace(line) + " </dev/null >>" + relayLog + " 2>&1 &")
+			m.saw(relayLog, `"msg":"ready"`)
+			continue
+		}
+		if out := m.run(line); strings.Contains(line, " explain ") && !strings.Contains(out, "home.example.org  5.5.100.7:2525") {
+			h.Errorf("%s says\n%s", line, out)
+		}
+	}
+}
+
+// appendTo adds lines to a file of a machine.
+func (h *initHome) appendTo(m *guideMachine, file, lines string) {
+	h.Helper()
+	m.write(file, h.read(m.path(file))+"\n"+lines)
+}
+
+// bothWays: mail comes and goes, and nobody else's does.
+func (h *initHome) bothWays() {
+	h.Helper()
+	h.send("Hello, home.")
+	h.comes("Hello, home.")
+	h.home.run("printf 'Subject: from home\n\nHello, world.\n' | sendmail -f you@example.org friend@example.com")
+	m := arrived(h.guideNet, h.world, 1)
+	h.holds(m, "you@example.org", "friend@example.com", "Hello, world.\n")
+	if m.Helo != "edge.example.org" {
+		h.Errorf("the world is greeted by %q", m.Helo)
+	}
+	h.edge.saw(relayLog, `"msg":"received"`, `"from":"you@example.org"`, `"user":"home"`, `"tls":"TLS`)
+	h.blocked(h.home.netns, "5.5.100.41:25")
+	h.blocked(h.hub, "5.5.100.7:25")
+	for _, c := range []struct{ door, to, want string }{
+		{"5.5.113.5:25", "friend@example.com", "550 5.7.1 relaying denied"},
+		{"5.5.113.5:25", "noone@example.org", "550 5.1.1 "}, // home was asked
+		{"5.5.113.5:587", "friend@example.com", "530 5.7.0 "},
+		{"5.5.100.7:2525", "friend@example.com", ""},
+	} {
+		if got := h.hand(h.hub, c.door, c.to); got == "" || !strings.HasPrefix(got, c.want) {
+			h.Errorf("at %s to %s: %q", c.door, c.to, got)
+		}
+	}
+	if n := h.world.Count(); n != 1 {
+		h.Errorf("%d messages went out", n)
+	}
+}
+
+// TestInitEdgePostfix: Postfix at home, and a certificate of the edge's own making.
+func TestInitEdgePostfix(t *testing.T) {
+	t.Parallel()
+	needs(t, "postfix")
+	h := startInitHome(t, "Postfix", givenPostfix, "--self-signed")
+	h.appendTo(h.home, "/etc/postfix/main.cf", h.onEdge.under("add to /etc/postfix/main.cf"))
+	h.appendTo(h.home, "/etc/postfix/master.cf", h.onEdge.under("to /etc/postfix/master.cf"))
+	h.home.write("/etc/postfix/sasl_passwd", h.onEdge.under("write /etc/postfix/sasl_passwd"))
+	h.home.write("/etc/postfix/srvrelay.crt", h.read(h.edge.path("/etc/srvrelay/tls.crt")))
+	h.home.run("systemctl start postfix; chmod 600 /etc/postfix/sasl_passwd; postfix reload")
+	h.bothWays()
+}
+
+// debianExim puts lines into Debian's configuration of Exim, and more below
+// others that are there, and starts it.
+func (h *initHome) debianExim(s said, more map[string]string) {
+	h.Helper()
+	const template = "/etc/exim4/exim4.conf.template"
+	text := h.read(h.home.path(template))
+	put := func(where, lines string) {
+		h.Helper()
+		if strings.Count(text, "\n"+where+"\n") != 1 {
+			h.Fatalf("%q is not one line of Exim's configuration", where)
+		}
+		text = strings.Replace(text, "\n"+where+"\n", "\n"+lines, 1)
+	}
+	put("domainlist local_domains = MAIN_LOCAL_DOMAINS", s.under("in the main part"))
+	put("begin routers", "begin routers\n"+s.under("as the first of the routers"))
+	put("begin transports", "begin transports\n"+s.under("among the transports"))
+	for where, lines := range more {
+		put(where, where+"\n"+lines)
+	}
+	h.home.write(template, text)
+	h.home.run("systemctl restart exim4")
+}
+
+// TestInitEdgeExim: Exim at home, and a certificate that everybody trusts.
+func TestInitEdgeExim(t *testing.T) {
+	t.Parallel()
+	h := startInitHome(t, "Exim", givenExim, "", "exim")
+	h.appendTo(h.home, "/etc/exim4/passwd.client", h.onEdge.under("to /etc/exim4/passwd.client"))
+	h.home.write("/etc/exim4/exim4.conf.localmacros", "CHECK_RCPT_LOCAL_ACL_FILE = /etc/exim4/rcpt\n")
+	h.home.write("/etc/exim4/rcpt", h.onEdge.under("first rule of the ACL for RCPT"))
+	h.home.run("sed -i \"s/^dc_local_interfaces=.*/dc_local_interfaces=''/\" /etc/exim4/update-exim4.conf.conf")
+	h.debianExim(h.onEdge, nil)
+	h.bothWays()
+}
+
+// initBetween runs the command that the edge has printed for an srvrelay at
+// home, between a mail server and the edge.
+func (h *initHome) initBetween() {
+	h.Helper()
+	h.home.write("/etc/srvrelay/edge.crt", h.read(h.edge.path("/etc/srvrelay/tls.crt")))
+	command := strings.TrimSpace(h.onEdge.under("At home with srvrelay"))
+	h.atHome = parseSaid(h.T, h.home.run(command+" --out "+edgeConfig+" --password-stdin <<<"+initPassword))
+	h.serve(h.home, h.atHome)
+}
+
+// TestInitHomePostfix: srvrelay at home, before Postfix.
+func TestInitHomePostfix(t *testing.T) {
+	t.Parallel()
+	needs(t, "postfix")
+	h := startInitHome(t, "Postfix", givenPostfix, "--self-signed --password-stdin <<<"+initPassword)
+	h.initBetween()
+	h.appendTo(h.home, "/etc/postfix/main.cf", h.atHome.under("add to /etc/postfix/main.cf"))
+	h.home.run("systemctl start postfix")
+	h.bothWays()
+
+	// The same records, and the same edge, from what home says.
+	published := h.onEdge.under("DNS records to publish")
+	for record := range strings.Lines(h.atHome.under("DNS records to publish")) {
+		if !strings.Contains(published, record) {
+			t.Errorf("the edge does not publish %q", record)
+		}
+	}
+	again := strings.TrimSpace(h.atHome.under("On the edge, if it is not there yet"))
+	h.edge.run("mkdir /root/again; " + again + " --out /root/again/srvrelay.yaml --postmaster you@example.org --self-signed <<<" + initPassword)
+	one, other := h.read(h.edge.path(edgeConfig)), h.read(h.edge.path("/root/again/srvrelay.yaml"))
+	if strings.ReplaceAll(other, "/root/again", filepath.Dir(edgeConfig)) != one {
+		t.Errorf("another edge:\n%s\n%s", one, other)
+	}
+}
+
+// TestInitHomeExim: srvrelay at home, before Exim.
+func TestInitHomeExim(t *testing.T) {
+	t.Parallel()
+	h := startInitHome(t, "Exim", givenExim, "--self-signed --password-stdin <<<"+initPassword, "exim")
+	h.initBetween()
+	h.debianExim(h.atHome, map[string]string{"acl_check_rcpt:": h.atHome.under("first rule of the ACL for RCPT")})
+	h.bothWays()
+}
