@@ -61,7 +61,11 @@ func (d *Deliverer) askOne(ctx context.Context, hop, address string) Answer {
 	if w.greeted {
 		d.isBack(ctx, hop)
 	}
-	if len(outcomes) == 0 { // the attempt was interrupted, or there was no room for it
+	switch {
+	case len(outcomes) > 0:
+	case w.down != queue.Status{}: // it is known to be down, and was not tried
+		return Answer{Known: Unknown, Status: w.down}
+	default: // the attempt was interrupted, or there was no room for it
 		return Answer{Known: Unknown, Status: queue.Status{Code: "4.4.2", Text: "no answer in time", Reason: queue.ReasonTimeout}}
 	}
 	return answerOf(outcomes[0])

@@ -11,6 +11,7 @@ import (
 
 	"srvrelay/queue"
 	"srvrelay/relay"
+	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 )
 
@@ -19,6 +20,30 @@ import (
 func parseConfig(c *cobra.Command) (*config.Config, error) {
 	flag, _ := c.Flags().GetString("config")
 	return config.Load(config.Find(flag, os.Environ()), c.Flags(), os.Environ())
+}
+
+// askingConfig is parseConfig for a question to the running relay. With a mistake
+// in the configuration that relay goes on with the one before, and its socket is
+// all that one needs to know.
+func askingConfig(c *cobra.Command) (*config.Config, error) {
+	cfg, err := parseConfig(c)
+	var problems config.Problems
+	if !errors.As(err, &problems) {
+		return cfg, err
+	}
+	flag, _ := c.Flags().GetString("config")
+	socket := config.AdminSocket(config.Find(flag, os.Environ()), c.Flags(), os.Environ())
+	if socket == "" {
+		return nil, err
+	}
+	if _, gone := admin.NewClient(socket).Hops(c.Context()); gone != nil {
+		return nil, err
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "warning: the configuration has %d %s (srvrelay check-config); the running relay goes on with the one before\n",
+		len(problems), plural(len(problems), "problem"))
+	cfg = &config.Config{}
+	cfg.Admin.Socket = socket
+	return cfg, nil
 }
 
 // checkedConfig is parseConfig with a look at the files.

@@ -68,6 +68,36 @@ func TestInitServes(t *testing.T) {
 	}
 }
 
+// TestQueueBesideAMistake: a typing error in the file keeps nobody from asking the
+// relay that runs, with the configuration before, for the queue and for a plan.
+func TestQueueBesideAMistake(t *testing.T) {
+	file := configFile(t, "hostname: relay.test\ndata_dir: "+t.TempDir()+
+		"\nlisteners: [{ address: \"127.0.0.1:0\", mode: submission, tls: none }]\ndns: { servers: [\"127.0.0.1:1\"] }\n")
+	startRelay(t, file).address()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(text, "rotues: []\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const warning = "warning: the configuration has 1 problem (srvrelay check-config); the running relay goes on with the one before\n"
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"queue list", exitOK, "The queue is empty."},
+		{"queue hold --all --yes", exitOK, "Nothing to hold"},
+		{"explain [10.0.0.1]", exitUnavailable, "no way"},
+	} {
+		code, out := invoke(t, file, "", strings.Fields(c.args)...)
+		if code != c.code || !strings.Contains(out, warning) || !strings.Contains(out, c.want) {
+			t.Errorf("%s: exit %d\n%s", c.args, code, out)
+		}
+	}
+}
+
 // TestFirstStart: with no data_dir yet, the self-signed key of an inbound door
 // is the first thing that goes there.
 func TestFirstStart(t *testing.T) {

@@ -33,7 +33,7 @@ Exit code: 0 mail has a way, 69 it has none for good, 75 it has none for now.`,
   srvrelay explain example.org --connect                       # and what the servers say
   srvrelay explain message 01JD8KQ0T5…                         # why is it not delivered?`,
 		RunE: func(c *cobra.Command, a []string) error {
-			cfg, err := parseConfig(c)
+			cfg, err := askingConfig(c)
 			if err != nil {
 				return err
 			}
@@ -90,7 +90,7 @@ has what was tried so far.`,
 		Example: `  srvrelay explain message 01JD8KQ0T5Z6M1RV3NXE7W9ABC
   srvrelay explain message 01JD8KQ0T5Z6M1RV3NXE7W9ABC --connect   # and what the servers say now`,
 		RunE: func(c *cobra.Command, a []string) error {
-			cfg, err := parseConfig(c)
+			cfg, err := askingConfig(c)
 			if err != nil {
 				return err
 			}

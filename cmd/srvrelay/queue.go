@@ -52,7 +52,7 @@ is running, 75 an attempt is under way (try again), 77 run it as root or as the 
 // withClient runs a command that asks the running relay.
 func withClient(do func(*cobra.Command, *admin.Client, []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, a []string) error {
-		cfg, err := parseConfig(c)
+		cfg, err := askingConfig(c)
 		if err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func withClient(do func(*cobra.Command, *admin.Client, []string) error) func(*co
 // or else on the disk.
 func withQueue(do func(*cobra.Command, *admin.Client, []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, a []string) error {
-		cfg, err := parseConfig(c)
+		cfg, err := askingConfig(c)
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/go-viper/mapstructure/v2"
@@ -75,9 +76,42 @@ type source struct {
 	machine machine
 }
 
+// AdminSocket is where a relay with this configuration is asked, whatever else
+// is wrong in it; "" if that is not sure: a mistyped data_dir must not lead to
+// another relay of this machine.
+func AdminSocket(path string, flags *pflag.FlagSet, environ []string) string {
+	text, err := readFile(path)
+	if err != nil {
+		return ""
+	}
+	c, problems, whole := read(source{path, text, flags, environ, thisMachine()})
+	_, named := c.origins["admin.socket"]
+	if _, folder := c.origins["data_dir"]; folder {
+		named = true
+	}
+	about := func(p Problem) bool { return p.Path == "data_dir" || strings.HasPrefix(p.Path, "admin") }
+	if !whole || !named || slices.ContainsFunc(problems, about) {
+		return ""
+	}
+	return c.Admin.Socket
+}
+
 func load(s source) (*Config, error) {
+	c, problems, whole := read(s)
+	if whole { // else all is defaults, and the rest would be noise
+		problems = append(problems, c.validate(problems)...)
+	}
+	if len(problems) > 0 {
+		return nil, problems.Sorted()
+	}
+	return c, nil
+}
+
+// read puts the layers on top of each other, without a look at what the values
+// mean together. Whole: what has no problem of its own in c can be used.
+func read(s source) (c *Config, problems Problems, whole bool) {
 	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter))
-	c := &Config{File: s.path, origins: origins{}}
+	c = &Config{File: s.path, origins: origins{}}
 	c.getenv = func(name string) string { return getenv(s.environ, name) }
 	for _, n := range schema().leaves() {
 		v.SetDefault(n.viperKey(), defaultOf(n))
@@ -86,10 +120,10 @@ func load(s source) (*Config, error) {
 	r := &reader{file: s.path, origins: c.origins}
 	if s.path != "" {
 		if err := v.MergeConfigMap(r.readYAML(s.text)); err != nil {
-			return nil, Problems{{File: s.path, Message: err.Error()}}
+			return c, Problems{{File: s.path, Message: err.Error()}}, false
 		}
 	}
-	problems := r.problems
+	problems = r.problems
 
 	env, wrong := readEnv(s.environ)
 	problems = append(problems, wrong...)
@@ -101,16 +135,10 @@ func load(s source) (*Config, error) {
 	}
 
 	if err := decode(v, c); err != nil {
-		return nil, append(problems, Problem{File: s.path, Message: err.Error()}).Sorted()
+		return c, append(problems, Problem{File: s.path, Message: err.Error()}), false
 	}
 	c.fillIn(s.machine, s.environ)
-	if !r.broken { // else all is defaults, and the rest would be noise
-		problems = append(problems, c.validate(problems)...)
-	}
-	if len(problems) > 0 {
-		return nil, problems.Sorted()
-	}
-	return c, nil
+	return c, problems, !r.broken
 }
 
 // decode fills c from the layers. All texts have been checked by now, so an
