@@ -265,8 +265,9 @@ func editUsers(path string, create bool, edit func([]string) ([]string, error)) 
 }
 
 // replaceFile writes a file so that readers, and a power cut, see the old or
-// the new one whole. A file that exists keeps its owner and group where that
-// is allowed; its mode becomes 0600, or 0640 when its group could read it.
+// the new one whole. Where that is allowed, a file that exists keeps its owner
+// and group, and a new one gets those of its folder; its mode becomes 0600, or
+// 0640 when its group could read it.
 func replaceFile(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-*")
 	if err != nil {
@@ -275,7 +276,11 @@ func replaceFile(path string, data []byte) error {
 	defer os.Remove(f.Name()) // after the rename there is nothing to remove
 	defer f.Close()
 	if old, err := os.Stat(path); err == nil {
-		keepOwner(f, old)
+		if giveTo(f, old) && old.Mode().Perm()&0o040 != 0 {
+			_ = f.Chmod(0o640)
+		}
+	} else if folder, err := os.Stat(filepath.Dir(path)); err == nil {
+		giveTo(f, folder)
 	}
 	if _, err := f.Write(data); err != nil {
 		return err
@@ -294,15 +299,10 @@ func replaceFile(path string, data []byte) error {
 	return dir.Sync()
 }
 
-// keepOwner makes a new file belong to whom the old one belonged: an
-// administrator changes it, the relay's own user must still read it.
-func keepOwner(f *os.File, old fs.FileInfo) {
-	st, ok := old.Sys().(*syscall.Stat_t)
-	if !ok {
-		return
-	}
-	// Fails for all but root, whose files these then are anyway.
-	if f.Chown(int(st.Uid), int(st.Gid)) == nil && old.Mode().Perm()&0o040 != 0 {
-		_ = f.Chmod(0o640)
-	}
+// giveTo makes a new file belong to whom another belongs: an administrator
+// makes or changes it, and the relay's own user must still read it. It tells
+// whether it is so; it cannot be for all but root, whose file it then is anyway.
+func giveTo(f *os.File, like fs.FileInfo) bool {
+	st, ok := like.Sys().(*syscall.Stat_t)
+	return ok && f.Chown(int(st.Uid), int(st.Gid)) == nil
 }

@@ -139,8 +139,8 @@ func (d *demo) play() error {
 		}
 	}
 	fmt.Fprintf(d, "\nEverything above was real SMTP, DNS and disk; it is cleaned up now.\n"+
-		"Next: run it for real with  srvrelay serve  (the README says how), or ask\n"+
-		"      srvrelay explain you@your-domain.example\n")
+		"Next: srvrelay config init smarthost   (or app, edge, home) writes a configuration;\n"+
+		"      srvrelay explain you@your-domain.example   says where mail for you would go\n")
 	return nil
 }
 

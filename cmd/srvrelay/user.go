@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -41,18 +40,12 @@ running relay takes changes up at once; nothing needs a restart or a reload.`,
 				return err
 			}
 			before, _ := relay.ListUsers(file) // AddUser says what is wrong with the file
-			_, missing := os.Stat(file)
 			err = relay.AddUser(file, a[0], password)
 			if errors.Is(err, fs.ErrNotExist) { // a file that is not there is made
 				err = fmt.Errorf("users file %s: there is no folder %s: make it, or name another file in the configuration (auth.users_file)", file, filepath.Dir(file))
 			}
 			if err != nil {
 				return &exitError{exitData, err}
-			}
-			if missing != nil {
-				if err := handOver(file); err != nil {
-					return err
-				}
 			}
 			what := "may submit now"
 			if slices.Contains(before, a[0]) {
@@ -162,26 +155,6 @@ Name the relay's configuration: %s --config FILE ...   (srvrelay config init wri
 		}
 		return err
 	}
-}
-
-// handOver gives a file that root has made to the owner of its folder: the
-// user that the relay runs as, who must read it.
-func handOver(file string) error {
-	st, err := os.Stat(filepath.Dir(file))
-	if err != nil || os.Geteuid() != 0 {
-		return err
-	}
-	owner := st.Sys().(*syscall.Stat_t)
-	// That user may have put another file of root's in its place by now.
-	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if st, err = f.Stat(); err != nil || st.Sys().(*syscall.Stat_t).Nlink != 1 {
-		return err
-	}
-	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 // givenPassword asks for a password on a terminal (twice for a new one), or
