@@ -48,7 +48,10 @@ type Queue interface {
 
 	// Settle ends a lease: it advances the recipients, records the attempt,
 	// queues the DSN that has become due and removes a message that is done,
-	// in one atomic, synced batch. Recipients of the lease that have no outcome
+	// in one atomic batch. What is final for a sender (a failure, a report, a hold)
+	// is on stable storage when it returns; a success or a deferral is within
+	// some milliseconds, since a crash before it costs one more attempt and
+	// loses nothing. Recipients of the lease that have no outcome
 	// go back as they were (a lease given back). ErrLeaseLost: nothing changed.
 	// After another error the lease is still held; Settle may be called again,
 	// and a minute later the lease is given back by itself.

@@ -26,10 +26,7 @@ func (s *Store) Act(ctx context.Context, ids []queue.ID, a queue.Action) (done q
 		}
 	}
 	if done.Messages > 0 {
-		b := s.db.NewBatch()
-		defer b.Close()
-		_ = b.LogData([]byte(a.Verb), nil)
-		if serr := s.commit(b, pebble.Sync); serr != nil {
+		if serr := s.sync(string(a.Verb)); serr != nil {
 			return queue.Acted{}, serr
 		}
 	}
@@ -182,9 +179,10 @@ func (s *Store) deleteDamaged(id queue.ID) error {
 	mu := s.stripe(u)
 	mu.Lock()
 	defer mu.Unlock()
+	s.cache.remove(u)
 	b := s.db.NewBatch()
 	defer b.Close()
-	del(b, metaKey(u))
+	delKey(b, metaKey(u))
 	for _, family := range []string{famRcpt, famChunk, famAttempt} {
 		lower, upper := partRange(family, u)
 		_ = b.DeleteRange(lower, upper, nil)

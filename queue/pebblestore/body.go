@@ -26,7 +26,7 @@ func (s *Store) Body(_ context.Context, id queue.ID) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := getMeta(s.db, u)
+	m, err := s.readMeta(u)
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +36,8 @@ func (s *Store) Body(_ context.Context, id queue.ID) (io.ReadCloser, error) {
 // openBody opens a body, in the cache or chunk by chunk. inside says that it is
 // read within a call that Close waits for.
 func (s *Store) openBody(id ulid.ULID, m *meta, inside bool) io.ReadCloser {
-	if b, ok := s.cache.get(id); ok {
-		return io.NopCloser(bytes.NewReader(b))
+	if f := s.cache.get(id); f != nil && f.body != nil {
+		return io.NopCloser(bytes.NewReader(f.body))
 	}
 	return &bodyReader{s: s, id: id, chunks: m.Chunks, inside: inside}
 }

@@ -21,7 +21,8 @@ type change struct {
 	m           *meta
 	now         time.Time
 	oldDeadline int64
-	lease       *lease // the one that is being settled, if any
+	tried       *queue.Attempt // to be recorded, if the message stays
+	lease       *lease         // the one that is being settled, if any
 
 	rcpts   map[int]queue.Recipient // those that have changed
 	all     []queue.Recipient       // all as stored before, once they were read
@@ -30,7 +31,7 @@ type change struct {
 	moved   []move
 	acted   int                  // recipients to whom a person did something
 	reports []hopGroup           // of DSNs; they are in the batch already
-	bodies  map[ulid.ULID][]byte // of DSNs, for the cache
+	fresh   map[ulid.ULID]*fresh // those DSNs, for the cache
 	effects queue.Effects
 	removed bool
 }
@@ -43,7 +44,7 @@ func (s *Store) newChange(rt queue.Routing, id ulid.ULID, m *meta, now time.Time
 // readAll reads all recipients as stored before the change.
 func (c *change) readAll() ([]queue.Recipient, error) {
 	if c.all == nil {
-		all, err := getRecipients(c.s.db, c.id, c.m.Rcpts)
+		all, err := c.s.readRecipients(c.id, c.m.Rcpts)
 		if err != nil {
 			return nil, err
 		}
@@ -106,15 +107,18 @@ func pick(all []queue.Recipient, numbers []int) []queue.Recipient {
 // stage writes the change into the batch: the message's records, or their
 // removal when all is said and done.
 func (c *change) stage() {
+	f := c.s.cache.get(c.id)
+	del := deletion(f != nil && f.once)
 	for _, g := range c.gone {
 		del(c.b, groupKey(g.hop, g.group))
 	}
 	if c.m.Open == 0 && c.m.Unreported == 0 {
-		c.remove()
+		c.remove(del)
 	} else {
 		for n, r := range c.rcpts {
 			set(c.b, partKey(famRcpt, c.id, n), mustJSON(r))
 		}
+		c.record(c.tried)
 		set(c.b, metaKey(c.id), mustJSON(c.m))
 		c.s.stageDeadline(c.b, c.id, c.oldDeadline, c.m.deadline())
 	}
@@ -129,29 +133,31 @@ func (c *change) stage() {
 }
 
 // remove deletes everything of the message but its groups.
-func (c *change) remove() {
+func (c *change) remove(del deleteKey) {
 	c.removed = true
 	c.effects.Removed = append(c.effects.Removed, c.m.ID)
 	del(c.b, metaKey(c.id))
-	deleteParts(c.b, famRcpt, c.id, c.m.Rcpts)
-	deleteParts(c.b, famChunk, c.id, c.m.Chunks)
+	deleteParts(c.b, famRcpt, c.id, c.m.Rcpts, del)
+	deleteParts(c.b, famChunk, c.id, c.m.Chunks, delOnce)
 	if c.m.Attempts > maxAttempts {
 		lower, upper := partRange(famAttempt, c.id)
 		_ = c.b.DeleteRange(lower, upper, nil)
 	} else {
-		deleteParts(c.b, famAttempt, c.id, c.m.Attempts)
+		deleteParts(c.b, famAttempt, c.id, c.m.Attempts, delKey)
 	}
-	c.s.stageDeadline(c.b, c.id, c.oldDeadline, 0)
+	if c.oldDeadline != 0 {
+		del(c.b, deadlineKey(c.oldDeadline, c.id))
+	}
 }
 
-// attempt appends the record of an attempt and drops the one too many.
-func (c *change) attempt(a *queue.Attempt) {
+// record appends the record of an attempt and drops the one too many.
+func (c *change) record(a *queue.Attempt) {
 	if a == nil {
 		return
 	}
 	set(c.b, partKey(famAttempt, c.id, c.m.Attempts), mustJSON(a))
 	if old := c.m.Attempts - maxAttempts; old >= 0 {
-		del(c.b, partKey(famAttempt, c.id, old))
+		delKey(c.b, partKey(famAttempt, c.id, old))
 	}
 	c.m.Attempts++
 }
@@ -161,24 +167,31 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 	for _, mv := range c.moved { // before somebody can read it from the disk and claim it
 		mv.begin(c.s)
 	}
+	for id, f := range c.fresh { // before somebody can claim it
+		c.s.cache.add(id, f)
+	}
 	if err := c.s.commit(c.b, o); err != nil {
 		return err
 	}
+	c.remember()
 	for _, g := range c.gone {
 		c.s.hops.remove(g.hop, g.group)
 	}
 	if c.lease != nil {
 		c.s.leases.end(c.lease)
 	}
-	if c.removed {
-		c.s.cache.remove(c.id)
-	}
-	for id, body := range c.bodies {
-		c.s.cache.add(id, body)
-	}
 	c.s.addGroups(c.added)
 	c.s.addGroups(c.reports)
 	return nil
+}
+
+// remember brings the cache in line with what has been committed.
+func (c *change) remember() {
+	if c.removed || len(c.moved) > 0 {
+		c.s.cache.remove(c.id)
+		return
+	}
+	c.s.cache.change(c.id, func(f fresh) *fresh { return f.after(c) })
 }
 
 func (c *change) close() { _ = c.b.Close() }

@@ -148,27 +148,7 @@ func (s *Store) loadLease(hop string, g group) (*lease, *meta, error) {
 	mu := s.stripe(g.id)
 	mu.Lock()
 	defer mu.Unlock()
-	key := groupKey(hop, g)
-	value, done, err := s.db.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, nil, errStale
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("queue: reading %s: %w", keyName(key), err)
-	}
-	value = bytes.Clone(value)
-	if err := done.Close(); err != nil {
-		return nil, nil, err
-	}
-	m, err := getMeta(s.db, g.id)
-	if err != nil {
-		return nil, nil, err
-	}
-	members, err := decodeMembers(value, m.Rcpts)
-	if err != nil {
-		return nil, nil, damaged(key, err)
-	}
-	rcpts, err := getSomeRecipients(s.db, g.id, members)
+	m, members, rcpts, err := s.readGroup(hop, g)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -183,6 +163,40 @@ func (s *Store) loadLease(hop string, g group) (*lease, *meta, error) {
 	le := &lease{hop: hop, id: g.id, filed: []hopGroup{{hop, g, members}}, members: members, rcpts: rcpts}
 	s.leases.add(le)
 	return le, m, nil
+}
+
+// readGroup reads a group with its message and recipients, from memory if it
+// is there; errStale: it is not stored any more. The caller holds the stripe.
+func (s *Store) readGroup(hop string, g group) (*meta, []int, []queue.Recipient, error) {
+	if f := s.cache.get(g.id); f != nil {
+		stored, ok := f.group(hop, g)
+		if !ok {
+			return nil, nil, nil, errStale
+		}
+		return f.meta, stored.members, pick(f.rcpts, stored.members), nil
+	}
+	key := groupKey(hop, g)
+	value, done, err := s.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil, nil, errStale
+	}
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("queue: reading %s: %w", keyName(key), err)
+	}
+	value = bytes.Clone(value)
+	if err := done.Close(); err != nil {
+		return nil, nil, nil, err
+	}
+	m, err := getMeta(s.db, g.id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	members, err := decodeMembers(value, m.Rcpts)
+	if err != nil {
+		return nil, nil, nil, damaged(key, err)
+	}
+	rcpts, err := getSomeRecipients(s.db, g.id, members)
+	return m, members, rcpts, err
 }
 
 func (s *Store) handOut(le *lease, m *meta) *queue.Lease {

@@ -141,16 +141,17 @@ func (c *change) putReport(env *queue.Envelope, msg []byte) error {
 		n, _ := io.ReadFull(in, buf) // from memory
 		set(c.b, partKey(famChunk, id, info.chunks), buf[:n])
 	}
-	groups, err := c.s.stageMessage(c.b, c.rt, id, env, info)
+	f, err := c.s.stageMessage(c.b, c.rt, id, env, info)
 	if err != nil {
 		return err
 	}
 	if info.chunks == 1 {
-		if c.bodies == nil {
-			c.bodies = map[ulid.ULID][]byte{}
-		}
-		c.bodies[id] = msg
+		f.body = msg
 	}
-	c.reports = append(c.reports, groups...)
+	if c.fresh == nil {
+		c.fresh = map[ulid.ULID]*fresh{}
+	}
+	c.fresh[id] = f
+	c.reports = append(c.reports, f.groups...)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -48,8 +49,8 @@ func (g *syncGate) MaybeError(op errorfs.Op) error {
 	return nil
 }
 
-// A Put and a Settle return only when a sync of the log that began after
-// their write has ended.
+// A Put, and a Settle that is final for somebody's mail, return only when a
+// sync of the log that began after their write has ended.
 func TestAcknowledgedAfterSync(t *testing.T) {
 	for _, size := range []int{100, 200 << 10} {
 		synctest.Test(t, func(t *testing.T) {
@@ -75,10 +76,52 @@ func TestAcknowledgedAfterSync(t *testing.T) {
 				}
 			}
 			waitsForSync("a put", func() { put(t, s, size, "b@b.example") })
-			waitsForSync("a settle", func() { settle(t, s, claim(t, s, "b.example"), queue.Sent) })
+			waitsForSync("a settle", func() { settle(t, s, claim(t, s, "b.example"), queue.Fail) })
 			waitsForSync("a fact", func() { s.SetFact(ctx, "k", "v") })
 		})
 	}
+}
+
+// A success and a deferral are on stable storage soon after their Settle, all
+// of a burst by one sync; until then a power cut means one more attempt.
+func TestSettledSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := vfs.NewCrashableMem()
+		gate := &syncGate{}
+		s := openMem(t, errorfs.Wrap(fs, gate))
+		for range 20 {
+			put(t, s, 100, "b@b.example")
+		}
+		time.Sleep(time.Second)
+		after := func() (n int) {
+			t.Helper()
+			db := openMem(t, fs.CrashClone(vfs.CrashCloneCfg{}))
+			defer db.Close()
+			checkStore(t, db)
+			if err := db.List(ctx, "", func(m *queue.Message) bool { n += 1 - m.Recipients[0].Attempts; return true }); err != nil {
+				t.Error(err)
+			}
+			return n
+		}
+		before := gate.syncs.Load()
+		for i := range 20 {
+			settle(t, s, claim(t, s, "b.example"), queue.Result(i%2)) // Defer, Sent
+		}
+		if n := after(); n != 20 {
+			t.Errorf("%d of 20 as they were right after the settlements", n)
+		}
+		time.Sleep(syncDelay + time.Nanosecond)
+		synctest.Wait()
+		if n, syncs := after(), gate.syncs.Load()-before; n != 0 || syncs != 1 {
+			t.Errorf("%d as they were after %v and %d syncs", n, syncDelay, syncs)
+		}
+		put(t, s, 100, "c@c.example")
+		settle(t, s, claim(t, s, "c.example"), queue.Sent)
+		s.Close()
+		if n := after(); n != 0 {
+			t.Errorf("%d as they were after the close", n)
+		}
+	})
 }
 
 // What was acknowledged is there after a power cut that loses all that was
@@ -202,7 +245,7 @@ func TestPowerCuts(t *testing.T) {
 	}
 	fs := vfs.NewCrashableMem()
 	l := &load{t: t, s: openMem(t, fs), stop: make(chan struct{}), events: make(chan struct{}, 1), slots: make(chan struct{}, 150),
-		acked: map[queue.ID]string{}, deferred: map[queue.ID]int{}, settling: map[queue.ID]queue.Result{}, settled: map[queue.ID]bool{}, told: map[queue.ID]bool{}}
+		acked: map[queue.ID]string{}, settling: map[queue.ID]queue.Result{}, failed: map[queue.ID]bool{}, told: map[queue.ID]bool{}}
 	l.start()
 	t.Cleanup(l.end)
 	chance := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
@@ -210,13 +253,13 @@ func TestPowerCuts(t *testing.T) {
 		for range 5 + chance.IntN(30) {
 			<-l.events
 		}
-		acked, deferred, settled := l.before()
+		acked, failed := l.before()
 		cut := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: chance.IntN(101), RNG: chance})
-		l.check(openMem(t, cut), acked, deferred, settled)
+		l.check(openMem(t, cut), acked, failed)
 	}
 	l.end()
-	if len(l.settled) < cuts || len(l.told) == 0 || len(l.deferred) == 0 {
-		t.Errorf("the load was too light to show anything: %d settled, %d reported, %d deferred", len(l.settled), len(l.told), len(l.deferred))
+	if l.done < cuts || len(l.told) == 0 || l.deferred == 0 {
+		t.Errorf("the load was too light to show anything: %d settled, %d reported, %d deferred", l.done, len(l.told), l.deferred)
 	}
 }
 
@@ -232,10 +275,11 @@ type load struct {
 
 	mu       sync.Mutex
 	acked    map[queue.ID]string       // puts that returned: the body
-	deferred map[queue.ID]int          // attempts, as settles that returned said
 	settling map[queue.ID]queue.Result // settles with a final outcome that began
-	settled  map[queue.ID]bool         // ... that returned
+	failed   map[queue.ID]bool         // those with a failure that returned
 	told     map[queue.ID]bool         // failures whose report is being settled as sent
+	deferred int
+	done     int
 }
 
 func (l *load) start() {
@@ -334,34 +378,28 @@ func (l *load) settle(le *queue.Lease, r queue.Result) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r == queue.Defer {
-		l.deferred[id]++
+		l.deferred++
 		return
 	}
-	l.settled[id] = true
+	l.done++
+	if r == queue.Fail {
+		l.failed[id] = true
+	}
 	if le.Envelope.Mode != queue.Internal {
 		<-l.slots
 	}
 }
 
 // before copies what was acknowledged before the cut.
-func (l *load) before() (acked map[queue.ID]string, deferred map[queue.ID]int, settled map[queue.ID]bool) {
+func (l *load) before() (acked map[queue.ID]string, failed map[queue.ID]bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	acked, deferred, settled = map[queue.ID]string{}, map[queue.ID]int{}, map[queue.ID]bool{}
-	for id, b := range l.acked {
-		acked[id] = b
-	}
-	for id, n := range l.deferred {
-		deferred[id] = n
-	}
-	for id := range l.settled {
-		settled[id] = true
-	}
-	return acked, deferred, settled
+	return maps.Clone(l.acked), maps.Clone(l.failed)
 }
 
-// check compares the store after the cut with the books.
-func (l *load) check(s *Store, acked map[queue.ID]string, deferred map[queue.ID]int, settled map[queue.ID]bool) {
+// check compares the store after the cut with the books. A success or a
+// deferral may be undone, a failure may not.
+func (l *load) check(s *Store, acked map[queue.ID]string, failed map[queue.ID]bool) {
 	t := l.t
 	defer s.Close()
 	checkStore(t, s)
@@ -383,9 +421,9 @@ func (l *load) check(s *Store, acked map[queue.ID]string, deferred map[queue.ID]
 		m := there[id]
 		result, began := l.settling[id]
 		switch {
-		case m != nil && settled[id]:
-			t.Errorf("%s is back after it was settled", id)
-		case m != nil && (readBody(t, s, id) != body || m.Recipients[0].Attempts < deferred[id]):
+		case m != nil && failed[id]:
+			t.Errorf("%s is back after it had failed", id)
+		case m != nil && readBody(t, s, id) != body:
 			t.Errorf("%s came back another: %+v", id, m)
 		case m == nil && !began:
 			t.Errorf("%s was acknowledged and is lost", id)

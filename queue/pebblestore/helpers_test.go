@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/oklog/ulid/v2"
 
 	"srvrelay/queue"
@@ -45,6 +49,45 @@ func put(t testing.TB, s *Store, size int, addrs ...string) queue.ID {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// checkCache wants the cache to have of each message what the disk has.
+func checkCache(t testing.TB, s *Store) {
+	t.Helper()
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	for id, f := range s.cache.m {
+		m, err := getMeta(s.db, id)
+		if err != nil {
+			t.Errorf("the cache keeps %s: %v", id, err)
+			continue
+		}
+		stored := &fresh{meta: m, body: f.body, once: f.once}
+		if stored.rcpts, err = getRecipients(s.db, id, m.Rcpts); err != nil {
+			t.Error(err)
+		}
+		_ = eachKey(s.db, []byte(famHop), after([]byte(famHop)), func(key, value []byte) error {
+			if hop, g, _ := parseGroupKey(key); g.id == id {
+				members, _ := decodeMembers(value, m.Rcpts)
+				stored.groups = append(stored.groups, hopGroup{string(hop), g, members})
+			}
+			return nil
+		})
+		order := func(a, b hopGroup) int { return strings.Compare(string(groupKey(a.hop, a.group)), string(groupKey(b.hop, b.group))) }
+		kept := *f
+		kept.groups = slices.SortedFunc(slices.Values(f.groups), order)
+		slices.SortFunc(stored.groups, order)
+		if d := cmp.Diff(*stored, kept, cmp.AllowUnexported(fresh{}, meta{}, hopGroup{}, group{}), cmpopts.EquateComparable(netip.AddrPort{}), cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%s is stored so (-) and cached so (+):\n%s", id, d)
+		}
+		if f.body != nil {
+			if b, done, err := s.db.Get(partKey(famChunk, id, 0)); err != nil || string(b) != string(f.body) {
+				t.Errorf("%s: the cached body is not the stored one: %v", id, err)
+			} else {
+				done.Close()
+			}
+		}
+	}
 }
 
 func message(addrs ...string) *queue.Envelope {
@@ -184,13 +227,7 @@ func checkStore(t testing.TB, s *Store) {
 		}
 		delete(counts, hop)
 	}
-	s.cache.mu.Lock()
-	defer s.cache.mu.Unlock()
-	for id := range s.cache.bodies {
-		if metas[id] == nil {
-			t.Errorf("the cache keeps the body of %s, which is gone", id)
-		}
-	}
+	checkCache(t, s)
 	if len(counts) > 0 {
 		t.Errorf("hops that memory does not know: %v", counts)
 	}

@@ -36,7 +36,7 @@ func Open(opt Options) (*Store, error) {
 	s.routes.now = opt.Routing.WithDefaults()
 	s.hops = hopIndex{read: s.readHop, hops: map[string]*hop{}}
 	s.parks.m = map[string]park{}
-	s.cache.bodies = map[ulid.ULID][]byte{}
+	s.cache.m = map[ulid.ULID]*fresh{}
 	s.leases.byToken, s.leases.byMessage = map[uint64]*lease{}, map[ulid.ULID][]*lease{}
 	s.space = freeSpace{ask: opt.FreeSpace}
 	if opt.FreeSpace == nil {
@@ -200,7 +200,7 @@ func (s *Store) collectOrphans() error {
 	defer b.Close()
 	err := eachKey(s.db, []byte(famPending), after([]byte(famPending)), func(key, _ []byte) error {
 		id, ok := parseID(key)
-		del(b, key)
+		delKey(b, key)
 		if !ok {
 			return nil
 		}
@@ -222,7 +222,7 @@ func (s *Store) collectOrphans() error {
 func (s *Store) rebuild() error {
 	b := s.db.NewBatch()
 	defer func() { b.Close() }()
-	del(b, keyIndex)
+	delKey(b, keyIndex)
 	_ = b.DeleteRange([]byte(famHop), after([]byte(famHop)), nil)
 	_ = b.DeleteRange([]byte(famDeadline), after([]byte(famDeadline)), nil)
 	if err := s.commit(b, pebble.Sync); err != nil {

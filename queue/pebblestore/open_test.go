@@ -104,7 +104,7 @@ func TestRebuildInterrupted(t *testing.T) {
 	s := openMem(t, fs)
 	put(t, s, 10, "b@b.example")
 	b := s.db.NewBatch()
-	del(b, keyIndex)
+	delKey(b, keyIndex)
 	if err := b.DeleteRange([]byte(famHop), after([]byte(famHop)), nil); err != nil {
 		t.Fatal(err)
 	}

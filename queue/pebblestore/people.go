@@ -168,7 +168,7 @@ func (s *Store) openChange(id queue.ID) (c *change, unlock func(), err error) {
 		s.routes.done()
 		s.end()
 	}
-	m, err := getMeta(s.db, u)
+	m, err := s.readMeta(u)
 	if err == nil {
 		c = s.newChange(rt, u, m, time.Now().UTC().Round(0))
 		_, err = c.readAll()
@@ -226,7 +226,7 @@ func (s *Store) SetFact(_ context.Context, key, value string) error {
 	b := s.db.NewBatch()
 	defer b.Close()
 	if value == "" {
-		del(b, factKey(key))
+		delKey(b, factKey(key))
 	} else {
 		set(b, factKey(key), []byte(value))
 	}

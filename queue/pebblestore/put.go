@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -153,7 +154,7 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	b := s.db.NewBatch()
 	defer b.Close()
 	if in.written > 0 {
-		del(b, pendingKey(in.id))
+		delKey(b, pendingKey(in.id))
 	}
 	chunks := in.written
 	if in.n > 0 {
@@ -165,18 +166,20 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	for i, a := range attempts {
 		set(b, partKey(famAttempt, in.id, i), mustJSON(a))
 	}
-	groups, err := s.stageMessage(b, rt, in.id, env, bodyInfo{in.size, chunks, len(attempts)})
+	f, err := s.stageMessage(b, rt, in.id, env, bodyInfo{in.size, chunks, len(attempts)})
 	if err != nil {
 		return err
 	}
+	if in.written == 0 {
+		f.body = bytes.Clone(in.last[:in.n])
+	}
+	s.cache.add(in.id, f) // before somebody can claim it
 	if err := s.commit(b, pebble.Sync); err != nil {
+		s.cache.remove(in.id)
 		return err
 	}
 	in.done = true
-	if in.written == 0 {
-		s.cache.add(in.id, bytes.Clone(in.last[:in.n]))
-	}
-	s.addGroups(groups)
+	s.addGroups(f.groups)
 	return nil
 }
 
@@ -189,8 +192,8 @@ func (in *intake) release() {
 	}
 	b := in.s.db.NewBatch()
 	defer b.Close()
-	deleteParts(b, famChunk, in.id, in.written)
-	del(b, pendingKey(in.id))
+	deleteParts(b, famChunk, in.id, in.written, delOnce)
+	delKey(b, pendingKey(in.id))
 	_ = in.s.commit(b, pebble.NoSync)
 }
 
@@ -200,9 +203,10 @@ type bodyInfo struct {
 	attempts int // that are stored already
 }
 
-// stageMessage adds a new message, but for its chunks, to the batch. The
-// returned groups are to be added to the index after the commit.
-func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, env *queue.Envelope, body bodyInfo) ([]hopGroup, error) {
+// stageMessage adds a new message, but for its chunks, to the batch. What it
+// returns, but for the body, is what the cache is to have of it; the groups are
+// to be added to the index after the commit.
+func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, env *queue.Envelope, body bodyInfo) (*fresh, error) {
 	if len(env.To) == 0 || len(env.To) > maxRecipients {
 		return nil, fmt.Errorf("queue: a message with %d recipients", len(env.To))
 	}
@@ -232,7 +236,8 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 	}
 	set(b, metaKey(id), mustJSON(m))
 	s.stageDeadline(b, id, 0, m.deadline())
-	return groups, nil
+	m.To = nil // they are in rcpts
+	return &fresh{meta: m, rcpts: slices.Clone(env.To), groups: groups, once: true}, nil
 }
 
 // stageDeadline moves the t/ key of a message.
@@ -241,7 +246,7 @@ func (s *Store) stageDeadline(b *pebble.Batch, id ulid.ULID, old, now int64) {
 		return
 	}
 	if old != 0 {
-		del(b, deadlineKey(old, id))
+		delKey(b, deadlineKey(old, id))
 	}
 	if now != 0 {
 		s.floorMu.Lock()
@@ -296,16 +301,30 @@ func (s *Store) addGroups(groups []hopGroup) {
 	}
 }
 
-// set, del and deleteParts write into memory: a batch that is not indexed
+// set, the deletions and deleteParts write into memory: a batch that is not indexed
 // has no errors to return before its commit.
 func set(b *pebble.Batch, key, value []byte) { _ = b.Set(key, value, nil) }
-func del(b *pebble.Batch, key []byte)        { _ = b.Delete(key, nil) }
+
+// deleteKey is one of delKey and delOnce.
+type deleteKey func(b *pebble.Batch, key []byte)
+
+func delKey(b *pebble.Batch, key []byte) { _ = b.Delete(key, nil) }
+
+// delOnce deletes a key that has been set exactly once (see fresh.once).
+func delOnce(b *pebble.Batch, key []byte) { _ = b.SingleDelete(key, nil) }
+
+func deletion(once bool) deleteKey {
+	if once {
+		return delOnce
+	}
+	return delKey
+}
 
 // fewParts is up to how many parts single tombstones are cheaper than one
 // over a range, which all later reads have to look at.
 const fewParts = 32
 
-func deleteParts(b *pebble.Batch, family string, id ulid.ULID, n int) {
+func deleteParts(b *pebble.Batch, family string, id ulid.ULID, n int, del deleteKey) {
 	if n > fewParts {
 		lower, upper := partRange(family, id)
 		_ = b.DeleteRange(lower, upper, nil)

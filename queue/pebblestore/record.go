@@ -136,6 +136,16 @@ func getMeta(db pebble.Reader, id ulid.ULID) (*meta, error) {
 	return decodeMeta(key, b)
 }
 
+// readMeta is the record of a message, from memory if it is there. The caller
+// may change it.
+func (s *Store) readMeta(id ulid.ULID) (*meta, error) {
+	if f := s.cache.get(id); f != nil {
+		m := *f.meta
+		return &m, nil
+	}
+	return getMeta(s.db, id)
+}
+
 // getRecipients reads all recipients of a message.
 func getRecipients(db pebble.Reader, id ulid.ULID, n int) ([]queue.Recipient, error) {
 	rcpts := make([]queue.Recipient, 0, min(n, 1000))
@@ -151,6 +161,15 @@ func getRecipients(db pebble.Reader, id ulid.ULID, n int) ([]queue.Recipient, er
 		return nil, err
 	}
 	return rcpts, nil
+}
+
+// readRecipients is all recipients of a message, from memory if they are there.
+// They are not to be changed.
+func (s *Store) readRecipients(id ulid.ULID, n int) ([]queue.Recipient, error) {
+	if f := s.cache.get(id); f != nil {
+		return f.rcpts, nil
+	}
+	return getRecipients(s.db, id, n)
 }
 
 // getSomeRecipients reads the named recipients of a message.

@@ -47,7 +47,7 @@ func (s *Store) setIndexed(fingerprint string) error {
 	b := s.db.NewBatch()
 	defer b.Close()
 	if fingerprint == "" {
-		del(b, keyIndex)
+		delKey(b, keyIndex)
 	} else {
 		set(b, keyIndex, []byte(fingerprint))
 	}
@@ -122,7 +122,7 @@ func (s *Store) refileMessage(id ulid.ULID) error {
 	mu := s.stripe(id)
 	mu.Lock()
 	defer mu.Unlock()
-	m, err := getMeta(s.db, id)
+	m, err := s.readMeta(id)
 	if err == nil {
 		c := s.newChange(rt, id, m, time.Now().UTC().Round(0))
 		defer c.close()

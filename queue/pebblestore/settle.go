@@ -84,14 +84,14 @@ func checkOutcomes(le *lease, outcomes []queue.Outcome) error {
 
 // settle does it, under the stripe.
 func (s *Store) settle(rt queue.Routing, le *lease, outcomes []queue.Outcome, attempt *queue.Attempt) (queue.Effects, error) {
-	m, err := getMeta(s.db, le.id)
+	m, err := s.readMeta(le.id)
 	if err != nil {
 		return queue.Effects{}, err
 	}
 	c := s.newChange(rt, le.id, m, time.Now().UTC().Round(0))
 	defer c.close()
 	c.lease = le
-	c.attempt(attempt)
+	c.tried = attempt
 	relayed, err := c.advance(outcomes, attempt)
 	if err != nil {
 		return queue.Effects{}, err
@@ -105,11 +105,21 @@ func (s *Store) settle(rt queue.Routing, le *lease, outcomes []queue.Outcome, at
 		return queue.Effects{}, err
 	}
 	c.stage()
-	if err := c.commit(pebble.Sync); err != nil {
+	if len(c.effects.Reports) > 0 || slices.ContainsFunc(outcomes, final) {
+		err = c.commit(pebble.Sync)
+	} else if err = c.commit(pebble.NoSync); err == nil {
+		s.syncSoon()
+	}
+	if err != nil {
 		return queue.Effects{}, err
 	}
 	return c.effects, nil
 }
+
+// final tells whether an outcome must be on stable storage before anybody acts
+// on it. If a power cut undoes one of the others, the message is sent once
+// more, as it is when the power fails before the outcome gets here.
+func final(o queue.Outcome) bool { return o.Result != queue.Sent && o.Result != queue.Defer }
 
 // advance moves the recipients of the lease on and regroups those that wait.
 // It returns the ones whose sender is to hear that they were handed on.

@@ -56,6 +56,7 @@ type Store struct {
 	parks     parks
 	cache     cache
 	leases    leases
+	syncing   atomic.Bool     // syncSoon is on its way
 	importing sync.Map        // ulid.ULID of messages whose bodies are being imported
 	stripes   [256]sync.Mutex // serialise the changes of one message
 	space     freeSpace
@@ -159,6 +160,33 @@ func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 	}
 	// A failed sync reaches us through Logger.Fatalf only: Commit returns nil.
 	return s.health.fatal()
+}
+
+// syncDelay is how long after its Settle the success of an attempt is on
+// stable storage at the latest.
+const syncDelay = 10 * time.Millisecond
+
+// syncSoon has what was committed unsynced synced within syncDelay.
+func (s *Store) syncSoon() {
+	if !s.syncing.CompareAndSwap(false, true) {
+		return // on its way; what it syncs includes ours
+	}
+	time.AfterFunc(syncDelay, func() {
+		if s.begin() != nil {
+			return // Close syncs
+		}
+		defer s.end()
+		s.syncing.Store(false)
+		_ = s.sync("settle") // an error ends the process
+	})
+}
+
+// sync makes durable all that has been committed; what stands in the log beside it.
+func (s *Store) sync(what string) error {
+	b := s.db.NewBatch()
+	defer b.Close()
+	_ = b.LogData([]byte(what), nil)
+	return s.commit(b, pebble.Sync)
 }
 
 // die is the end: see Options.Fatal.

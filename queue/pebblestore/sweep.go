@@ -51,10 +51,7 @@ func (s *Store) Sweep(ctx context.Context) (fx queue.Effects, next time.Time, er
 		fx.Removed = append(fx.Removed, more.Removed...)
 	}
 	if len(due) > 0 { // what was committed unsynced becomes durable together
-		b := s.db.NewBatch()
-		defer b.Close()
-		_ = b.LogData([]byte("sweep"), nil)
-		if err := s.commit(b, pebble.Sync); err != nil {
+		if err := s.sync("sweep"); err != nil {
 			return fx, next, err
 		}
 	}
@@ -133,7 +130,7 @@ func (s *Store) sweepMessage(d deadline, now time.Time) (queue.Effects, error) {
 		}
 		b := s.db.NewBatch()
 		defer b.Close()
-		del(b, deadlineKey(d.when, d.id))
+		delKey(b, deadlineKey(d.when, d.id))
 		return queue.Effects{}, s.commit(b, pebble.NoSync)
 	}
 	if err != nil {
@@ -144,7 +141,7 @@ func (s *Store) sweepMessage(d deadline, now time.Time) (queue.Effects, error) {
 }
 
 func (s *Store) sweepChange(rt queue.Routing, d deadline, now time.Time) (*change, error) {
-	m, err := getMeta(s.db, d.id)
+	m, err := s.readMeta(d.id)
 	if err != nil {
 		return nil, err
 	}
