@@ -34,6 +34,9 @@ func (s *Store) Import(ctx context.Context, m *queue.Message, body io.Reader) er
 		return fmt.Errorf("%s: %w", id, queue.ErrExists)
 	}
 	defer s.importing.Delete(id)
+	if err := s.mustNotExist(id); err != nil {
+		return err
+	}
 	in := s.newIntake(id)
 	defer in.release()
 	if err := in.stream(ctx, body); err != nil {

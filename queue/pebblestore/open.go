@@ -31,7 +31,7 @@ func Open(opt Options) (*Store, error) {
 	if fs == nil {
 		fs = vfs.Default
 	}
-	s := &Store{opt: opt} // floor 0: the first Sweep looks at all deadlines
+	s := &Store{opt: opt, opened: ulid.Timestamp(time.Now())} // floor 0: the first Sweep looks at all deadlines
 	s.Reconfigure(Settings{opt.Hostname, opt.Postmaster, opt.MinFree})
 	s.routes.now = opt.Routing.WithDefaults()
 	s.hops = hopIndex{read: s.readHop, hops: map[string]*hop{}}

@@ -57,7 +57,9 @@ func freshen(env *queue.Envelope, now time.Time) {
 	}
 }
 
-// nameMessage gives the message an ID unless the caller has.
+// nameMessage gives the message an ID unless the caller has. One that NewID has
+// made since the store was opened is not looked for on the disk: there is
+// nothing else to be found than what the cache has.
 func (s *Store) nameMessage(env *queue.Envelope) (ulid.ULID, error) {
 	if env.ID == "" {
 		env.ID = queue.NewID(time.Now())
@@ -67,13 +69,21 @@ func (s *Store) nameMessage(env *queue.Envelope) (ulid.ULID, error) {
 	if err != nil || id.String() != string(env.ID) {
 		return id, fmt.Errorf("queue: %.40q is not a queue id", string(env.ID))
 	}
-	switch _, err := getMeta(s.db, id); {
-	case err == nil:
-		return id, fmt.Errorf("%s: %w", id, queue.ErrExists)
-	case !errors.Is(err, queue.ErrNotFound):
-		return id, err
+	if id.Time() > s.opened && s.cache.get(id) == nil {
+		return id, nil
 	}
-	return id, nil
+	return id, s.mustNotExist(id)
+}
+
+// mustNotExist returns queue.ErrExists when there is a message with the ID.
+func (s *Store) mustNotExist(id ulid.ULID) error {
+	switch _, err := s.readMeta(id); {
+	case err == nil:
+		return fmt.Errorf("%s: %w", id, queue.ErrExists)
+	case !errors.Is(err, queue.ErrNotFound):
+		return err
+	}
+	return nil
 }
 
 // intake takes in one body. Full chunks go to the log unsynced as they come;

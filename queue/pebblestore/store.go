@@ -46,9 +46,10 @@ type Options struct {
 
 // Store is an open store. See the package comment.
 type Store struct {
-	opt  Options
-	db   *pebble.DB
-	lock *pebble.Lock
+	opt    Options
+	opened uint64 // when, as in a ULID: Unix time in ms
+	db     *pebble.DB
+	lock   *pebble.Lock
 
 	set       atomic.Pointer[Settings]
 	routes    routes
