@@ -135,6 +135,9 @@ func (c *change) remove() {
 	del(c.b, metaKey(c.id))
 	deleteParts(c.b, famRcpt, c.id, c.m.Rcpts)
 	deleteParts(c.b, famChunk, c.id, c.m.Chunks)
+	if c.m.File != 0 {
+		del(c.b, fileKey(c.m.File))
+	}
 	if c.m.Attempts > maxAttempts {
 		lower, upper := partRange(famAttempt, c.id)
 		_ = c.b.DeleteRange(lower, upper, nil)
@@ -172,6 +175,13 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 	}
 	if c.removed {
 		c.s.cache.remove(c.id)
+	}
+	switch {
+	case !c.removed || c.m.File == 0:
+	case o.Sync:
+		c.s.folder.release(c.m.File)
+	default:
+		c.s.folder.releaseLater(c.m.File)
 	}
 	for id, body := range c.bodies {
 		c.s.cache.add(id, body)

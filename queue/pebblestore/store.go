@@ -55,6 +55,7 @@ type Store struct {
 	hops      hopIndex
 	parks     parks
 	cache     cache
+	folder    folder
 	leases    leases
 	importing sync.Map        // ulid.ULID of messages whose bodies are being imported
 	stripes   [256]sync.Mutex // serialise the changes of one message
@@ -130,7 +131,10 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) closeDB() error {
-	err := s.db.Close()
+	err := s.folder.close()
+	if derr := s.db.Close(); err == nil {
+		err = derr
+	}
 	if lerr := s.lock.Close(); err == nil {
 		err = lerr
 	}
@@ -154,11 +158,21 @@ func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 			err = s.die(fmt.Errorf("%v", p))
 		}
 	}()
+	var removed []uint64
+	if o.Sync {
+		removed = s.folder.takeRemoved()
+	}
 	if err := b.Commit(o); err != nil {
 		return s.die(err)
 	}
 	// A failed sync reaches us through Logger.Fatalf only: Commit returns nil.
-	return s.health.fatal()
+	if err := s.health.fatal(); err != nil {
+		return err
+	}
+	for _, number := range removed {
+		s.folder.release(number)
+	}
+	return nil
 }
 
 // die is the end: see Options.Fatal.
