@@ -410,7 +410,7 @@ func TestDamagedBody(t *testing.T) {
 				t.Errorf("%d bytes, %v", len(b), err)
 			}
 			r.Close()
-			put(t, s, large, "c@c.example") // not into a file that the other may come back to
+			put(t, s, large, "c@c.example")                    // not into a file that the other may come back to
 			settle(t, s, claim(t, s, "b.example"), queue.Fail) // a report that quotes what can be read
 			settle(t, s, claim(t, s, "a.example"), queue.Sent)
 			checkStore(t, s)
