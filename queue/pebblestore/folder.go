@@ -137,6 +137,7 @@ func (d *folder) reuse(b bodyFile) (*bodyWriter, error) {
 	w := &bodyWriter{d: d, number: b.number}
 	f, err := d.fs.OpenReadWrite(d.path(b.number), "bodies")
 	if err != nil {
+		w.giveUp()
 		return nil, err
 	}
 	w.f = f

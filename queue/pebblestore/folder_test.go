@@ -213,7 +213,10 @@ func TestBodyFailure(t *testing.T) {
 		with  error
 		full  bool
 	}{
-		"create":     {func(op errorfs.Op) bool { return op.Kind == errorfs.OpCreate && isBody(op) }, syscall.EMFILE, false},
+		"create": {func(op errorfs.Op) bool { return op.Kind == errorfs.OpCreate && isBody(op) }, syscall.EMFILE, false},
+		"open": {func(op errorfs.Op) bool {
+			return (op.Kind == errorfs.OpOpen || op.Kind == errorfs.OpCreate) && isBody(op)
+		}, syscall.EMFILE, false},
 		"write":      {func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite && isBody(op) }, syscall.EIO, false},
 		"disk full":  {func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite && isBody(op) }, syscall.ENOSPC, true},
 		"quota":      {func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite && isBody(op) }, syscall.EDQUOT, true},
