@@ -1,6 +1,7 @@
 package pebblestore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -187,5 +188,22 @@ func (s *Store) deleteDamaged(id queue.ID) error {
 		lower, upper := partRange(family, u)
 		_ = b.DeleteRange(lower, upper, nil)
 	}
-	return s.commit(b, pebble.NoSync)
+	var files []uint64
+	err = eachKey(s.db, []byte(famFile), after([]byte(famFile)), func(key, value []byte) error {
+		if number, ok := parseFileKey(key); ok && bytes.Equal(value, u[:]) {
+			delKey(b, bytes.Clone(key))
+			files = append(files, number)
+		}
+		return nil
+	})
+	if err == nil {
+		err = s.commit(b, pebble.NoSync)
+	}
+	if err != nil {
+		return err
+	}
+	for _, number := range files {
+		s.folder.releaseLater(number)
+	}
+	return nil
 }

@@ -5,15 +5,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"os"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 
 	"srvrelay/queue"
 )
 
-// chunkSize is the size of the pieces that a body is stored in.
+// chunkSize is the size of the pieces in which a body is taken in. One that
+// does not fill the first is stored in the database, a larger one in a file of
+// its own: from about here on a file is cheaper (BenchmarkLife).
 const chunkSize = 64 << 10
 
 // Body implements queue.Store.
@@ -33,11 +38,14 @@ func (s *Store) Body(_ context.Context, id queue.ID) (io.ReadCloser, error) {
 	return s.openBody(u, m, false), nil
 }
 
-// openBody opens a body, in the cache or chunk by chunk. inside says that it is
-// read within a call that Close waits for.
+// openBody opens a body: in the cache, in its file or chunk by chunk. inside
+// says that it is read within a call that Close waits for.
 func (s *Store) openBody(id ulid.ULID, m *meta, inside bool) io.ReadCloser {
 	if f := s.cache.get(id); f != nil && f.body != nil {
 		return io.NopCloser(bytes.NewReader(f.body))
+	}
+	if m.File != 0 {
+		return &fileReader{s: s, id: id, number: m.File, left: m.Size, want: m.Sum, inside: inside}
 	}
 	return &bodyReader{s: s, id: id, chunks: m.Chunks, inside: inside}
 }
@@ -92,4 +100,85 @@ func (r *bodyReader) load() error {
 func (r *bodyReader) Close() error {
 	r.next, r.chunks, r.rest, r.buf = 0, 0, nil, nil
 	return nil
+}
+
+// fileReader reads a body that is a file, straight into the caller's memory.
+type fileReader struct {
+	s      *Store
+	id     ulid.ULID
+	number uint64
+	inside bool // see openBody
+	f      vfs.File
+	left   int64 // bytes of the body
+	sum    uint32
+	want   uint32
+	err    error // that ended it
+}
+
+func (r *fileReader) Read(p []byte) (n int, err error) {
+	if !r.inside {
+		if err := r.s.begin(); err != nil {
+			return 0, err
+		}
+		defer r.s.end()
+	}
+	if r.err == nil && r.f == nil {
+		r.err = r.open()
+	}
+	if r.err != nil {
+		return 0, r.err
+	}
+	n, err = r.f.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	r.sum = crc32.Update(r.sum, castagnoli, p[:n])
+	switch {
+	case r.left == 0 && r.sum == r.want:
+		r.err = io.EOF
+	case r.left == 0:
+		r.err = r.damaged(errors.New("it is not what was written"))
+	case errors.Is(err, io.EOF):
+		r.err = r.damaged(fmt.Errorf("%d bytes are missing", r.left))
+	case err != nil:
+		r.err = fmt.Errorf("queue: reading the body of %s: %w", r.id, err)
+	}
+	if n > 0 && errors.Is(r.err, io.EOF) {
+		return n, nil
+	}
+	return n, r.err
+}
+
+// open opens the file. It may be another message's by now: so first it is kept
+// from being written over, and then the message must still be there.
+func (r *fileReader) open() error {
+	d := &r.s.folder
+	d.enter(r.number)
+	f, err := d.fs.Open(d.path(r.number))
+	if _, merr := getMeta(r.s.db, r.id); merr != nil {
+		if err == nil {
+			f.Close()
+		}
+		err = merr
+	} else if err != nil {
+		err = r.damaged(err)
+	}
+	if err != nil {
+		d.leave(r.number)
+		return err
+	}
+	r.f = f
+	return nil
+}
+
+func (r *fileReader) damaged(why error) error {
+	return fmt.Errorf("queue: %w: the body of %s, file %s: %w", errDamaged, r.id, r.s.folder.path(r.number), why)
+}
+
+func (r *fileReader) Close() error {
+	if r.err = os.ErrClosed; r.f == nil {
+		return nil
+	}
+	f := r.f
+	r.f = nil
+	r.s.folder.leave(r.number)
+	return f.Close()
 }

@@ -139,6 +139,9 @@ func (c *change) remove(del deleteKey) {
 	del(c.b, metaKey(c.id))
 	deleteParts(c.b, famRcpt, c.id, c.m.Rcpts, del)
 	deleteParts(c.b, famChunk, c.id, c.m.Chunks, delOnce)
+	if c.m.File != 0 {
+		del(c.b, fileKey(c.m.File))
+	}
 	if c.m.Attempts > maxAttempts {
 		lower, upper := partRange(famAttempt, c.id)
 		_ = c.b.DeleteRange(lower, upper, nil)
@@ -179,6 +182,13 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 	}
 	if c.lease != nil {
 		c.s.leases.end(c.lease)
+	}
+	switch {
+	case !c.removed || c.m.File == 0:
+	case o.Sync:
+		c.s.folder.release(c.m.File)
+	default:
+		c.s.folder.releaseLater(c.m.File)
 	}
 	c.s.addGroups(c.added)
 	c.s.addGroups(c.reports)

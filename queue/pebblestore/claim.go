@@ -196,6 +196,9 @@ func (s *Store) readGroup(hop string, g group) (*meta, []int, []queue.Recipient,
 		return nil, nil, nil, damaged(key, err)
 	}
 	rcpts, err := getSomeRecipients(s.db, g.id, members)
+	if err == nil && len(members) == m.Rcpts { // this is all of it: the Settle needs not read it again
+		s.cache.add(g.id, &fresh{meta: m, rcpts: rcpts, groups: []hopGroup{{hop, g, members}}})
+	}
 	return m, members, rcpts, err
 }
 

@@ -8,11 +8,11 @@
 //	f/index                         fingerprint of what the h/ and t/ keys were made with
 //	m/<id>                          envelope and counters of a message, JSON
 //	r/<id><n>                       one recipient, JSON
-//	b/<id><n>                       one chunk of the body, 64 KiB but for the last
+//	b/<id><n>                       the body, in one chunk of less than 64 KiB; of a report in several
+//	l/<number>                      the message whose large body is the file bodies/<number>
 //	a/<id><n>                       one attempt, JSON; the newest 200
 //	h/<hop>\0<due><id><first>       a group: recipients of one message and hop with one due time
 //	t/<when><id>                    when Sweep must look at a message
-//	p/<id>                          a large body is being written; without m/<id>: an orphan
 //	x/<key>                         a fact
 //
 // <id> is the 16 bytes of the ULID; numbers are big-endian, so that the order
@@ -20,8 +20,13 @@
 //
 // # What makes it safe
 //
-// A message is one synced batch: its chunks that went ahead unsynced are
-// earlier in the same log, so what is synced behind them makes them durable.
+// A message is one synced batch. A body of 64 KiB or more is a file in the
+// folder bodies, which is synced before that batch; m/ has its number and its
+// checksum, l/ tells the next open whose it is. A file without its l/ key is
+// what a crash has cut off, or of a message that is done: it is deleted. The
+// file of a message that is done is written over by a later body, once its
+// removal is synced and nobody reads it.
+//
 // Every step of a message is one batch too, DSN included. Failures and reports
 // are synced before anybody acts on them; successes and deferrals follow with
 // the next sync, 10 ms later at most: a crash in between sends once more, and
@@ -31,6 +36,7 @@
 //
 // A failed write or sync of the log is fatal: nobody can know which part of
 // the log is on the disk, so the process ends (Options.Fatal) and the next
-// start reads what is really there. Options.MinFree keeps a full disk from
+// start reads what is really there. The write or sync of a body's file that
+// fails costs that message only: no batch names it yet. Options.MinFree keeps a full disk from
 // ever getting that far: new mail is refused long before.
 package pebblestore

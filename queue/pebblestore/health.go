@@ -182,6 +182,18 @@ func (f *freeSpace) get(now time.Time) (int64, error) {
 	return f.bytes, f.err
 }
 
+// again asks at once: something was deleted. An answer that cannot be had is 0.
+func (f *freeSpace) again(now time.Time) int64 {
+	f.mu.Lock()
+	f.asked = time.Time{}
+	f.mu.Unlock()
+	free, err := f.get(now)
+	if err != nil {
+		return 0
+	}
+	return free
+}
+
 // diskSpace is the default of Options.FreeSpace.
 func diskSpace(fs vfs.FS, dir string) func() (int64, error) {
 	return func() (int64, error) {
@@ -229,6 +241,9 @@ func (s *Store) refusal() error {
 	free, err := s.space.get(now)
 	if err != nil {
 		return fmt.Errorf("queue: the free space of %s is not known: %w", s.opt.Dir, err)
+	}
+	if free < minFree && s.folder.clear() { // the space of files that are kept for later
+		free = s.space.again(now)
 	}
 	if free < minFree {
 		return fmt.Errorf("%w: %d MiB in %s, at least %d MiB are wanted", queue.ErrFull, free>>20, s.opt.Dir, minFree>>20)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -73,14 +74,16 @@ func checkCache(t testing.TB, s *Store) {
 			}
 			return nil
 		})
-		order := func(a, b hopGroup) int { return strings.Compare(string(groupKey(a.hop, a.group)), string(groupKey(b.hop, b.group))) }
+		order := func(a, b hopGroup) int {
+			return strings.Compare(string(groupKey(a.hop, a.group)), string(groupKey(b.hop, b.group)))
+		}
 		kept := *f
 		kept.groups = slices.SortedFunc(slices.Values(f.groups), order)
 		slices.SortFunc(stored.groups, order)
 		if d := cmp.Diff(*stored, kept, cmp.AllowUnexported(fresh{}, meta{}, hopGroup{}, group{}), cmpopts.EquateComparable(netip.AddrPort{}), cmpopts.EquateEmpty()); d != "" {
 			t.Errorf("%s is stored so (-) and cached so (+):\n%s", id, d)
 		}
-		if f.body != nil {
+		if len(f.body) > 0 {
 			if b, done, err := s.db.Get(partKey(famChunk, id, 0)); err != nil || string(b) != string(f.body) {
 				t.Errorf("%s: the cached body is not the stored one: %v", id, err)
 			} else {
@@ -145,6 +148,7 @@ func checkStore(t testing.TB, s *Store) {
 	deadlines := map[ulid.ULID]int64{}
 	counts := map[string]int{}
 	chunks := map[ulid.ULID]int{}
+	files := map[uint64]ulid.ULID{}
 	err := eachKey(s.db, nil, nil, func(key, value []byte) error {
 		id, _ := parseID(key)
 		switch string(key[:2]) {
@@ -158,8 +162,12 @@ func checkStore(t testing.TB, s *Store) {
 			return err
 		case famChunk:
 			chunks[id]++
-		case famPending:
-			t.Errorf("%s is pending", id)
+		case famFile:
+			number, ok := parseFileKey(key)
+			if !ok || len(value) != len(id) || files[number] != (ulid.ULID{}) {
+				t.Errorf("the key %s names %x", keyName(key), value)
+			}
+			files[number] = ulid.ULID(value)
 		case famDeadline:
 			when, id, _ := parseDeadlineKey(key)
 			if deadlines[id] != 0 {
@@ -187,7 +195,14 @@ func checkStore(t testing.TB, s *Store) {
 		t.Error(err)
 	}
 	open, held := 0, 0
+	checkFolder(t, s, files)
 	for id, m := range metas {
+		if owner, ok := files[m.File]; m.File != 0 && (!ok || owner != id) {
+			t.Errorf("the file %d of %s is that of %s", m.File, id, owner)
+		}
+		if m.File != 0 {
+			delete(files, m.File)
+		}
 		if len(rcpts[id]) != m.Rcpts || chunks[id] != m.Chunks || deadlines[id] != m.deadline() {
 			t.Errorf("%s: %d recipients of %d, %d chunks of %d, deadline %d not %d", id, len(rcpts[id]), m.Rcpts, chunks[id], m.Chunks, deadlines[id], m.deadline())
 		}
@@ -218,6 +233,9 @@ func checkStore(t testing.TB, s *Store) {
 		delete(chunks, id)
 		delete(deadlines, id)
 	}
+	if len(files) > 0 {
+		t.Errorf("files of messages that are gone: %v", files)
+	}
 	if open-held != len(grouped) || len(rcpts)+len(chunks)+len(deadlines) > 0 {
 		t.Errorf("left over: %d groups for %d waiting, recipients %v, chunks %v, deadlines %v", len(grouped), open, rcpts, chunks, deadlines)
 	}
@@ -230,5 +248,27 @@ func checkStore(t testing.TB, s *Store) {
 	checkCache(t, s)
 	if len(counts) > 0 {
 		t.Errorf("hops that memory does not know: %v", counts)
+	}
+}
+
+// checkFolder wants the files of large bodies to be those of messages, and
+// spare ones, and no others.
+func checkFolder(t testing.TB, s *Store, files map[uint64]ulid.ULID) {
+	t.Helper()
+	there, err := s.folder.numbers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.folder.mu.Lock()
+	defer s.folder.mu.Unlock()
+	want := slices.Concat(slices.Collect(maps.Keys(files)), s.folder.removed)
+	for _, b := range s.folder.spare {
+		want = append(want, b.number)
+	}
+	if slices.Sort(want); !slices.Equal(there, want) {
+		t.Errorf("the files are %v, want %v", there, want)
+	}
+	if len(s.folder.readers) > 0 {
+		t.Errorf("files are still read: %v", s.folder.readers)
 	}
 }

@@ -27,7 +27,7 @@ const (
 	famAttempt  = "a/"
 	famHop      = "h/"
 	famDeadline = "t/"
-	famPending  = "p/"
+	famFile     = "l/"
 	famFact     = "x/"
 )
 
@@ -45,9 +45,9 @@ func (g group) compare(o group) int {
 
 const groupSuffix = 1 + 8 + 16 + 4 // NUL, due, id, first
 
-func metaKey(id ulid.ULID) []byte    { return append([]byte(famMeta), id[:]...) }
-func pendingKey(id ulid.ULID) []byte { return append([]byte(famPending), id[:]...) }
-func factKey(key string) []byte      { return []byte(famFact + key) }
+func metaKey(id ulid.ULID) []byte  { return append([]byte(famMeta), id[:]...) }
+func fileKey(number uint64) []byte { return binary.BigEndian.AppendUint64([]byte(famFile), number) }
+func factKey(key string) []byte    { return []byte(famFact + key) }
 
 // partKey is the key of the n-th recipient, chunk or attempt.
 func partKey(family string, id ulid.ULID, n int) []byte {
@@ -72,6 +72,13 @@ func parseDeadlineKey(k []byte) (when int64, id ulid.ULID, ok bool) {
 	when = int64(binary.BigEndian.Uint64(k[len(famDeadline):]))
 	copy(id[:], k[len(famDeadline)+8:])
 	return when, id, true
+}
+
+func parseFileKey(k []byte) (number uint64, ok bool) {
+	if len(k) != len(famFile)+8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(k[len(famFile):]), true
 }
 
 func groupKey(hop string, g group) []byte {

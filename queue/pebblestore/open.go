@@ -37,6 +37,7 @@ func Open(opt Options) (*Store, error) {
 	s.hops = hopIndex{read: s.readHop, hops: map[string]*hop{}}
 	s.parks.m = map[string]park{}
 	s.cache.m = map[ulid.ULID]*fresh{}
+	s.folder = folder{fs: fs, dir: fs.PathJoin(opt.Dir, bodyFolder), log: s.opt.Log, real: opt.FS == nil, readers: map[uint64]int{}}
 	s.leases.byToken, s.leases.byMessage = map[uint64]*lease{}, map[ulid.ULID][]*lease{}
 	s.space = freeSpace{ask: opt.FreeSpace}
 	if opt.FreeSpace == nil {
@@ -127,12 +128,12 @@ func (s *Store) engineOptions(fs vfs.FS) *pebble.Options {
 		ReadOnly:                    s.opt.ReadOnly,
 		Lock:                        s.lock,
 		FormatMajorVersion:          engineVersion,
-		CacheSize:                   8 << 20,
-		MemTableSize:                4 << 20,
-		MemTableStopWritesThreshold: 4,
+		CacheSize:                   32 << 20, // filled by what is read back only: a queue from before, or a long one
+		MemTableSize:                16 << 20, // what is delivered sooner than it fills up is never written to a table
+		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       20,
-		MaxOpenFiles:                200,
+		MaxOpenFiles:                500,
 		Logger:                      engineLog{s},
 		EventListener:               s.events(),
 	}
@@ -149,7 +150,7 @@ func (s *Store) recover() error {
 	if err := s.checkFormat(); err != nil || s.opt.ReadOnly {
 		return err
 	}
-	if err := s.collectOrphans(); err != nil {
+	if err := s.openFolder(); err != nil {
 		return err
 	}
 	stored, err := getString(s.db, keyIndex)
@@ -193,27 +194,45 @@ func (s *Store) checkFormat() error {
 // how the keys are made from it.
 func fingerprint(rt queue.Routing) string { return "index 2: " + rt.Fingerprint }
 
-// collectOrphans deletes the chunks of large bodies that were cut off by a
-// crash: nobody was told that they are safe.
-func (s *Store) collectOrphans() error {
-	b := s.db.NewBatch()
-	defer b.Close()
-	err := eachKey(s.db, []byte(famPending), after([]byte(famPending)), func(key, _ []byte) error {
-		id, ok := parseID(key)
-		delKey(b, key)
+// openFolder opens the folder of the large bodies and deletes what belongs to
+// no message: bodies that a crash has cut off, which nobody was told are safe,
+// and files of messages that are done. Only the l/ keys are read, so that a
+// long queue of small messages costs nothing.
+func (s *Store) openFolder() error {
+	d := &s.folder
+	if err := d.open(s.opt.Dir); err != nil {
+		return fmt.Errorf("queue: opening the folder of large messages: %w", err)
+	}
+	there, err := d.numbers()
+	if err != nil {
+		return fmt.Errorf("queue: reading the folder of large messages: %w", err)
+	}
+	var orphans []uint64
+	err = eachKey(s.db, []byte(famFile), after([]byte(famFile)), func(key, value []byte) error {
+		number, ok := parseFileKey(key)
 		if !ok {
+			s.opt.Log.Error("a queue record is damaged and was skipped", "key", keyName(key))
 			return nil
 		}
-		if _, err := getMeta(s.db, id); errors.Is(err, queue.ErrNotFound) {
-			lower, upper := partRange(famChunk, id)
-			_ = b.DeleteRange(lower, upper, nil)
+		d.last = max(d.last, number)
+		for len(there) > 0 && there[0] < number {
+			orphans, there = append(orphans, there[0]), there[1:]
 		}
+		if len(there) == 0 || there[0] != number {
+			id, _ := parseID(append([]byte(famMeta), value...))
+			s.opt.Log.Error("the body of a queued message is missing", "id", id.String(), "file", d.path(number))
+			return nil
+		}
+		there = there[1:]
 		return nil
 	})
-	if err != nil || b.Empty() {
+	if err != nil {
 		return err
 	}
-	return s.commit(b, pebble.Sync)
+	for _, number := range append(orphans, there...) { // now that all keys could be read
+		d.remove(number)
+	}
+	return nil
 }
 
 // rebuild makes the indexes anew from the messages, because hops are named

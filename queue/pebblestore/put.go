@@ -86,17 +86,17 @@ func (s *Store) mustNotExist(id ulid.ULID) error {
 	return nil
 }
 
-// intake takes in one body. Full chunks go to the log unsynced as they come;
-// the last one waits for the batch that makes all of it durable. So a body of
-// one chunk is a single batch.
+// intake takes in one body. One that fits into a chunk goes into the batch of
+// its message; a larger one goes to a file as it comes, and the file is on
+// stable storage before the batch that names it.
 type intake struct {
-	s       *Store
-	id      ulid.ULID
-	last    *[chunkSize]byte
-	n       int // bytes in last
-	written int // chunks in the log
-	size    int64
-	done    bool
+	s    *Store
+	id   ulid.ULID
+	last *[chunkSize]byte
+	n    int // bytes in last
+	file *bodyWriter
+	size int64
+	done bool
 }
 
 func (s *Store) newIntake(id ulid.ULID) *intake {
@@ -142,20 +142,45 @@ func readChunk(body io.Reader, buf []byte) (n int, err error) {
 	return n, err
 }
 
-// writeAhead writes a full chunk. The first one is preceded by the marker by
-// which an open finds the chunks of a message that never came to be.
+// writeAhead writes what is in memory to the file.
 func (in *intake) writeAhead() error {
+	if in.s.opt.ReadOnly {
+		return queue.ErrReadOnly
+	}
 	if err := in.s.accepting(); err != nil {
 		return err
 	}
-	b := in.s.db.NewBatch()
-	defer b.Close()
-	if in.written == 0 {
-		set(b, pendingKey(in.id), nil)
+	if in.file == nil {
+		f, err := in.s.folder.take()
+		if err != nil {
+			return in.s.bodyError(err)
+		}
+		in.file = f
 	}
-	set(b, partKey(famChunk, in.id, in.written), in.last[:])
-	in.written++
-	return in.s.commit(b, pebble.NoSync)
+	if err := in.file.write(in.last[:in.n]); err != nil {
+		return in.s.bodyError(err)
+	}
+	in.n = 0
+	return nil
+}
+
+// syncFile brings the file, with what is still in memory, to stable storage.
+func (in *intake) syncFile() error {
+	if in.n > 0 {
+		if err := in.writeAhead(); err != nil {
+			return err
+		}
+	}
+	if err := in.file.sync(); err != nil {
+		return in.s.bodyError(err)
+	}
+	if !in.file.fresh {
+		return nil
+	}
+	if err := in.s.folder.sync(); err != nil { // nobody can know which names are on the disk
+		return in.s.die(err)
+	}
+	return nil
 }
 
 // finish makes the message durable and lets its recipients be claimed.
@@ -163,24 +188,26 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	s := in.s
 	b := s.db.NewBatch()
 	defer b.Close()
-	if in.written > 0 {
-		delKey(b, pendingKey(in.id))
-	}
-	chunks := in.written
-	if in.n > 0 {
-		set(b, partKey(famChunk, in.id, chunks), in.last[:in.n])
-		chunks++
+	info := bodyInfo{size: in.size, attempts: len(attempts)}
+	if in.file != nil {
+		if err := in.syncFile(); err != nil {
+			return err
+		}
+		info.file, info.sum = in.file.number, in.file.sum
+	} else if in.n > 0 {
+		set(b, partKey(famChunk, in.id, 0), in.last[:in.n])
+		info.chunks = 1
 	}
 	rt := s.routes.use()
 	defer s.routes.done()
 	for i, a := range attempts {
 		set(b, partKey(famAttempt, in.id, i), mustJSON(a))
 	}
-	f, err := s.stageMessage(b, rt, in.id, env, bodyInfo{in.size, chunks, len(attempts)})
+	f, err := s.stageMessage(b, rt, in.id, env, info)
 	if err != nil {
 		return err
 	}
-	if in.written == 0 {
+	if in.file == nil {
 		f.body = bytes.Clone(in.last[:in.n])
 	}
 	s.cache.add(in.id, f) // before somebody can claim it
@@ -193,24 +220,21 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	return nil
 }
 
-// release ends the intake; what was written of a message that did not come to
-// be is deleted. (If that cannot be written either, the next open does it.)
+// release ends the intake. The file of a message that did not come to be is
+// deleted, but not after a commit that failed: the message may be on the disk.
 func (in *intake) release() {
 	chunkPool.Put(in.last)
-	if in.done || in.written == 0 {
-		return
+	if in.file != nil && !in.done && in.s.health.fatal() == nil {
+		in.file.giveUp()
 	}
-	b := in.s.db.NewBatch()
-	defer b.Close()
-	deleteParts(b, famChunk, in.id, in.written, delOnce)
-	delKey(b, pendingKey(in.id))
-	_ = in.s.commit(b, pebble.NoSync)
 }
 
 type bodyInfo struct {
 	size     int64
 	chunks   int
-	attempts int // that are stored already
+	file     uint64 // 0 = none
+	sum      uint32 // of the file
+	attempts int    // that are stored already
 }
 
 // stageMessage adds a new message, but for its chunks, to the batch. What it
@@ -221,7 +245,10 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 		return nil, fmt.Errorf("queue: a message with %d recipients", len(env.To))
 	}
 	env.Size = body.size
-	m := &meta{Envelope: *env, Rcpts: len(env.To), Chunks: body.chunks, Attempts: body.attempts}
+	m := &meta{Envelope: *env, Rcpts: len(env.To), Chunks: body.chunks, File: body.file, Sum: body.sum, Attempts: body.attempts}
+	if m.File != 0 {
+		set(b, fileKey(m.File), id[:])
+	}
 	var waiting []int
 	for n, r := range env.To {
 		set(b, partKey(famRcpt, id, n), mustJSON(r))

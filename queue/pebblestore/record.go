@@ -24,11 +24,13 @@ var errDamaged = errors.New("damaged record")
 // meta is the record of a message.
 type meta struct {
 	queue.Envelope
-	Rcpts      int `json:"rcpts"`
-	Open       int `json:"open"`                 // recipients in no final state, held ones too
-	Unreported int `json:"unreported,omitempty"` // failed ones whose report waits for company
-	Chunks     int `json:"chunks"`
-	Attempts   int `json:"attempts,omitempty"` // ever made
+	Rcpts      int    `json:"rcpts"`
+	Open       int    `json:"open"`                 // recipients in no final state, held ones too
+	Unreported int    `json:"unreported,omitempty"` // failed ones whose report waits for company
+	Chunks     int    `json:"chunks"`               // of a body in the database
+	File       uint64 `json:"file,omitempty"`       // number of the body's file, 0 = the body is in the database
+	Sum        uint32 `json:"sum,omitempty"`        // CRC-32C of the body in the file
+	Attempts   int    `json:"attempts,omitempty"`   // ever made
 
 	// When Sweep must look, Unix time in ns, 0 = not for this reason. Delay and
 	// Expire may be too early, never too late: Sweep finds out and arms anew.
@@ -84,7 +86,8 @@ func decodeMeta(key, b []byte) (*meta, error) {
 	case m.Rcpts < 1 || m.Rcpts > maxRecipients || m.Open < 0 || m.Open > m.Rcpts ||
 		m.Unreported < 0 || m.Unreported > m.Rcpts-m.Open:
 		return nil, damaged(key, fmt.Errorf("%d recipients, %d open, %d unreported", m.Rcpts, m.Open, m.Unreported))
-	case m.Chunks < 0 || m.Attempts < 0 || m.Size < 0 || m.Size > int64(m.Chunks)*chunkSize:
+	case m.Chunks < 0 || m.Attempts < 0 || m.Size < 0 ||
+		m.File == 0 && m.Size > int64(m.Chunks)*chunkSize || m.File != 0 && m.Chunks > 0:
 		return nil, damaged(key, fmt.Errorf("%d bytes in %d chunks, %d attempts", m.Size, m.Chunks, m.Attempts))
 	}
 	return &m, nil

@@ -56,6 +56,7 @@ type Store struct {
 	hops      hopIndex
 	parks     parks
 	cache     cache
+	folder    folder
 	leases    leases
 	syncing   atomic.Bool     // syncSoon is on its way
 	importing sync.Map        // ulid.ULID of messages whose bodies are being imported
@@ -132,7 +133,10 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) closeDB() error {
-	err := s.db.Close()
+	err := s.folder.close()
+	if derr := s.db.Close(); err == nil {
+		err = derr
+	}
 	if lerr := s.lock.Close(); err == nil {
 		err = lerr
 	}
@@ -156,11 +160,21 @@ func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 			err = s.die(fmt.Errorf("%v", p))
 		}
 	}()
+	var removed []uint64
+	if o.Sync {
+		removed = s.folder.takeRemoved()
+	}
 	if err := b.Commit(o); err != nil {
 		return s.die(err)
 	}
 	// A failed sync reaches us through Logger.Fatalf only: Commit returns nil.
-	return s.health.fatal()
+	if err := s.health.fatal(); err != nil {
+		return err
+	}
+	for _, number := range removed {
+		s.folder.release(number)
+	}
+	return nil
 }
 
 // syncDelay is how long after its Settle the success of an attempt is on

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"strings"
 	"testing/iotest"
 	"time"
@@ -18,7 +17,6 @@ var lifeCases = []testCase{
 	{"put, claim, settle, gone", delivered},
 	{"put fills the envelope in", putEnvelope},
 	{"a body may fill the envelope in until its end", lateEnvelope},
-	{"bodies of all sizes come back the same", bodySizes},
 	{"a body that fails leaves nothing", failedBody},
 	{"a cancelled put leaves nothing", cancelledPut},
 	{"a lease that is settled twice is lost", leaseLost},
@@ -107,21 +105,6 @@ func lateEnvelope(f *fixture) {
 type atEOF func()
 
 func (fn atEOF) Read([]byte) (int, error) { fn(); return 0, io.EOF }
-
-func bodySizes(f *fixture) {
-	chance := rand.NewChaCha8([32]byte{1})
-	for _, size := range []int{0, 1, 65535, 65536, 65537, 131072, 3<<20 + 17} {
-		b := make([]byte, size)
-		chance.Read(b)
-		id := f.putEnv(&queue.Envelope{Sender: "alice@a.example", To: to("bob@b.example")}, string(b))
-		l := f.claim("b.example")
-		if f.body(id) != string(b) || f.leaseBody(l) != string(b) || l.Envelope.Size != int64(size) {
-			f.Errorf("a body of %d bytes came back another", size)
-		}
-		f.settle(l, sent)
-	}
-	f.empty()
-}
 
 func failedBody(f *fixture) {
 	for _, size := range []int{10, 65536, 300 << 10} {

@@ -50,7 +50,7 @@ type testCase struct {
 	run  func(*fixture)
 }
 
-var cases = concat(lifeCases, timeCases, reportCases, expiryCases, storeCases, routeCases, holdCases, sharedCases)
+var cases = concat(lifeCases, timeCases, reportCases, expiryCases, storeCases, routeCases, holdCases, bodyCases, sharedCases)
 
 func concat(lists ...[]testCase) (all []testCase) {
 	for _, l := range lists {

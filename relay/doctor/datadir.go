@@ -49,7 +49,7 @@ func checkDataDir(_ context.Context, e *Env) []Finding {
 // owners finds what somebody else than the folder's owner has left in it, such
 // as root, who had started the relay by hand.
 func owners(e *Env, dir string, info fs.FileInfo) []Finding {
-	for _, folder := range []string{dir, filepath.Join(dir, "queue")} {
+	for _, folder := range []string{dir, filepath.Join(dir, "queue"), filepath.Join(dir, "queue", "bodies")} {
 		entries, err := os.ReadDir(folder)
 		if errors.Is(err, fs.ErrPermission) {
 			return []Finding{notForUs(e, folder)}

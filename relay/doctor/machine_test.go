@@ -58,11 +58,13 @@ func TestDataDir(t *testing.T) {
 	w.expect(checkDataDir, "error every user of the machine may write to DIR/data")
 
 	if os.Getuid() == 0 {
-		w = newWorld(t, "", "", nil)
-		if err := os.Chown(w.write("data/queue/000002.log", "", 0o600), 65534, 65534); err != nil {
-			t.Fatal(err)
+		for _, name := range []string{"data/queue/000002.log", "data/queue/bodies/1"} {
+			w = newWorld(t, "", "", nil)
+			if err := os.Chown(w.write(name, "", 0o600), 65534, 65534); err != nil {
+				t.Fatal(err)
+			}
+			w.expect(checkDataDir, "error DIR/"+name+" belongs to "+userName(65534)+", and the folder to "+userName(0))
 		}
-		w.expect(checkDataDir, "error DIR/data/queue/000002.log belongs to "+userName(65534)+", and the folder to "+userName(0))
 	}
 }
 
