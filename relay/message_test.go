@@ -31,6 +31,8 @@ func (p *pieces) next() ([]byte, error) {
 
 func (p *pieces) drain() error { return nil }
 
+func (p *pieces) doubtful() bool { return false }
+
 // cut splits s behind every LF and, inside lines, every n octets.
 func cut(s string, n int) *pieces {
 	var out []string
@@ -101,10 +103,16 @@ func TestHeaderIsBounded(t *testing.T) {
 // dots reads a body as DATA does.
 func dots(in io.Reader) *dotSource {
 	return &dotSource{
-		feed:    feed{br: bufio.NewReaderSize(in, 64), arm: func() {}, lost: func(err error) error { return err }},
+		feed:    feed{in: &input{src: in, buf: make([]byte, 64)}, host: &fakeHost{}},
 		skipMax: 1 << 20,
 	}
 }
+
+// fakeHost is a connection for a source alone.
+type fakeHost struct{ armed int }
+
+func (h *fakeHost) armBlock()                  { h.armed++ }
+func (h *fakeHost) lostInBody(err error) error { return err }
 
 // FuzzData compares the DATA path with net/textproto on clean bodies; on
 // others it must refuse, and stop at the exact end of the data or never.
@@ -133,7 +141,7 @@ func FuzzData(f *testing.F) {
 				t.Fatalf("%q: %q, %v; net/textproto: %q, %v", in, got, err, want, werr)
 			}
 		}
-		if rest, _ := io.ReadAll(src.br); string(rest) != string(in[end:]) {
+		if rest, _ := io.ReadAll(io.MultiReader(bytes.NewReader(src.in.unread()), src.in.src)); string(rest) != string(in[end:]) {
 			t.Fatalf("%q: %q is left, want %q", in, rest, in[end:])
 		}
 	})
@@ -170,13 +178,15 @@ func TestDrainIsBounded(t *testing.T) {
 	}
 }
 
+func stampText(t trace) string { return string(appendStamp(nil, t)) }
+
 func TestStamp(t *testing.T) {
 	base := trace{
 		client: queue.Client{Addr: netip.MustParseAddrPort("192.0.2.7:1234"), Helo: "c.example"}, esmtp: true,
 		hostname: "r.example", id: "01ID", rcpt: "b@x.example", date: time.Date(2026, 11, 3, 4, 5, 6, 0, time.FixedZone("", -5400)),
 	}
 	want := "Received: from c.example ([192.0.2.7])\r\n\tby r.example with ESMTP id 01ID\r\n\tfor <b@x.example>;\r\n\tTue, 3 Nov 2026 04:05:06 -0130\r\n"
-	if got := stamp(base); got != want {
+	if got := stampText(base); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	six := base
@@ -184,7 +194,7 @@ func TestStamp(t *testing.T) {
 	six.rcpt = ""
 	six.tls = &tls.ConnectionState{Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
 	want = "Received: from c.example ([IPv6:2001:db8::1])\r\n\t(using TLSv1.2 with cipher TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)\r\n\tby r.example with ESMTPS id 01ID;\r\n\tTue, 3 Nov 2026 04:05:06 -0130\r\n"
-	if got := stamp(six); got != want {
+	if got := stampText(six); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	shape := regexp.MustCompile(`^Received: from (\S+) \(\[192\.0\.2\.7\]\)\r\n\tby `)
@@ -195,8 +205,8 @@ func TestStamp(t *testing.T) {
 	} {
 		x := base
 		x.client.Helo = helo
-		if m := shape.FindStringSubmatch(stamp(x)); m == nil || m[1] != name {
-			t.Errorf("HELO %q: %q", helo, stamp(x))
+		if m := shape.FindStringSubmatch(stampText(x)); m == nil || m[1] != name {
+			t.Errorf("HELO %q: %q", helo, stampText(x))
 		}
 	}
 }
