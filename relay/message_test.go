@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"net/textproto"
@@ -111,8 +112,16 @@ func dots(in io.Reader) *dotSource {
 // fakeHost is a connection for a source alone.
 type fakeHost struct{ armed int }
 
-func (h *fakeHost) armBlock()                  { h.armed++ }
-func (h *fakeHost) lostInBody(err error) error { return err }
+func (h *fakeHost) armBlock() { h.armed++ }
+
+func (h *fakeHost) lostInBody(err error) error {
+	if err == io.EOF {
+		return errLost // for a connection, a reply
+	}
+	return err
+}
+
+var errLost = errors.New("connection lost")
 
 // FuzzData compares the DATA path with net/textproto on clean bodies; on
 // others it must refuse, and stop at the exact end of the data or never.
@@ -143,6 +152,82 @@ func FuzzData(f *testing.F) {
 		}
 		if rest, _ := io.ReadAll(io.MultiReader(bytes.NewReader(src.in.unread()), src.in.src)); string(rest) != string(in[end:]) {
 			t.Fatalf("%q: %q is left, want %q", in, rest, in[end:])
+		}
+	})
+}
+
+// lineWise is DATA by the letter: a line at a time, an octet at a time. It
+// returns the content with what header adds, the refusal, and what is left of in.
+func lineWise(in string, limit int64, h header) (out string, err error, rest string) {
+	var size int64
+	var cr, over bool
+	lineStart := true
+	for in != "" && !over {
+		line := in[:lineLength([]byte(in))]
+		in = in[len(line):]
+		if over = lineStart && line == ".\r\n"; over {
+			break
+		}
+		content := line
+		if lineStart {
+			content = strings.TrimPrefix(line, ".")
+		}
+		lineStart = strings.HasSuffix(line, "\r\n")
+		for i := 0; i < len(content) && err == nil; i++ {
+			switch size++; {
+			case size > limit:
+				err = refuseTooBig
+			case content[i] == 0:
+				err = refuseNUL
+			case cr != (content[i] == '\n'):
+				err = refuseBareEOL
+			}
+			cr = content[i] == '\r'
+		}
+		if err == nil {
+			out += string(h.pass([]byte(content)))
+			if h.received > maxReceived {
+				err = refuseLoop
+			}
+		}
+	}
+	switch {
+	case err != nil:
+	case !over:
+		err = errLost
+	case cr:
+		err = refuseBareEOL
+	default:
+		out += string(h.finish())
+	}
+	return out, err, in
+}
+
+// FuzzBlocks compares the body in blocks with lineWise: however the octets
+// come, content, refusal and end are the same.
+func FuzzBlocks(f *testing.F) {
+	add := func(date, id bool) string { return fmt.Sprintf("Added: %v %v\r\n", date, id) }
+	for i, s := range append(fakeEnds, "a: b\r\n\r\n..x\r\n.\r\n.\r\nNOOP\r\n", "Date: x\r\nno field\r\n.\r\n", strings.Repeat("0123456\r\n", 20)+".\r\n",
+		strings.Repeat("Received: x\r\n", 101)+"\r\n.\r\n", "x: y\r\n\r\n1234567\r\n.1234567\r.\r\n.\r\n", "\x00\r\x00\n\r\n.\r\n", ".\r\n", "\x7f\x80\x0f\x10\r\n.\r\n") {
+		f.Add([]byte(s), i, 1000)
+		f.Add([]byte(s+"\r\n.\r\nrest"), 4*i, 8*i)
+	}
+	f.Fuzz(func(t *testing.T, in []byte, n, limit int) {
+		n, limit = max(1, n%200), max(0, limit%2000)
+		want, refusal, left := lineWise(string(in), int64(limit), header{add: add})
+		src := dots(&slowReader{bytes.Clone(in), n})
+		got, err := io.ReadAll(&message{src: src, limit: int64(limit), header: header{add: add}})
+		if err == nil && refusal != nil || err != nil && err != refusal {
+			t.Fatalf("%q: %v, want %v", in, err, refusal)
+		}
+		if err == nil && string(got) != want {
+			t.Fatalf("%q: %q, want %q", in, got, want)
+		}
+		if err == errLost || err != nil && src.drain() != nil {
+			return // there was no end
+		}
+		if rest, _ := io.ReadAll(io.MultiReader(bytes.NewReader(src.in.unread()), src.in.src)); string(rest) != left {
+			t.Fatalf("%q: %q is left, want %q", in, rest, left)
 		}
 	})
 }
