@@ -36,8 +36,8 @@ func parseCommand(line []byte) (command, *smtp.SMTPError) {
 			return command{}, reply(500, 5, 5, 2, "control character in the line")
 		}
 	}
-	verb, arg, _ := bytes.Cut(bytes.TrimRight(body, " \t"), space)
-	cmd := command{verb: verbOf(verb), arg: string(bytes.TrimSpace(arg))}
+	verb, arg, _ := bytes.Cut(trimBlanks(body), space)
+	cmd := command{verb: verbOf(verb), arg: strings.TrimSpace(string(arg))}
 	if len(line) > maxCommandLine && (cmd.verb != "AUTH" || len(line) > maxAuthLine) {
 		return command{}, refuseLongLine
 	}
@@ -45,6 +45,14 @@ func parseCommand(line []byte) (command, *smtp.SMTPError) {
 }
 
 var space = []byte(" ")
+
+// trimBlanks is bytes.TrimRight of spaces and tabs, without its set-up.
+func trimBlanks(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
 
 // verbOf is a verb in upper case; for the usual ones nothing is allocated.
 func verbOf(b []byte) string {

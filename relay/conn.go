@@ -104,20 +104,28 @@ func (c *conn) converse() (fault error) {
 			}
 		}
 	}()
-	if c.listener.TLS == TLSImplicit {
-		c.verb = "CONNECT"
-		if !c.handshake() {
-			return nil
-		}
-		c.verb = ""
-	}
-	c.put("220 " + c.set.Hostname + " ESMTP Service Ready\r\n")
+	c.greet()
 	for !c.closing {
 		if line, ok := c.line(); ok {
 			c.command(line)
 		}
 	}
 	return nil
+}
+
+// greet says the banner, under TLS where that comes first.
+func (c *conn) greet() {
+	if c.listener.TLS == TLSImplicit {
+		c.verb = "CONNECT"
+		if !c.handshake() {
+			c.closing = true
+			return
+		}
+		c.verb = ""
+	}
+	c.put("220 ")
+	c.put(c.set.Hostname)
+	c.put(" ESMTP Service Ready\r\n")
 }
 
 // end sends what is left and closes the socket.
@@ -138,16 +146,30 @@ func (c *conn) end() {
 // been said, and the connection ends.
 func (c *conn) line() ([]byte, bool) {
 	if c.sess.txn == nil && c.draining.Load() {
-		c.bye(byeShutdown)
+		c.noLine(errShutdown)
 		return nil, false
 	}
 	line, err := c.readLine()
 	if c.sess.txn == nil {
 		c.refresh()
 	}
+	if err != nil {
+		c.noLine(err)
+		return nil, false
+	}
+	return line, true
+}
+
+var errShutdown = errors.New("the server is shutting down")
+
+// noLine ends a connection that gave no line. It is apart from line, whose
+// frame is on the stack of every idle connection.
+//
+//go:noinline
+func (c *conn) noLine(err error) {
 	switch {
-	case err == nil:
-		return line, true
+	case errors.Is(err, errShutdown):
+		c.bye(byeShutdown)
 	case errors.Is(err, errTLSHello):
 		c.verb = ""
 		c.srv.events.Refused(c.refusal(reply(500, 5, 5, 1, err.Error())))
@@ -157,7 +179,6 @@ func (c *conn) line() ([]byte, bool) {
 	default:
 		c.lost(err)
 	}
-	return nil, false
 }
 
 // readLine reads a line. Its deadline is for the whole of it: a client that

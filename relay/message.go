@@ -228,7 +228,7 @@ func lineKind(line []byte) (kind, []byte) {
 	for i, ch := range line {
 		switch {
 		case ch == ':' && i > 0:
-			return field, bytes.TrimRight(line[:i], " \t")
+			return field, trimBlanks(line[:i])
 		case ch == ' ' || ch == '\t': // obsolete: white space before the colon
 		case ch <= ' ' || ch > '~' || ch == ':' || i > maxFieldName:
 			return noField, nil

@@ -162,7 +162,7 @@ func parseRcpt(arg string) (to string, opts smtp.RcptOptions, r *smtp.SMTPError)
 
 // parseSize compares a SIZE (RFC 1870: 1 to 20 digits) with the limit.
 func parseSize(val string, limit int64) (int64, *smtp.SMTPError) {
-	if len(val) > 20 || strings.Trim(val, "0123456789") != "" {
+	if len(val) > 20 || !isNumber(val) {
 		return 0, badParam("SIZE takes a number of octets")
 	}
 	n, err := strconv.ParseInt(val, 10, 64)
