@@ -87,6 +87,7 @@ func (s *dotSource) next() ([]byte, error) {
 			}
 		case n == len(dotLine):
 			s.in.take(n)
+			s.in.shrink() // to make the message durable takes its time
 			s.done = true
 		case n > 0:
 			s.pass(b[:n])

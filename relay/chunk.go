@@ -61,6 +61,7 @@ func (s *chunkSource) begin(size int64, last bool) {
 func (s *chunkSource) next() ([]byte, error) {
 	for s.err == nil && s.left == 0 {
 		if s.last {
+			s.in.shrink() // to make the message durable takes its time
 			s.err = io.EOF
 		} else {
 			s.command()

@@ -104,7 +104,7 @@ func TestHeaderIsBounded(t *testing.T) {
 // dots reads a body as DATA does.
 func dots(in io.Reader) *dotSource {
 	return &dotSource{
-		feed:    feed{in: &input{src: in, buf: make([]byte, 64)}, host: &fakeHost{}},
+		feed:    feed{in: &input{src: in, buf: make([]byte, 64), small: new([smallBuffer]byte)}, host: &fakeHost{}},
 		skipMax: 1 << 20,
 	}
 }
