@@ -225,12 +225,66 @@ func (l channelListener) Accept() (net.Conn, error) { return <-l, nil }
 func (l channelListener) Close() error              { return nil }
 func (l channelListener) Addr() net.Addr            { return pipeAddr{}.RemoteAddr() }
 
+// exchange is a command, or the data behind a DATA, and our reply to it.
+type exchange struct {
+	what  string
+	reply string
+	verb  string
+	final bool // it may be that to a message
+}
+
+// exchanges takes a script apart, by our replies. It stops where go-smtp can be
+// followed no further, and returns how much of the script that is: where we
+// close, at what is cut off (it takes a chunk that is for a whole one), and when
+// chunks are given up (its Data then runs beside the next one, and answers for it).
+func exchanges(script []byte, replies []string) (list []exchange, used int) {
+	chunks := false
+	for len(replies) > 0 {
+		rest := script[used:]
+		line := string(rest[:lineLength(rest)])
+		rest = rest[len(line):]
+		cmd, bad := parseCommand([]byte(line))
+		e := exchange{what: line, reply: replies[0], verb: cmd.verb}
+		replies = replies[1:]
+		used += len(line)
+		if cmd.verb == "BDAT" {
+			size, last, r := parseChunk(cmd.arg)
+			if r != nil || size > int64(len(rest)) {
+				return list, used
+			}
+			used += int(size)
+			e.final = last
+		}
+		list = append(list, e)
+		taken := e.reply[0] == '2'
+		switch {
+		case cmd.verb == "QUIT", chunks && cmd.verb != "BDAT" && cmd.verb != "NOOP":
+			return list, used
+		case cmd.verb == "BDAT" && !taken && e.reply[:3] != "503":
+			return list, used
+		case bad != nil && strings.HasPrefix(strings.ToUpper(line), "BDAT"):
+			return list, used // it skips a chunk
+		case cmd.verb == "BDAT" && taken:
+			chunks = !e.final
+		case cmd.verb == "DATA" && e.reply[0] == '3':
+			if !bytes.HasPrefix(rest, dotLine) && !bytes.Contains(rest, []byte("\r\n.\r\n")) {
+				return list, used
+			}
+			end := dataEnd(rest)
+			used += end
+			list = append(list, exchange{string(rest[:end]), replies[0], "data", true})
+			replies = replies[1:]
+		}
+	}
+	return list, used
+}
+
 // comparison is one script as both have answered it.
 type comparison struct {
 	*testing.T
-	script       []byte
-	ours, theirs []string // replies still to be compared
-	mine, other  []stored // messages still to be compared
+	script      []byte
+	theirs      []string // replies still to be compared
+	mine, other []stored // messages still to be compared
 }
 
 // compare runs a script, in pieces of n octets, through both.
@@ -244,100 +298,55 @@ func compare(t *testing.T, script []byte, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := newDialogue(script, n), newDialogue(script, n)
+	a := newDialogue(script, n)
 	serveConn(s, l, a)
+	list, used := exchanges(script, a.replies())
+	b := newDialogue(script[:used], n)
 	theirs() <- b
-	c := &comparison{T: t, script: script, ours: a.replies(), theirs: b.replies()}
-	c.mine, c.other = q.all(), b.log.all()
-	rest := script
-	for len(c.ours) > 0 && len(rest) > 0 {
-		more := false
-		if rest, more = c.step(rest); !more {
+	c := &comparison{T: t, script: script, theirs: b.replies(), mine: q.all(), other: b.log.all()}
+	for i, e := range list {
+		if !c.answered(e, i == len(list)-1) {
 			return
 		}
 	}
 }
 
-// step compares what was answered to the next command. It returns what follows
-// the command, and whether the two are still in the same state.
-func (c *comparison) step(rest []byte) ([]byte, bool) {
-	i := bytes.IndexByte(rest, '\n') + 1
-	if i == 0 {
-		return nil, false
-	}
-	line := string(rest[:i])
-	rest = rest[i:]
-	cmd, bad := parseCommand([]byte(line))
-	if cmd.verb == "BDAT" {
-		size, last, r := parseChunk(cmd.arg)
-		if r != nil || size > int64(len(rest)) {
-			return nil, false // we close; go-smtp takes a chunk that was cut off
-		}
-		return rest[size:], c.answered(line, last)
-	}
-	was := c.ours[0]
-	if !c.answered(line, false) || cmd.verb == "QUIT" {
-		return nil, false
-	}
-	if bad != nil && strings.HasPrefix(strings.ToUpper(line), "BDAT") {
-		return nil, false // go-smtp skips a chunk behind it
-	}
-	if cmd.verb != "DATA" || !strings.HasPrefix(was, "354") {
-		return rest, true
-	}
-	end := len(rest)
-	if !bytes.HasPrefix(rest, dotLine) && !bytes.Contains(rest, []byte("\r\n.\r\n")) {
-		return nil, false // cut off
-	}
-	end = dataEnd(rest)
-	if len(c.ours) == 0 {
-		c.Fatalf("%q: no answer to the data", c.script)
-	}
-	return rest[end:], c.answered(line+string(rest[:end]), true)
-}
-
-// answered compares one reply; final: it may be that to a message.
-func (c *comparison) answered(what string, final bool) bool {
+// answered compares one reply, and tells whether the two are still in the same
+// state. end: we said nothing after it.
+func (c *comparison) answered(e exchange, end bool) bool {
 	c.Helper()
-	a := c.ours[0]
-	c.ours = c.ours[1:]
 	if len(c.theirs) == 0 {
-		if len(c.ours) == 0 && strings.HasPrefix(a, "4") {
-			return false
-		}
-		c.Fatalf("%q: to %q we say %q, and go-smtp nothing", c.script, what, a)
+		c.Fatalf("%q: to %q we say %q, and go-smtp nothing", c.script, e.what, e.reply)
 	}
-	b := c.theirs[0]
+	a, b := e.reply, c.theirs[0]
 	c.theirs = c.theirs[1:]
-	if strings.HasPrefix(b, "500 5.5.1 Too many errors") || len(c.theirs) > 0 && strings.Contains(c.theirs[0], "Too many errors") {
+	if strings.HasPrefix(b, "500 5.5.1 Too many errors") {
 		return false // it gives up at the fourth
 	}
 	okA, okB := a[0] < '4', b[0] < '4'
 	switch {
 	case okA && okB && a[:3] == b[:3]:
-		if final {
-			c.same(what)
+		if e.final {
+			c.same(e.what)
 		}
 		return true
 	case !okA && !okB && sameRefusal(a[:3], b[:3]):
-		return !final || len(c.ours) > 0 // else we closed
-	case !okA && okB && isKnownRefusal(what, a):
-		if final && len(c.other) > 0 {
+		return true
+	case !okA && okB && isKnownRefusal(e.what, a):
+		if e.final && len(c.other) > 0 {
 			c.other = c.other[1:]
 		}
-		// Their transaction goes on, or begins.
-		verb := strings.ToUpper(what[:min(4, len(what))])
-		return (verb == "VRFY" || final) && len(c.ours) > 0
-	case !okA && final && isKnownRefusal(what, a) && len(c.ours) == 0:
+		return e.verb == "VRFY" || e.final // else their transaction goes on, or begins
+	case e.final && !okA && isKnownRefusal(e.what, a) && end:
 		return false // a doubtful end: we closed, and it takes what follows for content
 	case okA && !okB:
 		for _, k := range knownLeniences {
-			if k.line.MatchString(what) {
+			if k.line.MatchString(e.what) {
 				return false
 			}
 		}
 	}
-	c.Fatalf("%q:\nto %q\nwe say      %q\nand go-smtp %q", c.script, what, a, b)
+	c.Fatalf("%q:\nto %q\nwe say      %q\nand go-smtp %q", c.script, e.what, a, b)
 	return false
 }
 
