@@ -1,3 +1,7 @@
+//go:build !race
+
+// Without the race detector, which takes memory of its own.
+
 package relay
 
 import (

@@ -203,6 +203,26 @@ func lineWise(in string, limit int64, h header) (out string, err error, rest str
 	return out, err, in
 }
 
+// TestScan: every octet at every place of two words and a half, against a
+// reading octet by octet.
+func TestScan(t *testing.T) {
+	for _, base := range []string{strings.Repeat("x", 20), "\r\n" + strings.Repeat("x", 16) + "\r\n", "xxxxxx\r\nxxxxxxx\r\nxxx", "\n\r\n\r\n\r\n\r\nxxxxxxxxxxx", "\xff\x80xxxxxx\xf0\x9f\x98\x80xxxx"} {
+		for at := range base {
+			for ch := range 256 {
+				for _, cr := range []bool{false, true} {
+					b := []byte(base)
+					b[at] = byte(ch)
+					got, fault := scan(b, cr), firstFault(b, cr)
+					clean := fault == refuseInternal
+					if got.clean != clean || clean && (got.has8 == isASCII(string(b)) || got.cr != bytes.HasSuffix(b, []byte("\r"))) {
+						t.Fatalf("%q after CR %v: %+v, %v", b, cr, got, fault)
+					}
+				}
+			}
+		}
+	}
+}
+
 // FuzzBlocks compares the body in blocks with lineWise: however the octets
 // come, content, refusal and end are the same.
 func FuzzBlocks(f *testing.F) {
