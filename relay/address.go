@@ -110,7 +110,11 @@ func cutQuoted(s string) (local, rest string, err error) {
 
 // isAtext is RFC 5322 atext; a byte of a non-ASCII character counts (RFC 6531 3.3).
 func isAtext(c byte) bool {
-	return isAlnum(c) || c >= 0x80 || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+	switch c {
+	case '!', '#', '$', '%', '&', '\'', '*', '+', '-', '/', '=', '?', '^', '_', '`', '{', '|', '}', '~':
+		return true
+	}
+	return isAlnum(c) || c >= 0x80
 }
 
 func isAlnum(c byte) bool {
@@ -139,16 +143,26 @@ func parseDomain(s string, utf8ok bool) (string, error) {
 	if len(s) > maxDomain {
 		return "", fmt.Errorf("domain longer than %d octets", maxDomain)
 	}
-	labels := strings.Split(s, ".")
-	for _, l := range labels {
-		if err := checkLabel(l); err != nil {
+	last := s
+	for rest, more := s, true; more; {
+		last, rest, more = strings.Cut(rest, ".")
+		if err := checkLabel(last); err != nil {
 			return "", err
 		}
 	}
-	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" {
+	if isNumber(last) {
 		return "", errors.New("a domain cannot end in a number; an IP address is written in brackets")
 	}
 	return s, nil
+}
+
+func isNumber(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 // checkLabel checks one lower-case label: letters, digits and inner hyphens.
@@ -202,6 +216,9 @@ func isASCII(s string) bool {
 // printable refuses what could break a line, a header or a terminal: control
 // characters, line and paragraph separators, and bidirectional controls.
 func printable(s string) error {
+	if isPrintableASCII(s) {
+		return nil
+	}
 	for _, r := range s {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control) || r == '\uFEFF' {
 			return errors.New("control character")

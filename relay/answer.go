@@ -1,88 +1,31 @@
 package relay
 
 import (
-	"bytes"
 	"crypto/tls"
-	"fmt"
-	"io"
-	"strings"
-	"time"
+	"strconv"
 
 	"github.com/emersion/go-smtp"
 
 	"srvrelay/queue"
 )
 
-// Write takes a reply line from go-smtp, which writes one whole line a call.
-func (c *conn) Write(p []byte) (int, error) {
-	n := len(p)
-	code, final := replyCode(p)
-	switch {
-	case c.muted:
-		return n, nil
-	case c.hide354:
-		c.hide354 = false
-		if code == 354 {
-			return n, nil
-		}
-		c.closing = true // refused: a chunk lies unread where a command would be
-	case code == 334:
-		c.inAuth = true
-	case code == 220: // the banner
-		p = fmt.Appendf(nil, "220 %s ESMTP Service Ready\r\n", c.set.Hostname)
-	case c.greeting && code == 250:
-		p = c.greet(p)
-		c.greeting = !final
-	case code == 250 && c.verb == "MAIL":
-		p = []byte("250 2.1.0 sender ok\r\n")
-	case code == 250 && c.verb == "RCPT":
-		p = []byte("250 2.1.5 recipient ok\r\n")
-	}
-	c.out = append(c.out, p...)
-	if final && code >= 400 {
-		c.refused(p)
-	}
+// put sends a reply that is not a refusal.
+func (c *conn) put(text string) {
 	if len(c.out) > bufferSize {
-		return n, c.flush()
+		_ = c.flush() // the next read sees it again
 	}
-	return n, nil
-}
-
-// greet mends go-smtp's EHLO reply: our own name comes first (RFC 5321
-// 4.1.1.1), STARTTLS is offered by us, and the limits are ours (RFC 9422).
-func (c *conn) greet(line []byte) []byte {
-	if bytes.HasPrefix(line[4:], []byte("Hello ")) || bytes.HasPrefix(line[4:], []byte("2.0.0 Hello ")) {
-		return fmt.Appendf(nil, "%s%s greets %s\r\n", line[:4], c.set.Hostname, c.sess.helo)
-	}
-	switch keyword := string(bytes.TrimSpace(line[4:])); {
-	case keyword == "PIPELINING" && c.offersTLS() && c.tls == nil:
-		return append([]byte("250-STARTTLS\r\n"), line...)
-	case keyword == "SIZE":
-		return fmt.Appendf(nil, "250-LIMITS RCPTMAX=%d\r\n%sSIZE %d\r\n", c.set.MaxRecipients, line[:4], c.set.MaxMessageSize)
-	}
-	return line
-}
-
-// replyCode reads the code of a reply line; final is false for "250-".
-func replyCode(p []byte) (code int, final bool) {
-	if len(p) < 4 {
-		return 0, false
-	}
-	for _, d := range p[:3] {
-		if d < '0' || d > '9' {
-			return 0, false
-		}
-		code = code*10 + int(d-'0')
-	}
-	return code, p[3] == ' '
-}
-
-// say sends a reply of our own.
-func (c *conn) say(r *smtp.SMTPError) {
-	text := line(r)
 	c.out = append(c.out, text...)
+}
+
+// say sends a reply. Refusals are counted and reported.
+func (c *conn) say(r *smtp.SMTPError) {
+	if c.muted {
+		return
+	}
+	c.put("")
+	c.out = appendReply(c.out, r)
 	if r.Code >= 400 {
-		c.refused([]byte(text))
+		c.refused(r)
 	}
 }
 
@@ -92,17 +35,9 @@ func (c *conn) bye(r *smtp.SMTPError) {
 	c.closing, c.muted = true, true
 }
 
-// refused counts and reports a refusal, whoever made it.
-func (c *conn) refused(line []byte) {
-	code, _ := replyCode(line)
-	text := strings.TrimRight(string(line[4:]), "\r\n")
-	r := &smtp.SMTPError{Code: code, Message: text}
-	word, rest, _ := strings.Cut(text, " ")
-	if e, ok := parseEnhanced(word); ok {
-		r.Message, r.EnhancedCode = rest, e
-	}
+func (c *conn) refused(r *smtp.SMTPError) {
 	c.srv.events.Refused(c.refusal(r))
-	if code < 500 || c.closing {
+	if r.Code < 500 || c.closing {
 		return
 	}
 	if c.bad++; c.bad >= c.set.Limits.BadCommands {
@@ -111,13 +46,12 @@ func (c *conn) refused(line []byte) {
 }
 
 func (c *conn) refusal(r *smtp.SMTPError) Refusal {
-	e := r.EnhancedCode
 	out := Refusal{
 		Mode: c.listener.Mode, Client: c.client(), Command: c.verb, Recipient: c.rcpt,
-		Code: r.Code, Enhanced: fmt.Sprintf("%d.%d.%d", e[0], e[1], e[2]), Text: r.Message,
+		Code: r.Code, Enhanced: string(appendEnhanced(nil, r.EnhancedCode)), Text: r.Message,
 	}
 	if t := c.sess.txn; t == nil {
-		out.Sender = c.from
+		out.Sender = senderOf(c.arg)
 	} else {
 		out.ID, out.Sender = t.env.ID, t.env.Sender
 	}
@@ -127,10 +61,41 @@ func (c *conn) refusal(r *smtp.SMTPError) Refusal {
 // client is who the peer is, as far as we know it now.
 func (c *conn) client() queue.Client {
 	out := queue.Client{Addr: c.remote, Helo: c.sess.helo, User: c.sess.user}
-	if c.tls != nil {
-		out.TLS = tls.VersionName(c.tls.ConnectionState().Version)
+	if c.secured != nil {
+		out.TLS = tls.VersionName(c.secured.Version)
 	}
 	return out
+}
+
+// hello answers HELO and EHLO. What is offered depends on the door.
+func (c *conn) hello(cmd command) *smtp.SMTPError {
+	name, r := vetHello(cmd.arg)
+	if r != nil {
+		return r
+	}
+	c.sess.hello(name, cmd.verb == "EHLO")
+	if cmd.verb == "HELO" {
+		c.put("250 " + c.set.Hostname + " greets " + name + "\r\n")
+		return nil
+	}
+	c.put("250-" + c.set.Hostname + " greets " + name + "\r\n") // RFC 5321 4.1.1.1
+	if c.offersTLS() && c.tls == nil {
+		c.put("250-STARTTLS\r\n")
+	}
+	c.put("250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n")
+	if mechs := c.sess.AuthMechanisms(); len(mechs) > 0 {
+		c.put("250-AUTH")
+		for _, m := range mechs {
+			c.put(" " + m)
+		}
+		c.put("\r\n")
+	}
+	c.put("250-SMTPUTF8\r\n250-DSN\r\n250-LIMITS RCPTMAX=") // RFC 9422
+	c.out = strconv.AppendInt(c.out, int64(c.set.MaxRecipients), 10)
+	c.put("\r\n250 SIZE ")
+	c.out = strconv.AppendInt(c.out, c.set.MaxMessageSize, 10)
+	c.put("\r\n")
+	return nil
 }
 
 // flush sends the replies that were collected.
@@ -138,13 +103,11 @@ func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	_ = c.raw.SetWriteDeadline(time.Now().Add(c.set.Timeouts.Write))
-	var w io.Writer = c.raw
-	if c.tls != nil {
-		w = c.tls
+	c.allow(c.set.Timeouts.Write)
+	_, err := c.stream().Write(c.out)
+	if c.out = c.out[:0]; cap(c.out) > smallBuffer {
+		c.out = nil
 	}
-	_, err := w.Write(c.out)
-	c.out = c.out[:0]
 	if err != nil {
 		c.closing = true
 	}

@@ -2,8 +2,10 @@ package relay
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -27,6 +29,68 @@ func (s *session) AuthMechanisms() []string {
 	return []string{sasl.Plain, sasl.Login}
 }
 
+// auth is the AUTH command (RFC 4954 4).
+func (c *conn) auth(arg string) *smtp.SMTPError {
+	f := strings.Fields(arg)
+	if len(f) == 0 || len(f) > 2 {
+		return reply(501, 5, 5, 4, "AUTH takes a mechanism and at most one response")
+	}
+	var response []byte // nil = none came with the command
+	if len(f) == 2 {
+		var r *smtp.SMTPError
+		if response, r = saslResponse(f[1]); r != nil {
+			return r
+		}
+	}
+	mech, err := c.sess.Auth(strings.ToUpper(f[0]))
+	if err != nil {
+		return replyOf(err)
+	}
+	for {
+		challenge, done, err := mech.Next(response)
+		switch {
+		case err != nil:
+			return replyOf(err)
+		case done:
+			c.put("235 2.7.0 authentication succeeded\r\n")
+			return nil
+		}
+		c.put("334 " + base64.StdEncoding.EncodeToString(challenge) + "\r\n")
+		line, ok := c.line()
+		if !ok {
+			return nil
+		}
+		var r *smtp.SMTPError
+		if response, r = saslLine(line); r != nil {
+			return r
+		}
+	}
+}
+
+// saslLine reads a line of an exchange; "*" cancels it.
+func saslLine(line []byte) ([]byte, *smtp.SMTPError) {
+	s := strings.TrimRight(string(line), "\r\n")
+	switch {
+	case s == "*":
+		return nil, reply(501, 5, 7, 0, "authentication cancelled")
+	case len(line) > maxAuthLine:
+		return nil, refuseLongLine
+	}
+	return saslResponse(s)
+}
+
+// saslResponse decodes a response; "=" is an empty one.
+func saslResponse(s string) ([]byte, *smtp.SMTPError) {
+	if s == "=" {
+		return []byte{}, nil
+	}
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		return nil, reply(501, 5, 5, 2, "not base64")
+	}
+	return b, nil
+}
+
 // Auth begins an exchange. That it is in order was seen to by inOrder; it is
 // asked again because passwords hang on it.
 func (s *session) Auth(mech string) (sasl.Server, error) {
@@ -47,8 +111,7 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 	return nil, reply(504, 5, 5, 4, "unknown mechanism: use PLAIN or LOGIN")
 }
 
-// bounded limits the responses of a mechanism and makes its errors replies:
-// go-smtp would send any other error's text as a temporary failure.
+// bounded limits the responses of a mechanism and makes its errors replies.
 type bounded struct{ sasl.Server }
 
 func (b bounded) Next(response []byte) ([]byte, bool, error) {

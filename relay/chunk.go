@@ -1,18 +1,15 @@
 package relay
 
 import (
-	"bytes"
-	"fmt"
+	"errors"
 	"io"
-
-	"github.com/emersion/go-smtp"
+	"strconv"
 )
 
 // smallChunk: BDAT with fewer octets counts against Limits.Commands.
 const smallChunk = 1024
 
-// bdat begins a message sent in chunks (RFC 3030). go-smtp gets a DATA in its
-// place, and so never runs the body beside the commands.
+// bdat begins a message sent in chunks (RFC 3030).
 func (c *conn) bdat(arg string) {
 	size, last, r := parseChunk(arg)
 	if r != nil {
@@ -27,9 +24,7 @@ func (c *conn) bdat(arg string) {
 	}
 	src := &chunkSource{feed: c.feed(), conn: c}
 	src.begin(size, last)
-	c.sess.source = src
-	c.hide354 = true
-	c.in = []byte("DATA\r\n")
+	c.receive(src)
 }
 
 // skip reads past a chunk that nobody wants.
@@ -46,7 +41,7 @@ type chunkSource struct {
 	feed
 	conn  *conn
 	left  int64 // octets of this chunk still to come
-	size  int64 // of this chunk
+	size  int64 // of this chunk, -1 once it is acknowledged
 	total int64 // of all chunks so far
 	last  bool  // this chunk is the last
 	err   error // sticky
@@ -66,6 +61,7 @@ func (s *chunkSource) begin(size int64, last bool) {
 func (s *chunkSource) next() ([]byte, error) {
 	for s.err == nil && s.left == 0 {
 		if s.last {
+			s.in.shrink() // to make the message durable takes its time
 			s.err = io.EOF
 		} else {
 			s.command()
@@ -76,11 +72,8 @@ func (s *chunkSource) next() ([]byte, error) {
 	}
 	piece, err := s.peek()
 	if err != nil {
-		s.err = s.lost(err)
+		s.err = s.host.lostInBody(err)
 		return nil, s.err
-	}
-	if i := bytes.IndexByte(piece, '\n'); i >= 0 {
-		piece = piece[:i+1]
 	}
 	s.take(len(piece))
 	return piece, nil
@@ -88,14 +81,17 @@ func (s *chunkSource) next() ([]byte, error) {
 
 // peek returns what has arrived of the chunk, at least one octet.
 func (s *chunkSource) peek() ([]byte, error) {
-	if _, err := s.br.Peek(1); err != nil {
-		return nil, err
+	if len(s.in.unread()) == 0 {
+		if err := s.in.more(); err != nil {
+			return nil, err
+		}
 	}
-	return s.br.Peek(int(min(int64(s.br.Buffered()), s.left)))
+	b := s.in.unread()
+	return b[:min(int64(len(b)), s.left)], nil
 }
 
 func (s *chunkSource) take(n int) {
-	_, _ = s.br.Discard(n) // has been peeked at
+	s.in.take(n)
 	s.left -= int64(n)
 	s.count(n)
 }
@@ -104,12 +100,17 @@ func (s *chunkSource) take(n int) {
 func (s *chunkSource) command() {
 	c := s.conn
 	if s.size >= 0 {
-		c.say(reply(250, 2, 0, 0, fmt.Sprintf("%d octets received", s.size)))
-		s.size = -1 // once
+		c.say(reply(250, 2, 0, 0, strconv.FormatInt(s.size, 10)+" octets received"))
+		s.size = -1
 	}
 	line, err := c.readLine()
-	if err != nil {
-		s.err = s.lost(err)
+	switch {
+	case errors.Is(err, errLongLine):
+		c.bye(refuseLongLine)
+		s.err = refuseLongLine
+		return
+	case err != nil:
+		s.err = s.host.lostInBody(err)
 		return
 	}
 	cmd, r := parseCommand(line)
@@ -146,9 +147,13 @@ func (s *chunkSource) chunk(arg string) {
 		s.err = r
 		return
 	}
-	s.arm()
+	s.host.armBlock()
+	s.in.enlarge()
 	s.begin(size, last)
 }
+
+// doubtful: the end of a chunk never is.
+func (s *chunkSource) doubtful() bool { return false }
 
 // drain skips the rest of this chunk: the reply to it ends the transaction,
 // and further chunks are answered with 503.
@@ -160,20 +165,9 @@ func (s *chunkSource) drain() error {
 	for s.left > 0 {
 		piece, err := s.peek()
 		if err != nil {
-			return s.lost(err)
+			return s.host.lostInBody(err)
 		}
 		s.take(len(piece))
 	}
 	return nil
-}
-
-// feed is a connection's input as a body source reads it.
-func (c *conn) feed() feed {
-	arm := func() { c.arm(c.set.Timeouts.Block, false) }
-	arm()
-	return feed{br: c.br, arm: arm, lost: func(err error) error {
-		var r *smtp.SMTPError = c.lost(err)
-		c.srv.events.Refused(c.refusal(r))
-		return r
-	}}
 }

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"encoding/base64"
 	"strconv"
 	"strings"
 
@@ -13,13 +12,6 @@ import (
 type command struct {
 	verb string // upper case
 	arg  string // without spaces around it
-}
-
-func (c command) String() string {
-	if c.arg == "" {
-		return c.verb + "\r\n"
-	}
-	return c.verb + " " + c.arg + "\r\n"
 }
 
 // Octets of a line with its CRLF. RFC 5321 4.5.3.1.4 says 512, and extensions
@@ -39,16 +31,50 @@ func parseCommand(line []byte) (command, *smtp.SMTPError) {
 	if !ok {
 		return command{}, reply(500, 5, 5, 2, "lines must end with CRLF")
 	}
-	if i := bytes.IndexFunc(body, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }); i >= 0 {
-		return command{}, reply(500, 5, 5, 2, "control character in the line")
+	for _, ch := range body {
+		if ch < ' ' && ch != '\t' || ch == 0x7f {
+			return command{}, reply(500, 5, 5, 2, "control character in the line")
+		}
 	}
-	verb, arg, _ := strings.Cut(strings.TrimRight(string(body), " \t"), " ")
-	cmd := command{verb: strings.ToUpper(verb), arg: strings.TrimSpace(arg)}
+	verb, arg, _ := bytes.Cut(trimBlanks(body), space)
+	cmd := command{verb: verbOf(verb), arg: strings.TrimSpace(string(arg))}
 	if len(line) > maxCommandLine && (cmd.verb != "AUTH" || len(line) > maxAuthLine) {
 		return command{}, refuseLongLine
 	}
 	return cmd, nil
 }
+
+var space = []byte(" ")
+
+// trimBlanks is bytes.TrimRight of spaces and tabs, without its set-up.
+func trimBlanks(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// verbOf is a verb in upper case; for the usual ones nothing is allocated.
+func verbOf(b []byte) string {
+	var up [8]byte
+	if len(b) > len(up) {
+		return strings.ToUpper(string(b))
+	}
+	for i, ch := range b {
+		if 'a' <= ch && ch <= 'z' {
+			ch -= 'a' - 'A'
+		}
+		up[i] = ch
+	}
+	for _, v := range usualVerbs {
+		if string(up[:len(b)]) == v {
+			return v
+		}
+	}
+	return strings.ToUpper(string(b))
+}
+
+var usualVerbs = [...]string{"RCPT", "MAIL", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "EHLO", "HELO"}
 
 // isHTTP tells whether a verb is a browser's, made by a page to talk to us.
 func isHTTP(verb string) bool {
@@ -59,7 +85,7 @@ func isHTTP(verb string) bool {
 	return false
 }
 
-// isKnown tells whether a verb is handled here or by go-smtp.
+// isKnown tells whether a verb has an answer of its own.
 func isKnown(verb string) bool {
 	switch verb {
 	case "HELO", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT",
@@ -148,27 +174,6 @@ func vetHello(arg string) (string, *smtp.SMTPError) {
 		return "", reply(501, 5, 5, 2, "a domain name or address literal must follow")
 	}
 	return name, nil
-}
-
-// vetAuth checks the initial response of AUTH, which go-smtp would call a
-// temporary failure.
-func vetAuth(arg string) *smtp.SMTPError {
-	f := strings.Fields(arg)
-	if len(f) == 0 || len(f) > 2 {
-		return reply(501, 5, 5, 4, "AUTH takes a mechanism and at most one response")
-	}
-	if len(f) == 2 && !isBase64(f[1]) {
-		return reply(501, 5, 5, 2, "not base64")
-	}
-	return nil
-}
-
-func isBase64(s string) bool {
-	if s == "=" || s == "*" {
-		return true
-	}
-	_, err := base64.StdEncoding.DecodeString(s)
-	return err == nil
 }
 
 // parseChunk reads the argument of BDAT (RFC 3030 2).

@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -11,8 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -20,55 +16,38 @@ import (
 	"srvrelay/queue"
 )
 
-// conn stands between a client's socket and go-smtp, which takes it for the
-// socket. It ends TLS itself, so that it sees every command in clear:
-//
-//   - Read hands over one vetted command line at a time. go-smtp's buffer is
-//     therefore empty whenever a command runs, and nothing that a client sent
-//     early can be taken for something else.
-//   - Commands that go-smtp gets wrong (STARTTLS, BDAT) are done here.
-//   - Bodies never pass through go-smtp (see session.Data).
-//   - Write collects replies; they go out before the next wait for the client.
-//
-// All methods but interrupt, cut and kill belong to the one goroutine of the connection.
+// conn is the engine of one connection: it reads a command, vets it, calls the
+// session, and answers, until nothing more is to be read. Replies are
+// collected, and go out before the next wait for the client.
 type conn struct {
+	wire     // the socket
 	srv      *Server
 	set      *settings // see refresh
 	door     *door
 	listener Listener
-	raw      net.Conn  // the socket
-	tls      *tls.Conn // nil = clear text
+	tls      *tls.Conn            // nil = clear text
+	secured  *tls.ConnectionState // what a stamp tells of it: version and cipher
 	remote   netip.AddrPort
 	key      string // of the limit per address; "" = exempt
-	br       *bufio.Reader
-	in       []byte // for go-smtp to read
+	in       *input
 	out      []byte // replies not yet sent
 	sess     *session
 
 	verb       string // of the command that is being answered
-	from       string // of the MAIL that is being answered
+	arg        string // of the MAIL that is being answered
 	rcpt       string // of the RCPT that is being answered
-	greeting   bool   // EHLO is being answered
-	inAuth     bool   // the next line is a SASL response
-	hide354    bool   // go-smtp's answer to the DATA that stands for BDAT
 	closing    bool   // nothing more is read
 	muted      bool   // the last word has been said, or there is nobody to hear it
 	commands   int    // since the last accepted message
 	bad        int    // 5xx replies
 	authFailed int
-
-	mu     sync.Mutex
-	idle   bool // waits, and no transaction is open
-	over   bool // nothing is waited for any more, see cut
-	closed bool
 }
 
-// bufferSize holds the longest line that we take.
-const bufferSize = 16 << 10
-
 func newConn(s *Server, set *settings, d *door, l Listener, raw net.Conn) *conn {
-	c := &conn{srv: s, set: set, door: d, listener: l, raw: raw, remote: addrPort(raw.RemoteAddr())}
-	c.br = bufio.NewReaderSize(flushReader{c}, bufferSize)
+	c := &conn{
+		wire: wire{Conn: raw, draining: &s.draining},
+		srv:  s, set: set, door: d, listener: l, remote: addrPort(raw.RemoteAddr()),
+	}
 	c.sess = &session{conn: c, srv: s}
 	return c
 }
@@ -86,15 +65,6 @@ func (c *conn) refresh() {
 	}
 }
 
-// addrPort is a socket's address with an IPv4 address in its plain form.
-func addrPort(a net.Addr) netip.AddrPort {
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
-}
-
 // flushReader reads from the client and sends the replies first: the client
 // may wait for them.
 type flushReader struct{ c *conn }
@@ -103,111 +73,122 @@ func (f flushReader) Read(p []byte) (int, error) {
 	if err := f.c.flush(); err != nil {
 		return 0, err
 	}
-	if f.c.tls != nil {
-		return f.c.tls.Read(p)
+	return f.c.stream().Read(p)
+}
+
+// stream is the connection as the client sees it.
+func (c *conn) stream() io.ReadWriter {
+	if c.tls != nil {
+		return c.tls
 	}
-	return f.c.raw.Read(p)
+	return &c.wire
 }
 
-// arm sets the time by which the client must have sent the next line or block.
-// An idle connection is cut short when the server shuts down.
-func (c *conn) arm(d time.Duration, idle bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.idle = idle
-	until := time.Now().Add(d)
-	if c.over || idle && c.srv.draining.Load() {
-		until = longAgo
+// serve is the life of an admitted connection.
+func (c *conn) serve() {
+	c.in = newInput(flushReader{c})
+	if fault := c.converse(); fault != nil {
+		c.srv.events.Fault("connection", fault)
 	}
-	_ = c.raw.SetReadDeadline(until) // fails only on a closed socket, as the read will
+	c.end()
 }
 
-var longAgo = time.Unix(1, 0)
-
-// interrupt ends the wait of an idle connection.
-func (c *conn) interrupt() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.idle {
-		_ = c.raw.SetReadDeadline(longAgo)
-	}
-}
-
-// cut ends whatever wait of the connection, so that it has time for a last word.
-func (c *conn) cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.over = true
-	_ = c.raw.SetReadDeadline(longAgo)
-}
-
-// kill ends the connection whatever it does.
-func (c *conn) kill() { _ = c.raw.Close() }
-
-// Read hands go-smtp its next line.
-func (c *conn) Read(p []byte) (n int, err error) {
+// converse answers the client until one of the two has had enough. A panic
+// ends this connection and no other; it is returned.
+func (c *conn) converse() (fault error) {
 	defer func() {
-		if v := recover(); v != nil { // go-smtp does not recover here
-			c.srv.panicked(v)
-			c.closing = true
-			n, err = 0, io.EOF
+		if v := recover(); v != nil {
+			fault = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			if !c.muted { // not by say: an event may have been what failed
+				c.put("421 4.0.0 a fault of ours, closing\r\n")
+			}
 		}
 	}()
-	for len(c.in) == 0 {
-		if c.closing {
-			_ = c.flush()
-			return 0, io.EOF
+	c.greet()
+	for !c.closing {
+		if line, ok := c.line(); ok {
+			c.command(line)
 		}
-		c.next()
 	}
-	n = copy(p, c.in)
-	c.in = c.in[n:]
-	return n, nil
+	return nil
 }
 
-// next reads one line and answers it, or leaves it in c.in for go-smtp.
-func (c *conn) next() {
-	if c.srv.draining.Load() && c.sess.txn == nil {
-		c.bye(byeShutdown)
-		return
+// greet says the banner, under TLS where that comes first.
+func (c *conn) greet() {
+	if c.listener.TLS == TLSImplicit {
+		c.verb = "CONNECT"
+		if !c.handshake() {
+			c.closing = true
+			return
+		}
+		c.verb = ""
+	}
+	c.put("220 ")
+	c.put(c.set.Hostname)
+	c.put(" ESMTP Service Ready\r\n")
+}
+
+// end sends what is left and closes the socket.
+func (c *conn) end() {
+	c.closing = true
+	_ = c.flush()
+	_ = c.sess.Logout()
+	if c.tls != nil {
+		c.allow(time.Second)
+		_ = c.tls.CloseWrite()
+	}
+	c.in.free()
+	c.srv.forget(c)
+	_ = c.wire.Close()
+}
+
+// line waits for a line. When there is none, what must be said about it has
+// been said, and the connection ends.
+func (c *conn) line() ([]byte, bool) {
+	if c.sess.txn == nil && c.draining.Load() {
+		c.noLine(errShutdown)
+		return nil, false
 	}
 	line, err := c.readLine()
 	if c.sess.txn == nil {
 		c.refresh()
 	}
+	if err != nil {
+		c.noLine(err)
+		return nil, false
+	}
+	return line, true
+}
+
+var errShutdown = errors.New("the server is shutting down")
+
+// noLine ends a connection that gave no line. It is apart from line, whose
+// frame is on the stack of every idle connection.
+//
+//go:noinline
+func (c *conn) noLine(err error) {
 	switch {
+	case errors.Is(err, errShutdown):
+		c.bye(byeShutdown)
 	case errors.Is(err, errTLSHello):
 		c.verb = ""
 		c.srv.events.Refused(c.refusal(reply(500, 5, 5, 1, err.Error())))
 		c.closing = true
-	case errors.Is(err, bufio.ErrBufferFull):
-		c.say(refuseLongLine)
-		c.closing = true
-	case err != nil:
-		c.lost(err)
-	case c.inAuth:
-		c.inAuth = false
-		c.authLine(line)
+	case errors.Is(err, errLongLine):
+		c.bye(refuseLongLine)
 	default:
-		c.command(line)
+		c.lost(err)
 	}
 }
 
-// readLine waits for a line. Its deadline is for the whole line: a client
-// that dribbles gets no more time.
+// readLine reads a line. Its deadline is for the whole of it: a client that
+// dribbles gets no more time.
 func (c *conn) readLine() ([]byte, error) {
-	if b, _ := c.br.Peek(c.br.Buffered()); bytes.IndexByte(b, '\n') < 0 {
+	if !c.in.hasLine() {
+		c.in.shrink()
 		c.arm(c.set.Timeouts.Command, c.sess.txn == nil)
 	}
-	// A TLS record may hold no LF for us to wait for.
-	b, err := c.br.Peek(1)
-	switch {
-	case err != nil:
-		return nil, err
-	case b[0] == tlsRecord && c.tls == nil:
-		return nil, errTLSHello
-	}
-	return c.br.ReadSlice('\n')
+	return c.in.line(c.notTLS)
 }
 
 // lost ends a connection whose client cannot be read any more.
@@ -215,7 +196,7 @@ func (c *conn) lost(err error) *smtp.SMTPError {
 	r := reply(421, 4, 4, 2, "connection lost")
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		r = byeIdle
-		if c.srv.draining.Load() {
+		if c.draining.Load() {
 			r = byeShutdown
 		}
 		c.say(r)
@@ -224,10 +205,10 @@ func (c *conn) lost(err error) *smtp.SMTPError {
 	return r
 }
 
-// command vets a command line.
+// command vets a command line and runs it.
 func (c *conn) command(line []byte) {
 	cmd, r := parseCommand(line)
-	c.verb, c.from, c.rcpt = "", "", ""
+	c.verb, c.arg, c.rcpt = "", "", ""
 	if r == nil && isHTTP(cmd.verb) {
 		c.srv.events.Refused(c.refusal(reply(500, 5, 5, 1, "HTTP: connection closed")))
 		c.closing = true
@@ -245,55 +226,91 @@ func (c *conn) command(line []byte) {
 		return
 	}
 	if c.verb = cmd.verb; c.verb == "MAIL" {
-		c.from = senderOf(cmd.arg)
+		c.arg = cmd.arg
 	}
 	if cmd.verb == "BDAT" {
 		c.bdat(cmd.arg)
 		return
 	}
-	if r := inOrder(cmd.verb, c.state()); r != nil {
-		c.say(r)
-		return
-	}
-	c.pass(cmd)
-}
-
-// pass does a command that is in order, or lets go-smtp do it.
-func (c *conn) pass(cmd command) {
-	var r *smtp.SMTPError
-	text := cmd.String()
-	switch cmd.verb {
-	case "STARTTLS":
-		c.startTLS()
-		return
-	case "EHLO", "HELO":
-		var name string
-		if name, r = vetHello(cmd.arg); r == nil {
-			c.sess.hello(name, cmd.verb == "EHLO")
-			c.greeting = true
-			text = cmd.verb + " " + name + "\r\n"
-		}
-	case "AUTH":
-		r = vetAuth(cmd.arg)
-	case "MAIL":
-		text, r = c.sess.vetMail(cmd.arg)
-	case "RCPT":
-		text, r = c.sess.vetRcpt(cmd.arg)
+	r = inOrder(cmd.verb, c.state())
+	if r == nil {
+		r = c.run(cmd)
 	}
 	if r != nil {
 		c.say(r)
-		return
 	}
-	c.in = []byte(text)
 }
 
-// authLine vets a SASL response. What is not base64 cancels the exchange.
-func (c *conn) authLine(line []byte) {
-	s := strings.TrimRight(string(line), "\r\n")
-	if len(line) > maxAuthLine || !isBase64(s) {
-		s = "*"
+// run does a command that is in order. It has answered, unless it returns why not.
+func (c *conn) run(cmd command) *smtp.SMTPError {
+	switch cmd.verb {
+	case "HELO", "EHLO":
+		return c.hello(cmd)
+	case "STARTTLS":
+		return c.startTLS()
+	case "AUTH":
+		return c.auth(cmd.arg)
+	case "MAIL":
+		return c.mail(cmd.arg)
+	case "RCPT":
+		return c.recipient(cmd.arg)
+	case "DATA":
+		if cmd.arg != "" {
+			return reply(501, 5, 5, 4, "DATA takes no parameters")
+		}
+		c.put("354 Go ahead. End your data with <CR><LF>.<CR><LF>\r\n")
+		c.receive(c.dotSource())
+	case "RSET":
+		c.sess.Reset()
+		c.put("250 2.0.0 transaction reset\r\n")
+	case "NOOP":
+		c.put("250 2.0.0 I have successfully done nothing\r\n")
+	case "QUIT":
+		c.put("221 2.0.0 bye\r\n")
+		c.closing = true
+	case "VRFY":
+		c.put("252 2.5.0 cannot verify, but will take mail for it\r\n")
+	default:
+		return reply(502, 5, 5, 1, cmd.verb+" is not implemented")
 	}
-	c.in = []byte(s + "\r\n")
+	return nil
+}
+
+func (c *conn) mail(arg string) *smtp.SMTPError {
+	from, opts, r := parseMail(arg, c.set.MaxMessageSize)
+	if r != nil {
+		return r
+	}
+	if err := c.sess.Mail(from, &opts); err != nil {
+		return replyOf(err)
+	}
+	c.put("250 2.1.0 sender ok\r\n")
+	return nil
+}
+
+func (c *conn) recipient(arg string) *smtp.SMTPError {
+	to, opts, r := parseRcpt(arg)
+	if r != nil {
+		return r
+	}
+	if err := c.sess.Rcpt(to, &opts); err != nil {
+		return replyOf(err)
+	}
+	c.put("250 2.1.5 recipient ok\r\n")
+	return nil
+}
+
+// receive hands a body to the session and answers. Whatever comes of it, the
+// transaction is over, and the source has been read to its end or no more is.
+func (c *conn) receive(src source) {
+	r := replyOf(c.sess.Data(&message{src: src, limit: c.set.MaxMessageSize}))
+	if r.Code >= 400 && !c.closing {
+		if err := src.drain(); err != nil || src.doubtful() {
+			c.closing = true
+		}
+	}
+	c.say(r)
+	c.sess.Reset()
 }
 
 func (c *conn) state() state {
@@ -317,36 +334,4 @@ func (c *conn) state() state {
 // any more if the listener of the connection is closed.
 func (c *conn) offersTLS() bool {
 	return c.listener.TLS == TLSStartTLS && c.set.tlsFor(c.listener.Mode) != nil
-}
-
-// Close sends what is left and closes the socket; it may be called again.
-func (c *conn) Close() error {
-	c.mu.Lock()
-	was := c.closed
-	c.closed = true
-	c.mu.Unlock()
-	if was {
-		return net.ErrClosed
-	}
-	c.closing = true
-	_ = c.flush()
-	if c.tls != nil {
-		_ = c.raw.SetWriteDeadline(time.Now().Add(time.Second))
-		_ = c.tls.CloseWrite()
-	}
-	c.srv.forget(c)
-	return c.raw.Close()
-}
-
-// The rest of net.Conn. go-smtp sets no deadlines: they are ours.
-
-func (c *conn) LocalAddr() net.Addr              { return c.raw.LocalAddr() }
-func (c *conn) RemoteAddr() net.Addr             { return c.raw.RemoteAddr() }
-func (c *conn) SetDeadline(time.Time) error      { return nil }
-func (c *conn) SetReadDeadline(time.Time) error  { return nil }
-func (c *conn) SetWriteDeadline(time.Time) error { return nil }
-
-// panicked reports a panic; the connection that it happened on is closed.
-func (s *Server) panicked(v any) {
-	s.events.Fault("connection", fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
 }

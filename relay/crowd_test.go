@@ -22,7 +22,6 @@ func TestCrowdIsOneLineAMinute(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go s.smtp.Serve(s.handoff)
 		come := func() {
 			server, peer := net.Pipe()
 			s.take(newConn(s, s.current.Load(), nil, l, pipeAddr{server}))

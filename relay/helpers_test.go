@@ -226,6 +226,11 @@ func start(t *testing.T, change func(*Config)) *fixture {
 	return f
 }
 
+// serveConn lets a server take a connection that did not come by a listener.
+func serveConn(s *Server, l Listener, conn net.Conn) {
+	s.take(newConn(s, s.current.Load(), nil, l, conn))
+}
+
 // client is one end of a dialogue.
 type client struct {
 	*testing.T

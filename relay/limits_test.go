@@ -130,7 +130,6 @@ func inBubble(t *testing.T, q *memQueue, run func(s *Server, conn net.Conn)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go s.smtp.Serve(s.handoff)
 		server, peer := net.Pipe()
 		s.take(newConn(s, s.current.Load(), nil, l, pipeAddr{server}))
 		run(s, peer)

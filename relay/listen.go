@@ -3,15 +3,10 @@ package relay
 import (
 	"context"
 	"errors"
-	"log"
 	"net"
-	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/emersion/go-smtp"
 
 	"srvrelay/queue"
 )
@@ -21,8 +16,6 @@ type Server struct {
 	queue    Queue
 	events   Events
 	current  atomic.Pointer[settings]
-	smtp     *smtp.Server
-	handoff  *handoff
 	throttle throttle
 	unknown  tally         // unknown recipients named, by client
 	checks   chan struct{} // a place for each password check under way
@@ -38,8 +31,10 @@ type Server struct {
 	conns   map[*conn]struct{}
 	counts  admission
 	crowd   crowd
-	setup   sync.WaitGroup // accept loops, and connections not yet with go-smtp
+	setup   sync.WaitGroup // accept loops
 	live    sync.WaitGroup // admitted connections
+	ended   chan struct{}  // closed when Shutdown has seen all of them end
+	ending  sync.Once
 }
 
 // New checks the configuration; every problem is in the error.
@@ -51,40 +46,17 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		queue:    set.Queue,
 		events:   set.Events,
-		handoff:  newHandoff(),
 		throttle: throttle{keys: make(map[string]*failures)},
 		unknown:  tally{keys: make(map[string]minute)},
 		checks:   make(chan struct{}, 2),
 		sleep:    sleepFor,
 		conns:    make(map[*conn]struct{}),
 		counts:   admission{perKey: make(map[string]int)},
+		ended:    make(chan struct{}),
 	}
 	s.current.Store(set)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.smtp = s.engine()
 	return s, nil
-}
-
-// engine sets go-smtp up. TLS, timeouts, sizes and names are ours: it is told
-// nothing that may change (see conn.greet).
-func (s *Server) engine() *smtp.Server {
-	e := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
-		return c.Conn().(*conn).sess, nil
-	}))
-	e.MaxLineLength = 64 << 10 // longer than any line that we hand over
-	e.AllowInsecureAuth = true // it cannot see our TLS; AuthMechanisms decides
-	e.EnableSMTPUTF8 = true
-	e.EnableDSN = true
-	e.ErrorLog = log.New(faultWriter{s.events}, "", 0)
-	return e
-}
-
-// faultWriter takes go-smtp's log lines: panics, for the most part.
-type faultWriter struct{ events Events }
-
-func (w faultWriter) Write(p []byte) (int, error) {
-	w.events.Fault("smtp", errors.New(strings.TrimSpace(string(p))))
-	return len(p), nil
 }
 
 // Addrs returns what Listen has bound, in the order of the listeners.
@@ -108,7 +80,8 @@ func (s *Server) Serve() error {
 	s.serving = true
 	s.open(s.doors)
 	s.mu.Unlock()
-	return s.smtp.Serve(s.handoff)
+	<-s.ended
+	return nil
 }
 
 // open begins to take connections at doors. The caller holds s.mu.
@@ -155,30 +128,17 @@ func (s *Server) accept(d *door, l Listener) {
 // take admits a connection and sees it on its way.
 func (s *Server) take(c *conn) {
 	if !s.admit(c) {
+		raw := c.wire.Conn
 		s.crowd.refused(c, s.events)
 		if c.listener.TLS != TLSImplicit {
 			// The buffer of a new socket holds a line: this does not wait.
-			_ = c.raw.SetWriteDeadline(time.Now().Add(time.Millisecond))
-			_, _ = c.raw.Write([]byte(line(byeFull)))
+			_ = raw.SetWriteDeadline(time.Now().Add(time.Millisecond))
+			_, _ = raw.Write(appendReply(nil, byeFull))
 		}
-		_ = c.raw.Close()
+		_ = raw.Close()
 		return
 	}
-	s.setup.Add(1)
-	go func() {
-		defer s.setup.Done()
-		if c.listener.TLS == TLSImplicit {
-			c.verb = "CONNECT"
-			if !c.handshake() {
-				_ = c.Close()
-				return
-			}
-			c.verb = ""
-		}
-		if !s.handoff.give(c) {
-			_ = c.Close()
-		}
-	}()
+	go c.serve()
 }
 
 // admit counts a connection in, if there is room for it.
@@ -262,9 +222,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	go func() {
 		defer close(done)
 		s.setup.Wait()
-		s.live.Wait() // before go-smtp's own wait, which may not race with a new connection
-		_ = s.smtp.Shutdown(context.Background())
-		_ = s.handoff.Close() // Serve may only now be coming to it
+		s.live.Wait()
+		s.ending.Do(func() { close(s.ended) })
 	}()
 	select {
 	case <-done:
@@ -302,41 +261,5 @@ func (s *Server) each(do func(*conn)) {
 		do(c)
 	}
 }
-
-// handoff is the listener that go-smtp accepts from.
-type handoff struct {
-	conns chan *conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newHandoff() *handoff {
-	return &handoff{conns: make(chan *conn), done: make(chan struct{})}
-}
-
-func (h *handoff) give(c *conn) bool {
-	select {
-	case h.conns <- c:
-		return true
-	case <-h.done:
-		return false
-	}
-}
-
-func (h *handoff) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (h *handoff) Close() error {
-	h.once.Do(func() { close(h.done) })
-	return nil
-}
-
-func (h *handoff) Addr() net.Addr { return net.TCPAddrFromAddrPort(netip.AddrPort{}) }
 
 var _ Queue = queue.Store(nil)

@@ -3,25 +3,29 @@ package relay
 import (
 	"bytes"
 	"io"
-	"strings"
 )
 
 // maxReceived is how often a message may have been passed on (RFC 5321 6.3).
 const maxReceived = 100
 
 // message checks a body while it streams into the queue, and learns what the
-// envelope must know. It changes nothing but what header adds.
+// envelope must know. It changes nothing but what header adds. The header
+// section goes by line by line, the rest in blocks as large as they come.
 type message struct {
 	src    source
 	limit  int64 // most bytes
 	header header
 
-	size int64
-	has8 bool // some byte >= 0x80
-	cr   bool // the last byte was CR
-	rest []byte
-	err  error // sticky
+	size  int64
+	has8  bool // some byte >= 0x80
+	cr    bool // the last byte was CR
+	block []byte
+	rest  []byte // to be read before what is left of block
+	err   error  // sticky
 }
+
+// begin puts something in front of the content.
+func (m *message) begin(stamp []byte) { m.rest = stamp }
 
 // Read is io.Reader. Errors other than io.EOF are replies for the client.
 func (m *message) Read(p []byte) (int, error) {
@@ -37,7 +41,15 @@ func (m *message) Read(p []byte) (int, error) {
 }
 
 func (m *message) fill() {
-	piece, err := m.src.next()
+	var err error
+	if len(m.block) == 0 {
+		m.block, err = m.src.next()
+	}
+	piece := m.block
+	if !m.header.done {
+		piece = piece[:lineLength(piece)]
+	}
+	m.block = m.block[len(piece):]
 	if err == nil {
 		err = m.check(piece)
 	} else if err == io.EOF && m.cr {
@@ -55,23 +67,30 @@ func (m *message) fill() {
 	m.err = err
 }
 
-// check refuses what must not be stored (RFC 5321 2.3.8, 4.5.2).
+// lineLength is how much of b is the first line, with its LF.
+func lineLength(b []byte) int {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		return i + 1
+	}
+	return len(b)
+}
+
+// check refuses what must not be stored (RFC 5321 2.3.8, 4.5.2). Of several
+// faults the first in the content is told, however it was cut into pieces.
 func (m *message) check(piece []byte) error {
-	if m.size += int64(len(piece)); m.size > m.limit {
+	left := m.limit - m.size
+	m.size += int64(len(piece))
+	within := piece[:min(int64(len(piece)), left)]
+	found := scan(within, m.cr)
+	switch {
+	case !found.clean:
+		return firstFault(within, m.cr)
+	case m.size > m.limit:
 		return refuseTooBig
 	}
-	if bytes.IndexByte(piece, 0) >= 0 {
-		return refuseNUL
-	}
-	for _, ch := range piece {
-		if m.cr != (ch == '\n') { // a CR needs an LF, an LF needs a CR
-			return refuseBareEOL
-		}
-		m.cr = ch == '\r'
-		if ch >= 0x80 {
-			m.has8 = true
-		}
-	}
+	m.has8 = m.has8 || found.has8
+	m.header.has8 = m.header.has8 || found.has8 && !m.header.done
+	m.cr = found.cr
 	return nil
 }
 
@@ -94,19 +113,23 @@ type header struct {
 	out  []byte
 }
 
-// pass takes a piece of the message and returns what can go on.
+// pass takes a piece of the message, at most a line of the header section, and
+// returns what can go on.
 func (h *header) pass(piece []byte) []byte {
 	if h.done || len(piece) == 0 {
 		return piece
 	}
-	h.has8 = h.has8 || !isASCII(string(piece))
 	complete := piece[len(piece)-1] == '\n'
 	if h.mid {
 		h.mid = !complete
 		return piece
 	}
-	h.held = append(h.held, piece...)
-	kind, name := lineKind(h.held)
+	line := piece
+	if len(h.held) > 0 || !complete {
+		h.held = append(h.held, piece...)
+		line = h.held
+	}
+	kind, name := lineKind(line)
 	switch kind {
 	case unclear:
 		return nil
@@ -115,27 +138,30 @@ func (h *header) pass(piece []byte) []byte {
 		h.count(name)
 	case continuation:
 		if !h.any {
-			return h.end("\r\n")
+			return h.end("\r\n", line)
 		}
 	case blank:
-		return h.end("")
+		return h.end("", line)
 	case noField: // the body begins without a blank line
-		return h.end("\r\n")
+		return h.end("\r\n", line)
 	}
 	h.mid = !complete
+	if len(h.held) == 0 {
+		return line
+	}
 	h.out, h.held = h.held, h.out[:0]
 	return h.out
 }
 
-// end closes the header section before the held line. sep is the missing blank
-// line, used only when something is added: else nothing is touched.
-func (h *header) end(sep string) []byte {
+// end closes the header section before a line. sep is the missing blank line,
+// used only when something is added: else nothing is touched.
+func (h *header) end(sep string, line []byte) []byte {
 	h.done = true
-	out := h.additions()
-	if out != "" {
-		out += sep
+	extra := h.additions()
+	if extra == "" {
+		return line
 	}
-	return append([]byte(out), h.held...)
+	return append([]byte(extra+sep), line...)
 }
 
 // finish is called at the end of the message; it returns what is left.
@@ -163,16 +189,18 @@ func (h *header) additions() string {
 	return h.add(h.date, h.messageID)
 }
 
-func (h *header) count(name string) {
-	switch strings.ToLower(name) {
-	case "received":
+func (h *header) count(name []byte) {
+	switch {
+	case bytes.EqualFold(name, fieldReceived):
 		h.received++
-	case "date":
+	case bytes.EqualFold(name, fieldDate):
 		h.date = true
-	case "message-id":
+	case bytes.EqualFold(name, fieldMessageID):
 		h.messageID = true
 	}
 }
+
+var fieldReceived, fieldDate, fieldMessageID = []byte("Received"), []byte("Date"), []byte("Message-ID")
 
 type kind int
 
@@ -188,23 +216,23 @@ const (
 const maxFieldName = 998
 
 // lineKind tells from its beginning what a header line is, and a field's name.
-func lineKind(line []byte) (kind, string) {
+func lineKind(line []byte) (kind, []byte) {
 	switch {
 	case line[0] == ' ' || line[0] == '\t':
-		return continuation, ""
+		return continuation, nil
 	case string(line) == "\r":
-		return unclear, ""
+		return unclear, nil
 	case string(line) == "\r\n":
-		return blank, ""
+		return blank, nil
 	}
 	for i, ch := range line {
 		switch {
 		case ch == ':' && i > 0:
-			return field, strings.TrimRight(string(line[:i]), " \t")
+			return field, trimBlanks(line[:i])
 		case ch == ' ' || ch == '\t': // obsolete: white space before the colon
 		case ch <= ' ' || ch > '~' || ch == ':' || i > maxFieldName:
-			return noField, ""
+			return noField, nil
 		}
 	}
-	return unclear, ""
+	return unclear, nil
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"net/textproto"
@@ -30,6 +31,8 @@ func (p *pieces) next() ([]byte, error) {
 }
 
 func (p *pieces) drain() error { return nil }
+
+func (p *pieces) doubtful() bool { return false }
 
 // cut splits s behind every LF and, inside lines, every n octets.
 func cut(s string, n int) *pieces {
@@ -101,10 +104,24 @@ func TestHeaderIsBounded(t *testing.T) {
 // dots reads a body as DATA does.
 func dots(in io.Reader) *dotSource {
 	return &dotSource{
-		feed:    feed{br: bufio.NewReaderSize(in, 64), arm: func() {}, lost: func(err error) error { return err }},
+		feed:    feed{in: &input{src: in, buf: make([]byte, 64), small: new([smallBuffer]byte)}, host: &fakeHost{}},
 		skipMax: 1 << 20,
 	}
 }
+
+// fakeHost is a connection for a source alone.
+type fakeHost struct{ armed int }
+
+func (h *fakeHost) armBlock() { h.armed++ }
+
+func (h *fakeHost) lostInBody(err error) error {
+	if err == io.EOF {
+		return errLost // for a connection, a reply
+	}
+	return err
+}
+
+var errLost = errors.New("connection lost")
 
 // FuzzData compares the DATA path with net/textproto on clean bodies; on
 // others it must refuse, and stop at the exact end of the data or never.
@@ -133,8 +150,104 @@ func FuzzData(f *testing.F) {
 				t.Fatalf("%q: %q, %v; net/textproto: %q, %v", in, got, err, want, werr)
 			}
 		}
-		if rest, _ := io.ReadAll(src.br); string(rest) != string(in[end:]) {
+		if rest, _ := io.ReadAll(io.MultiReader(bytes.NewReader(src.in.unread()), src.in.src)); string(rest) != string(in[end:]) {
 			t.Fatalf("%q: %q is left, want %q", in, rest, in[end:])
+		}
+	})
+}
+
+// lineWise is DATA by the letter: a line at a time, an octet at a time. It
+// returns the content with what header adds, the refusal, and what is left of in.
+func lineWise(in string, limit int64, h header) (out string, err error, rest string) {
+	var size int64
+	var cr, over bool
+	lineStart := true
+	for in != "" && !over {
+		line := in[:lineLength([]byte(in))]
+		in = in[len(line):]
+		if over = lineStart && line == ".\r\n"; over {
+			break
+		}
+		content := line
+		if lineStart {
+			content = strings.TrimPrefix(line, ".")
+		}
+		lineStart = strings.HasSuffix(line, "\r\n")
+		for i := 0; i < len(content) && err == nil; i++ {
+			switch size++; {
+			case size > limit:
+				err = refuseTooBig
+			case content[i] == 0:
+				err = refuseNUL
+			case cr != (content[i] == '\n'):
+				err = refuseBareEOL
+			}
+			cr = content[i] == '\r'
+		}
+		if err == nil {
+			out += string(h.pass([]byte(content)))
+			if h.received > maxReceived {
+				err = refuseLoop
+			}
+		}
+	}
+	switch {
+	case err != nil:
+	case !over:
+		err = errLost
+	case cr:
+		err = refuseBareEOL
+	default:
+		out += string(h.finish())
+	}
+	return out, err, in
+}
+
+// TestScan: every octet at every place of two words and a half, against a
+// reading octet by octet.
+func TestScan(t *testing.T) {
+	for _, base := range []string{strings.Repeat("x", 20), "\r\n" + strings.Repeat("x", 16) + "\r\n", "xxxxxx\r\nxxxxxxx\r\nxxx", "\n\r\n\r\n\r\n\r\nxxxxxxxxxxx", "\xff\x80xxxxxx\xf0\x9f\x98\x80xxxx"} {
+		for at := range base {
+			for ch := range 256 {
+				for _, cr := range []bool{false, true} {
+					b := []byte(base)
+					b[at] = byte(ch)
+					got, fault := scan(b, cr), firstFault(b, cr)
+					clean := fault == refuseInternal
+					if got.clean != clean || clean && (got.has8 == isASCII(string(b)) || got.cr != bytes.HasSuffix(b, []byte("\r"))) {
+						t.Fatalf("%q after CR %v: %+v, %v", b, cr, got, fault)
+					}
+				}
+			}
+		}
+	}
+}
+
+// FuzzBlocks compares the body in blocks with lineWise: however the octets
+// come, content, refusal and end are the same.
+func FuzzBlocks(f *testing.F) {
+	add := func(date, id bool) string { return fmt.Sprintf("Added: %v %v\r\n", date, id) }
+	for i, s := range append(fakeEnds, "a: b\r\n\r\n..x\r\n.\r\n.\r\nNOOP\r\n", "Date: x\r\nno field\r\n.\r\n", strings.Repeat("0123456\r\n", 20)+".\r\n",
+		strings.Repeat("Received: x\r\n", 101)+"\r\n.\r\n", "x: y\r\n\r\n1234567\r\n.1234567\r.\r\n.\r\n", "\x00\r\x00\n\r\n.\r\n", ".\r\n", "\x7f\x80\x0f\x10\r\n.\r\n") {
+		f.Add([]byte(s), i, 1000)
+		f.Add([]byte(s+"\r\n.\r\nrest"), 4*i, 8*i)
+	}
+	f.Fuzz(func(t *testing.T, in []byte, n, limit int) {
+		n, limit = max(1, n%200), max(0, limit%2000)
+		want, refusal, left := lineWise(string(in), int64(limit), header{add: add})
+		src := dots(&slowReader{bytes.Clone(in), n})
+		got, err := io.ReadAll(&message{src: src, limit: int64(limit), header: header{add: add}})
+		if err == nil && refusal != nil || err != nil && err != refusal {
+			t.Fatalf("%q: %v, want %v", in, err, refusal)
+		}
+		if err == nil && string(got) != want {
+			t.Fatalf("%q: %q, want %q", in, got, want)
+		}
+		if err == errLost || err != nil && src.drain() != nil {
+			return // there was no end
+		}
+		if rest, _ := io.ReadAll(io.MultiReader(bytes.NewReader(src.in.unread()), src.in.src)); string(rest) != left {
+			t.Fatalf("%q: %q is left, want %q", in, rest, left)
 		}
 	})
 }
@@ -170,13 +283,15 @@ func TestDrainIsBounded(t *testing.T) {
 	}
 }
 
+func stampText(t trace) string { return string(appendStamp(nil, t)) }
+
 func TestStamp(t *testing.T) {
 	base := trace{
 		client: queue.Client{Addr: netip.MustParseAddrPort("192.0.2.7:1234"), Helo: "c.example"}, esmtp: true,
 		hostname: "r.example", id: "01ID", rcpt: "b@x.example", date: time.Date(2026, 11, 3, 4, 5, 6, 0, time.FixedZone("", -5400)),
 	}
 	want := "Received: from c.example ([192.0.2.7])\r\n\tby r.example with ESMTP id 01ID\r\n\tfor <b@x.example>;\r\n\tTue, 3 Nov 2026 04:05:06 -0130\r\n"
-	if got := stamp(base); got != want {
+	if got := stampText(base); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	six := base
@@ -184,7 +299,7 @@ func TestStamp(t *testing.T) {
 	six.rcpt = ""
 	six.tls = &tls.ConnectionState{Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
 	want = "Received: from c.example ([IPv6:2001:db8::1])\r\n\t(using TLSv1.2 with cipher TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)\r\n\tby r.example with ESMTPS id 01ID;\r\n\tTue, 3 Nov 2026 04:05:06 -0130\r\n"
-	if got := stamp(six); got != want {
+	if got := stampText(six); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	shape := regexp.MustCompile(`^Received: from (\S+) \(\[192\.0\.2\.7\]\)\r\n\tby `)
@@ -195,8 +310,8 @@ func TestStamp(t *testing.T) {
 	} {
 		x := base
 		x.client.Helo = helo
-		if m := shape.FindStringSubmatch(stamp(x)); m == nil || m[1] != name {
-			t.Errorf("HELO %q: %q", helo, stamp(x))
+		if m := shape.FindStringSubmatch(stampText(x)); m == nil || m[1] != name {
+			t.Errorf("HELO %q: %q", helo, stampText(x))
 		}
 	}
 }

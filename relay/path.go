@@ -2,7 +2,6 @@ package relay
 
 import (
 	"errors"
-	"strconv"
 	"strings"
 
 	"github.com/emersion/go-smtp"
@@ -16,53 +15,11 @@ type path struct {
 	utf8 bool    // has a non-ASCII character
 }
 
-// pathArgs is the argument of MAIL or RCPT.
-type pathArgs struct {
-	path   path
-	params []string // "KEY" or "KEY=value", as given
-}
-
-// parseMail reads the argument of MAIL. A SIZE within the limit is taken out:
-// go-smtp knows only 32 bits of it.
-func parseMail(arg string, maxSize int64) (pathArgs, *smtp.SMTPError) {
-	raw, params, r := cutPath(arg, "FROM:")
-	if r != nil {
-		return pathArgs{}, r
-	}
-	if params, r = checkParams(params, "SIZE BODY SMTPUTF8 RET ENVID AUTH"); r != nil {
-		return pathArgs{}, r
-	}
-	a := pathArgs{}
-	utf8ok := false
-	for _, p := range params {
-		key, val, _ := strings.Cut(p, "=")
-		switch strings.ToUpper(key) {
-		case "SIZE":
-			if r := checkSize(val, maxSize); r != nil {
-				return a, r
-			}
-			continue
-		case "SMTPUTF8":
-			utf8ok = true
-		}
-		a.params = append(a.params, p)
-	}
-	if raw == "" {
-		return a, nil
-	}
-	var err error
-	a.path, err = parsePath(raw, utf8ok)
-	if err == nil && a.path.bare {
-		err = errors.New("no @ and domain")
-	}
-	return a, pathRefusal(err, 7)
-}
-
 // senderOf is the sender in the argument of a MAIL that may be refused, for the
 // log; "" when it cannot be parsed.
 func senderOf(arg string) string {
-	raw, _, r := cutPath(arg, "FROM:")
-	if r != nil || raw == "" {
+	raw, _, ok := cutPath(arg, "FROM:")
+	if !ok || raw == "" {
 		return ""
 	}
 	p, _ := parsePath(raw, true)
@@ -72,18 +29,7 @@ func senderOf(arg string) string {
 	return p.text
 }
 
-// parseRcpt reads the argument of RCPT.
-func parseRcpt(arg string, utf8ok bool) (pathArgs, *smtp.SMTPError) {
-	raw, params, r := cutPath(arg, "TO:")
-	if r != nil {
-		return pathArgs{}, r
-	}
-	if params, r = checkParams(params, "NOTIFY ORCPT"); r != nil {
-		return pathArgs{}, r
-	}
-	p, err := parsePath(raw, utf8ok)
-	return pathArgs{path: p, params: params}, pathRefusal(err, 3)
-}
+var errNoDomain = errors.New("no @ and domain")
 
 // pathRefusal turns a bad address into a reply; detail is 3 for a recipient
 // and 7 for a sender (RFC 3463 3.2).
@@ -98,15 +44,14 @@ func pathRefusal(err error, detail int) *smtp.SMTPError {
 }
 
 // cutPath splits "FROM:<path> params" with regard to quoted strings.
-func cutPath(arg, keyword string) (raw string, params []string, r *smtp.SMTPError) {
-	syntax := reply(501, 5, 5, 2, "syntax: "+keyword+"<address> parameters")
+func cutPath(arg, keyword string) (raw, params string, ok bool) {
 	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
-		return "", nil, syntax
+		return "", "", false
 	}
 	// A space after the colon is wrong but common.
 	s, ok := strings.CutPrefix(strings.TrimLeft(arg[len(keyword):], " "), "<")
 	if !ok {
-		return "", nil, syntax
+		return "", "", false
 	}
 	quoted := false
 	for i := 0; i < len(s); i++ {
@@ -117,13 +62,10 @@ func cutPath(arg, keyword string) (raw string, params []string, r *smtp.SMTPErro
 			quoted = !quoted
 		case s[i] == '>' && !quoted:
 			rest := s[i+1:]
-			if rest != "" && rest[0] != ' ' {
-				return "", nil, syntax
-			}
-			return s[:i], strings.Fields(rest), nil
+			return s[:i], rest, rest == "" || rest[0] == ' '
 		}
 	}
-	return "", nil, syntax
+	return "", "", false
 }
 
 // parsePath reads what stands between < and >. A source route is ignored, as
@@ -147,55 +89,4 @@ func parsePath(raw string, utf8ok bool) (path, error) {
 	}
 	a, err := ParseAddress(raw, utf8ok)
 	return path{text: raw, addr: a, utf8: !isASCII(raw)}, err
-}
-
-// checkParams refuses parameters that are unknown or given twice: of two
-// values, go-smtp would take the last one in silence.
-func checkParams(params []string, known string) ([]string, *smtp.SMTPError) {
-	seen := make(map[string]bool, len(params))
-	for _, p := range params {
-		key, _, _ := strings.Cut(p, "=")
-		key = strings.ToUpper(key)
-		if !contains(strings.Fields(known), key) {
-			return nil, reply(555, 5, 5, 4, "unknown parameter")
-		}
-		if seen[key] {
-			return nil, reply(501, 5, 5, 4, key+" given twice")
-		}
-		if !isASCII(p) && key != "ORCPT" {
-			return nil, reply(501, 5, 5, 4, key+" with a non-ASCII value")
-		}
-		seen[key] = true
-	}
-	return params, nil
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
-}
-
-// checkSize compares a SIZE parameter (RFC 1870: 1 to 20 digits) with the limit.
-func checkSize(val string, limit int64) *smtp.SMTPError {
-	if val == "" || len(val) > 20 || strings.Trim(val, "0123456789") != "" {
-		return reply(501, 5, 5, 4, "SIZE takes a number of octets")
-	}
-	if n, err := strconv.ParseInt(val, 10, 64); err != nil || n > limit {
-		return refuseTooBig
-	}
-	return nil
-}
-
-// line is the command for go-smtp: in one canonical form, with the path that
-// we understood and nothing else.
-func (a pathArgs) line(verb, keyword, text string) string {
-	s := verb + " " + keyword + "<" + text + ">"
-	for _, p := range a.params {
-		s += " " + p
-	}
-	return s + "\r\n"
 }

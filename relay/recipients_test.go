@@ -39,7 +39,7 @@ func TestJudge(t *testing.T) {
 		p := policy{deferUnknown: tc.put}
 		got := ""
 		if r := p.judge(tc.mode, tc.a); r != nil {
-			got = strings.TrimRight(line(r), "\r\n")
+			got = strings.TrimRight(string(appendReply(nil, r)), "\r\n")
 		}
 		if got != tc.want {
 			t.Errorf("%s %v %+v:\n got %q\nwant %q", tc.mode, tc.put, tc.a, got, tc.want)

@@ -3,14 +3,14 @@
 // It does not know how mail is stored, routed or delivered: an accepted
 // message goes to a [Queue], and what happened goes to [Events].
 //
-// The commands and replies are those of github.com/emersion/go-smtp. In front
-// of it stands our own connection type (conn.go): it ends TLS, hands over one
-// vetted command line at a time, and keeps message bodies to itself, so that
-// what the RFCs leave to chance is decided in one place.
+// Each connection (conn.go) reads commands in a loop and calls a session by
+// the interfaces of github.com/emersion/go-smtp. It ends TLS, and takes one
+// line at a time, so that nothing that a client sent early can be taken for
+// something else.
 //
-// The way of a message: accept (listen.go) → vet a line (command.go, path.go)
-// → policy (policy.go) → session (session.go) → body (body.go) → header
-// (message.go) → Put → 250.
+// The way of a message: accept (listen.go) → vet a line (command.go,
+// params.go, path.go) → session (session.go) → policy (policy.go) → body
+// (body.go, chunk.go) → content and header (scan.go, message.go) → Put → 250.
 package relay
 
 import (

@@ -1,15 +1,13 @@
 package relay
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/emersion/go-smtp"
 )
 
-// reply makes the one error type that go-smtp sends as it is. It must reach
-// go-smtp unwrapped: it is found by a type assertion.
+// reply makes what a session answers: go-smtp's error type, for good news too.
 func reply(code int, a, b, c int, text string) *smtp.SMTPError {
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{a, b, c}, Message: text}
 }
@@ -49,8 +47,31 @@ var (
 	byeFull        = reply(421, 4, 7, 0, "too many connections, try again later")
 )
 
-// line is a reply as sent.
-func line(r *smtp.SMTPError) string {
-	e := r.EnhancedCode
-	return fmt.Sprintf("%d %d.%d.%d %s\r\n", r.Code, e[0], e[1], e[2], r.Message)
+// appendReply adds a reply as sent.
+func appendReply(b []byte, r *smtp.SMTPError) []byte {
+	b = strconv.AppendInt(b, int64(r.Code), 10)
+	b = append(b, ' ')
+	b = appendEnhanced(b, r.EnhancedCode)
+	b = append(b, ' ')
+	b = append(b, r.Message...)
+	return append(b, "\r\n"...)
+}
+
+// appendEnhanced adds an enhanced status code: "5.7.1".
+func appendEnhanced(b []byte, e smtp.EnhancedCode) []byte {
+	for i, n := range e {
+		if i > 0 {
+			b = append(b, '.')
+		}
+		b = strconv.AppendInt(b, int64(n), 10)
+	}
+	return b
+}
+
+// replyOf is the reply for an error of the session, which makes none but replies.
+func replyOf(err error) *smtp.SMTPError {
+	if r, ok := err.(*smtp.SMTPError); ok {
+		return r
+	}
+	return refuseInternal
 }

@@ -13,9 +13,8 @@ import (
 	"srvrelay/queue"
 )
 
-// session is what go-smtp calls for each command that it has parsed. It lives
-// as long as its connection, and reads addresses from our own parser: go-smtp
-// drops quotes and routes.
+// session is what the engine calls for each command that is in order. It lives
+// as long as its connection.
 type session struct {
 	conn *conn
 	srv  *Server
@@ -24,20 +23,22 @@ type session struct {
 	esmtp bool   // greeted with EHLO
 	user  string // authenticated name
 	txn   *transaction
-
-	mail   pathArgs // of the MAIL that go-smtp is parsing
-	to     queue.Recipient
-	source source // of the BDAT that stands behind a DATA; nil for DATA itself
 }
+
+var _ smtp.AuthSession = (*session)(nil)
 
 // transaction is the message that is being handed in.
 type transaction struct {
 	env  *queue.Envelope
-	utf8 bool            // SMTPUTF8 was asked for
-	seen map[string]bool // recipients, as given but with the domain's A-labels
+	utf8 bool                 // SMTPUTF8 was asked for
+	seen map[mailbox]struct{} // recipients, once there are many
 }
 
-func (s *session) hello(name string, esmtp bool) { s.helo, s.esmtp = name, esmtp }
+// hello begins anew (RFC 5321 4.1.4).
+func (s *session) hello(name string, esmtp bool) {
+	s.helo, s.esmtp = name, esmtp
+	s.Reset()
+}
 
 // forget is what TLS demands: nothing from before it counts.
 func (s *session) forget() { *s = session{conn: s.conn, srv: s.srv} }
@@ -45,41 +46,6 @@ func (s *session) forget() { *s = session{conn: s.conn, srv: s.srv} }
 // mayMail tells whether the client may use the door at all.
 func (s *session) mayMail() bool {
 	return s.conn.listener.Mode == queue.Inbound || s.user != "" || trusted(s.conn.listener, s.conn.remote.Addr())
-}
-
-// vetMail reads MAIL and returns it in the form for go-smtp.
-func (s *session) vetMail(arg string) (string, *smtp.SMTPError) {
-	args, r := parseMail(arg, s.conn.set.MaxMessageSize)
-	if r != nil {
-		return "", r
-	}
-	s.mail = args
-	return args.line("MAIL", "FROM:", args.path.text), nil
-}
-
-// vetRcpt reads RCPT, decides about it, and returns it in the form for go-smtp.
-func (s *session) vetRcpt(arg string) (string, *smtp.SMTPError) {
-	args, r := parseRcpt(arg, s.txn.utf8)
-	if r != nil {
-		return "", r
-	}
-	s.conn.rcpt = args.path.text
-	set := s.conn.set
-	if len(s.txn.env.To) >= set.MaxRecipients {
-		return "", reply(452, 4, 5, 3, fmt.Sprintf("no more than %d recipients in one message", set.MaxRecipients))
-	}
-	rcpt, r := set.policy.rcpt(s.conn.listener.Mode, args.path)
-	if r == nil {
-		r = s.rejected(rcpt)
-	}
-	if r == nil && set.policy.checks(args.path) {
-		r = s.known(rcpt)
-	}
-	if r != nil {
-		return "", r
-	}
-	s.to = rcpt
-	return args.line("RCPT", "TO:", rcpt.Address), nil
 }
 
 // rejected asks the operator's rules about a recipient.
@@ -97,10 +63,17 @@ func (s *session) rejected(to queue.Recipient) *smtp.SMTPError {
 	return reply(550, 5, 7, 1, text)
 }
 
-// Mail begins a transaction.
-func (s *session) Mail(_ string, opts *smtp.MailOptions) error {
-	if s.txn != nil { // inOrder has refused it; go-smtp would mix the recipients
-		return reply(503, 5, 5, 1, "a transaction is open")
+// Mail begins a transaction. from is a reverse-path without <>.
+func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+	var sender path
+	if from != "" {
+		var err error
+		if sender, err = parsePath(from, opts.UTF8); err == nil && sender.bare {
+			err = errNoDomain
+		}
+		if err != nil {
+			return pathRefusal(err, 7)
+		}
 	}
 	if err := s.srv.queue.Accepting(); err != nil {
 		if !errors.Is(err, queue.ErrFull) { // that is told with the refusal, for each MAIL
@@ -108,109 +81,136 @@ func (s *session) Mail(_ string, opts *smtp.MailOptions) error {
 		}
 		return refuseFull
 	}
-	if printable(opts.EnvelopeID) != nil || len(opts.EnvelopeID) > 100 { // RFC 3461 4.4
-		return reply(501, 5, 5, 4, "ENVID must be at most 100 printable characters")
-	}
 	now := time.Now()
 	s.txn = &transaction{
 		utf8: opts.UTF8,
-		seen: make(map[string]bool),
 		env: &queue.Envelope{
-			ID: queue.NewID(now), Sender: s.mail.path.text, Received: now, Mode: s.conn.listener.Mode,
-			Client: s.conn.client(), UTF8: s.mail.path.utf8, Ret: string(opts.Return), EnvID: opts.EnvelopeID,
+			ID: queue.NewID(now), Sender: sender.text, Received: now, Mode: s.conn.listener.Mode,
+			Client: s.conn.client(), UTF8: sender.utf8, Ret: string(opts.Return), EnvID: opts.EnvelopeID,
 		},
 	}
 	return nil
 }
 
-// Rcpt adds a recipient; one that is there already is not added again.
-func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
-	rcpt := s.to
+// Rcpt adds a recipient; one that is there already is not added again. to is a
+// forward-path without <>.
+func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
+	p, err := parsePath(to, s.txn.utf8)
+	if err != nil {
+		return pathRefusal(err, 3)
+	}
+	s.conn.rcpt = p.text
+	rcpt, r := s.vet(p)
+	if r != nil {
+		return r
+	}
 	if t := opts.OriginalRecipientType; t != "" {
-		if printable(opts.OriginalRecipient) != nil || len(opts.OriginalRecipient) > 500 {
-			return reply(501, 5, 5, 4, "ORCPT must be at most 500 printable characters")
-		}
 		rcpt.ORcpt = strings.ToLower(string(t)) + ";" + opts.OriginalRecipient
 	}
 	for _, n := range opts.Notify {
-		rcpt.Notify |= notifyBits[n]
+		rcpt.Notify |= notifyBits(n)
 	}
-	local := rcpt.Address[:strings.LastIndexByte(rcpt.Address, '@')]
-	key := local + "@" + rcpt.Domain
-	if s.txn.seen[key] {
-		return nil
-	}
-	s.txn.seen[key] = true
-	s.txn.env.To = append(s.txn.env.To, rcpt)
+	s.txn.add(rcpt)
 	return nil
 }
 
-var notifyBits = map[smtp.DSNNotify]queue.Notify{
-	smtp.DSNNotifyNever:   queue.NotifyNever,
-	smtp.DSNNotifySuccess: queue.NotifySuccess,
-	smtp.DSNNotifyFailure: queue.NotifyFailure,
-	smtp.DSNNotifyDelayed: queue.NotifyDelay,
-}
-
-// Data receives the message. It leaves go-smtp's reader alone and reads from
-// the connection itself: so a body is read in lines and not in bytes, keeps
-// every CR, and cannot be committed when the client died inside it.
-func (s *session) Data(io.Reader) error {
-	src := s.source
-	s.source = nil
-	if src == nil {
-		src = &dotSource{feed: s.conn.feed(), skipMax: s.conn.set.MaxMessageSize + 1<<20}
+// vet decides about a recipient.
+func (s *session) vet(to path) (queue.Recipient, *smtp.SMTPError) {
+	set := s.conn.set
+	if len(s.txn.env.To) >= set.MaxRecipients {
+		return queue.Recipient{}, reply(452, 4, 5, 3, fmt.Sprintf("no more than %d recipients in one message", set.MaxRecipients))
 	}
-	r := s.receive(src)
-	// go-smtp now looks for the end of the data that it has not seen.
-	s.conn.in = []byte(".\r\n")
-	return r
+	rcpt, r := set.policy.rcpt(s.conn.listener.Mode, to)
+	if r == nil {
+		r = s.rejected(rcpt)
+	}
+	if r == nil && set.policy.checks(to) {
+		r = s.known(rcpt)
+	}
+	return rcpt, r
 }
 
-// receive puts the message into the queue. The reply is never nil: a success
-// names the queue id, which go-smtp sends like any other.
-func (s *session) receive(src source) *smtp.SMTPError {
-	env := s.txn.env
+// mailbox is what makes two recipients the same: the local part as given, and
+// the domain's A-labels.
+type mailbox struct{ local, domain string }
+
+func mailboxOf(r *queue.Recipient) mailbox {
+	return mailbox{r.Address[:strings.LastIndexByte(r.Address, '@')], r.Domain}
+}
+
+// fewRecipients is up to how many are looked through one by one.
+const fewRecipients = 8
+
+// add adds a recipient that is not there yet.
+func (t *transaction) add(rcpt queue.Recipient) {
+	box, to := mailboxOf(&rcpt), t.env.To
+	if len(to) <= fewRecipients {
+		for i := range to {
+			if mailboxOf(&to[i]) == box {
+				return
+			}
+		}
+	} else {
+		if t.seen == nil {
+			t.seen = make(map[mailbox]struct{})
+			for i := range to {
+				t.seen[mailboxOf(&to[i])] = struct{}{}
+			}
+		}
+		if _, there := t.seen[box]; there {
+			return
+		}
+		t.seen[box] = struct{}{}
+	}
+	t.env.To = append(to, rcpt)
+}
+
+// notifyBits is a keyword of NOTIFY; 0 = no such.
+func notifyBits(n smtp.DSNNotify) queue.Notify {
+	switch n {
+	case smtp.DSNNotifyNever:
+		return queue.NotifyNever
+	case smtp.DSNNotifySuccess:
+		return queue.NotifySuccess
+	case smtp.DSNNotifyFailure:
+		return queue.NotifyFailure
+	case smtp.DSNNotifyDelayed:
+		return queue.NotifyDelay
+	}
+	return 0
+}
+
+// Data puts the message into the queue. r is the engine's *message, which has
+// read past nothing but the content. The result is never nil: a success names
+// the queue id.
+func (s *session) Data(r io.Reader) error {
+	msg, env := r.(*message), s.txn.env
 	env.Received = time.Now()
 	env.Client = s.conn.client()
-	msg := &message{src: src, limit: s.conn.set.MaxMessageSize}
 	if env.Mode == queue.Submission {
 		msg.header.add = s.missing
 	}
-	body := io.MultiReader(strings.NewReader(stamp(s.trace())), &noting{msg, env, s.txn.utf8})
-	id, err := s.srv.queue.Put(s.srv.ctx, env, body)
+	msg.begin(appendStamp(nil, s.trace()))
+	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8})
 	if err != nil {
-		return s.refuse(src, err)
+		return s.refusal(err)
 	}
 	s.conn.commands = 0
 	s.srv.events.Received(env)
 	return reply(250, 2, 0, 0, "queued as "+string(id))
 }
 
-// refuse turns an error of Put into a reply, and skips what is left of the body.
-func (s *session) refuse(src source, err error) *smtp.SMTPError {
+// refusal turns an error of Put into a reply.
+func (s *session) refusal(err error) *smtp.SMTPError {
 	var r *smtp.SMTPError
-	switch {
-	case errors.As(err, &r): // from the source or the message
-	case errors.Is(err, queue.ErrFull):
-		r = refuseFull
-		s.srv.events.Fault("queue", err)
-	default:
-		r = refuseInternal
-		s.srv.events.Fault("queue", err)
-	}
-	if s.conn.closing {
+	if errors.As(err, &r) { // from the source or the message
 		return r
 	}
-	if err := src.drain(); err != nil {
-		s.conn.closing = true
+	s.srv.events.Fault("queue", err)
+	if errors.Is(err, queue.ErrFull) {
+		return refuseFull
 	}
-	// After CR CR LF the two sides may not agree that the data has ended, so
-	// what follows could be content: it is not run as commands.
-	if d, ok := src.(*dotSource); ok && d.doubtful() {
-		s.conn.closing = true
-	}
-	return r
+	return refuseInternal
 }
 
 // noting writes into the envelope, before the queue sees the end of the body,
@@ -234,7 +234,7 @@ func (n *noting) Read(p []byte) (int, error) {
 func (s *session) missing(date, messageID bool) string {
 	env, out := s.txn.env, ""
 	if !date {
-		out += "Date: " + mailDate(env.Received) + "\r\n"
+		out += "Date: " + env.Received.Format(mailDate) + "\r\n"
 	}
 	if !messageID {
 		out += fmt.Sprintf("Message-ID: <%s@%s>\r\n", env.ID, s.conn.set.Hostname)
@@ -245,12 +245,8 @@ func (s *session) missing(date, messageID bool) string {
 func (s *session) trace() trace {
 	env := s.txn.env
 	t := trace{
-		client: env.Client, esmtp: s.esmtp, utf8: s.txn.utf8,
+		client: env.Client, tls: s.conn.secured, esmtp: s.esmtp, utf8: s.txn.utf8,
 		hostname: s.conn.set.Hostname, id: env.ID, date: env.Received,
-	}
-	if s.conn.tls != nil {
-		cs := s.conn.tls.ConnectionState()
-		t.tls = &cs
 	}
 	if len(env.To) == 1 && !strings.ContainsFunc(env.To[0].Address, unicode.IsControl) {
 		t.rcpt = env.To[0].Address
@@ -259,7 +255,7 @@ func (s *session) trace() trace {
 }
 
 // Reset ends the transaction, however it went.
-func (s *session) Reset() { s.txn, s.source = nil, nil }
+func (s *session) Reset() { s.txn = nil }
 
 // Logout is called at the end; there is nothing to give back.
 func (s *session) Logout() error { return nil }

@@ -172,7 +172,7 @@ func TestDSNParameters(t *testing.T) {
 	c.do("MAIL FROM:<a@b.example> RET=hdrs ENVID=QQ+2B314", "250")
 	c.do("RCPT TO:<b@x.example> NOTIFY=success,FAILURE ORCPT=rfc822;Bob+2Bx@old.example", "250")
 	c.do(`RCPT TO:<c@x.example> NOTIFY=NEVER ORCPT=utf-8;d\x{E4}@old.example`, "250")
-	c.do("RCPT TO:<d@x.example>", "250")
+	c.do("RCPT TO:<d@x.example> ORCPT=X-400;/c+3Dnl/", "250") // RFC 3461 4.2: of any type
 	c.do("RCPT TO:<e@x.example> ORCPT=rfc822;a+1B[2Jb@x", "501 5.5.4")
 	c.do("RCPT TO:<e@x.example> ORCPT=rfc822;a+0D+0Ab@x", "501 5.5.4")
 	c.do(`RCPT TO:<e@x.example> ORCPT=utf-8;a\x{07}b@x`, "501 5.5.4")
@@ -185,7 +185,7 @@ func TestDSNParameters(t *testing.T) {
 		t.Errorf("RET %q ENVID %q", e.Ret, e.EnvID)
 	}
 	got := fmt.Sprint(e.To[0].Notify, e.To[0].ORcpt, e.To[1].Notify, e.To[1].ORcpt, e.To[2].Notify, e.To[2].ORcpt, len(e.To))
-	want := fmt.Sprint(queue.NotifySuccess|queue.NotifyFailure, "rfc822;Bob+x@old.example", queue.NotifyNever, "utf-8;dä@old.example", queue.Notify(0), "", 3)
+	want := fmt.Sprint(queue.NotifySuccess|queue.NotifyFailure, "rfc822;Bob+x@old.example", queue.NotifyNever, "utf-8;dä@old.example", queue.Notify(0), "x-400;/c=nl/", 3)
 	if got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

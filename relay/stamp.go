@@ -2,7 +2,6 @@ package relay
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -22,21 +21,30 @@ type trace struct {
 	date     time.Time
 }
 
-// stamp returns the Received field, folded, with its CRLF.
-func stamp(t trace) string {
-	var b strings.Builder
+// appendStamp adds the Received field, folded, with its CRLF.
+func appendStamp(b []byte, t trace) []byte {
+	if b == nil {
+		b = make([]byte, 0, 256)
+	}
 	literal := addressLiteral(t.client.Addr.Addr())
-	fmt.Fprintf(&b, "Received: from %s (%s)\r\n", heloName(t.client.Helo, literal), literal)
+	b = appendAll(b, "Received: from ", heloName(t.client.Helo, literal), " (", literal, ")\r\n")
 	if t.tls != nil {
-		fmt.Fprintf(&b, "\t(using %s with cipher %s)\r\n",
-			strings.ReplaceAll(tls.VersionName(t.tls.Version), " ", "v"), tls.CipherSuiteName(t.tls.CipherSuite))
+		b = appendAll(b, "\t(using ", strings.ReplaceAll(tls.VersionName(t.tls.Version), " ", "v"),
+			" with cipher ", tls.CipherSuiteName(t.tls.CipherSuite), ")\r\n")
 	}
-	fmt.Fprintf(&b, "\tby %s with %s id %s", t.hostname, protocol(t), t.id)
+	b = appendAll(b, "\tby ", t.hostname, " with ", protocol(t), " id ", string(t.id))
 	if t.rcpt != "" {
-		fmt.Fprintf(&b, "\r\n\tfor <%s>", t.rcpt)
+		b = appendAll(b, "\r\n\tfor <", t.rcpt, ">")
 	}
-	fmt.Fprintf(&b, ";\r\n\t%s\r\n", mailDate(t.date))
-	return b.String()
+	b = t.date.AppendFormat(append(b, ";\r\n\t"...), mailDate)
+	return append(b, "\r\n"...)
+}
+
+func appendAll(b []byte, parts ...string) []byte {
+	for _, p := range parts {
+		b = append(b, p...)
+	}
+	return b
 }
 
 // protocol is the registered name of how the message came (RFC 3848, RFC 6531 4.3).
@@ -85,4 +93,4 @@ func addressLiteral(a netip.Addr) string {
 }
 
 // mailDate is RFC 5322 3.3.
-func mailDate(t time.Time) string { return t.Format("Mon, 2 Jan 2006 15:04:05 -0700") }
+const mailDate = "Mon, 2 Jan 2006 15:04:05 -0700"

@@ -4,39 +4,41 @@ import (
 	"crypto/tls"
 	"errors"
 	"os"
-	"time"
+
+	"github.com/emersion/go-smtp"
 )
 
 // startTLS turns TLS on after STARTTLS. What the client sent behind the
 // command came in clear and must not be taken for protected: the connection
 // ends (the injection of CVE-2011-0411).
-func (c *conn) startTLS() {
-	if c.br.Buffered() > 0 {
+func (c *conn) startTLS() *smtp.SMTPError {
+	if len(c.in.unread()) > 0 {
 		c.bye(reply(554, 5, 5, 1, "something was sent between STARTTLS and TLS"))
-		return
+		return nil
 	}
-	c.say(reply(220, 2, 0, 0, "go ahead"))
+	c.put("220 2.0.0 go ahead\r\n")
 	if err := c.flush(); err != nil {
-		return
+		return nil
 	}
 	if !c.handshake() {
 		c.closing = true
-		return
+		return nil
 	}
 	c.sess.forget() // RFC 3207 4.2
+	return nil
 }
 
 // handshake is the TLS handshake, bounded in time.
 func (c *conn) handshake() bool {
 	c.arm(c.set.Timeouts.Handshake, true)
-	_ = c.raw.SetWriteDeadline(time.Now().Add(c.set.Timeouts.Handshake))
-	t := tls.Server(c.raw, c.set.tlsFor(c.listener.Mode))
+	c.allow(c.set.Timeouts.Handshake)
+	t := tls.Server(&c.wire, c.set.tlsFor(c.listener.Mode))
 	if err := t.HandshakeContext(c.srv.ctx); err != nil {
 		c.srv.events.Refused(c.refusal(reply(454, 4, 7, 0, "TLS handshake failed: "+c.noTLS(err))))
 		return false
 	}
-	c.tls = t
-	c.br.Reset(flushReader{c})
+	state := t.ConnectionState()
+	c.tls, c.secured = t, &tls.ConnectionState{Version: state.Version, CipherSuite: state.CipherSuite}
 	return true
 }
 
@@ -44,6 +46,14 @@ func (c *conn) handshake() bool {
 const tlsRecord = 0x16
 
 var errTLSHello = errors.New("the client speaks TLS on a clear-text port")
+
+// notTLS looks at the first octet of a command line.
+func (c *conn) notTLS(first byte) error {
+	if first == tlsRecord && c.tls == nil {
+		return errTLSHello
+	}
+	return nil
+}
 
 // noTLS says why a handshake failed. Behind the usual words for a client of
 // the other kind of port hides the one mistake that everybody makes.

@@ -13,8 +13,8 @@ import (
 	"srvrelay/queue"
 )
 
-// The traps of go-smtp v0.25.1 and of the protocol, one test each. What the
-// library does on its own is in the comment.
+// The traps of the protocol, one test each, into most of which go-smtp v0.25.1
+// falls: what it does is in the comment.
 
 // A client that dies inside "BDAT n LAST" has its half message handed over
 // with a clean EOF.
@@ -72,13 +72,13 @@ func TestTrapTimeoutInsideData(t *testing.T) {
 
 // ReadTimeout is one deadline for a whole DATA: ours is renewed by every block.
 func TestTrapDeadlineForWholeBody(t *testing.T) {
-	var armed int
-	f := feed{arm: func() { armed++ }}
+	h := &fakeHost{}
+	f := feed{host: h}
 	for range 10 {
 		f.count(blockSize / 2)
 	}
-	if armed != 5 {
-		t.Errorf("10 half blocks renewed the deadline %d times, want 5", armed)
+	if h.armed != 5 {
+		t.Errorf("10 half blocks renewed the deadline %d times, want 5", h.armed)
 	}
 }
 
@@ -218,7 +218,6 @@ func TestTrapWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go s.smtp.Serve(s.handoff)
 	s.take(newConn(s, s.current.Load(), nil, Listener{Mode: queue.Inbound}, counter))
 	c := newClient(t, peer)
 	c.want("220")
@@ -244,8 +243,7 @@ type countingConn struct {
 
 func (c *countingConn) Write(p []byte) (int, error) { c.writes++; return c.Conn.Write(p) }
 
-// A panic in a session must end that connection only, also where go-smtp does
-// not recover.
+// A panic in a session must end that connection only.
 func TestTrapPanic(t *testing.T) {
 	f := start(t, nil)
 	f.queue.boom = true
@@ -270,7 +268,7 @@ func TestTrapPanic(t *testing.T) {
 	}
 }
 
-// The same for our own reading, outside go-smtp's handlers.
+// The same where no command is being run.
 func TestTrapPanicWhileReading(t *testing.T) {
 	f := start(t, func(c *Config) { c.Events = panicky{} })
 	c := f.ready(trustedDoor)
@@ -374,7 +372,6 @@ func TestTrapDeafClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go s.smtp.Serve(s.handoff)
 	s.take(newConn(s, s.current.Load(), nil, Listener{Mode: queue.Inbound}, server))
 	// Nobody reads the banner: net.Pipe has no buffer.
 	var one [1]byte
