@@ -364,3 +364,7 @@ func TestCancelInTheTransaction(t *testing.T) {
 	}
 	s.Close()
 }
+
+func mailLine(m *Mail, e Extensions) string { return string(appendMail(nil, m, e)) }
+
+func rcptLine(r Rcpt, m *Mail, e Extensions) string { return string(appendRcpt(nil, &r, m, e)) }
