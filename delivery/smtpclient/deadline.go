@@ -6,9 +6,8 @@ import "time"
 // more than reading a reply that is there already, as most of a pipelined
 // transaction are: so it is told right before it would have to wait.
 type clock struct {
-	step  time.Duration // from the next read or write on; 0: the deadline below stands
+	step  time.Duration // from the next read or write on; 0: the deadline in force stands
 	bound time.Time     // of all steps together, zero: none
-	at    time.Time     // the deadline that is in force
 }
 
 // arm gives reads and writes d, from the next of them on.
@@ -24,14 +23,15 @@ func (s *Session) start() {
 	if c.step == 0 {
 		return
 	}
-	c.at, c.step = time.Now().Add(c.step), 0
-	if !c.bound.IsZero() && c.bound.Before(c.at) {
-		c.at = c.bound
+	at := time.Now().Add(c.step)
+	if !c.bound.IsZero() && c.bound.Before(at) {
+		at = c.bound
 	}
+	c.step = 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.interrupted {
-		_ = s.conn.SetDeadline(c.at)
+		_ = s.conn.SetDeadline(at)
 	}
 }
 

@@ -14,14 +14,11 @@ const glance = time.Millisecond
 
 // pending tells whether the server has said something or hung up, without
 // waiting for it. What has arrived under TLS need not be for us and has to be
-// read; a connection that cannot be asked at all is glanced at only if mayWait.
+// read; a connection that cannot be asked, as its deadline has passed or there is
+// no way to ask, is glanced at only if mayWait.
 func (s *Session) pending(mayWait bool) bool {
 	if s.br.Buffered() > 0 {
 		return true
-	}
-	if !time.Now().Before(s.clock.at) { // a deadline that has passed would hide everything
-		s.arm(s.t.Command)
-		s.start()
 	}
 	_, isTLS := s.conn.(*tls.Conn)
 	ready, known := s.look.peek()
