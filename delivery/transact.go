@@ -155,8 +155,9 @@ func (w *walk) mail(rcpts []int) *smtpclient.Mail {
 	m := &smtpclient.Mail{
 		From: env.Sender, Size: env.Size, Has8Bit: env.Has8Bit, UTF8: env.UTF8, Ret: env.Ret, EnvID: env.EnvID,
 	}
+	m.Rcpts = make([]smtpclient.Rcpt, 0, len(rcpts))
 	for _, i := range rcpts {
-		r := w.lease.Rcpts[i]
+		r := &w.lease.Rcpts[i]
 		m.UTF8 = m.UTF8 || r.NeedsUTF8()
 		m.Rcpts = append(m.Rcpts, smtpclient.Rcpt{To: r.Address, Notify: r.Notify.String(), ORcpt: r.ORcpt})
 	}
