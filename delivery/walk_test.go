@@ -384,3 +384,18 @@ func TestFirstIsTriedOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestFirstIsForgotten: a target that is not planned any more does not come
+// first the next time.
+func TestFirstIsForgotten(t *testing.T) {
+	n := newNetwork()
+	n.hosts[liveAddr] = &host{rcpt: func(string) string { return "451 4.2.0 later" }}
+	alone(t, plans{"x.test": {liveAddr}}, n, nil, func(d *Deliverer) {
+		l := leaseFor("x.test", "a")
+		l.Rcpts[0].SameFirst = deadAddr
+		out, _ := walkOnce(context.Background(), d, l)
+		if o := out["a"]; o.Result != queue.Defer || o.SameFirst != "" {
+			t.Errorf("%+v, want deferred, and nobody first", o)
+		}
+	})
+}
