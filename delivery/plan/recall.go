@@ -17,7 +17,7 @@ const longest = time.Minute
 
 // recall keeps plans for as long as all answers hold that they rest on, so that
 // the next message of a hop does not have the same plan composed again. What is
-// kept are good plans that leave nothing out; the order is drawn anew each time.
+// kept are plans that have somewhere to go; the order is drawn anew each time.
 type recall struct {
 	mu    sync.Mutex
 	plans map[asked]*kept
@@ -82,11 +82,16 @@ func (r *recall) put(q asked, p *Plan, own *ownSet, made time.Time) {
 }
 
 // lasts is how long a plan holds: the least TTL of its answers. 0 means that it
-// is made anew: what failed may answer the next time, and what was left out may
-// have been the loser of a draw.
+// is made anew: what failed may answer the next time, and which of two
+// duplicates, or of too many targets, is left out is a matter of the draw.
 func (p *Plan) lasts() time.Duration {
-	if p.Verdict != queue.Sent || len(p.Dropped) > 0 {
+	if p.Verdict != queue.Sent {
 		return 0
+	}
+	for _, d := range p.Dropped {
+		if d.Reason == queue.ReasonDuplicate || d.Reason == queue.ReasonLimit {
+			return 0
+		}
 	}
 	life := longest
 	if len(p.Answers) > 0 {

@@ -11,10 +11,12 @@ import (
 	"srvrelay/queue"
 )
 
+// recallZone is with one host that has no address.
 const recallZone = `
 	_smtp._tcp.x.test SRV 10 3 25 a.test
 	_smtp._tcp.x.test SRV 10 1 25 b.test
 	_smtp._tcp.x.test SRV 20 0 25 c.test
+	_smtp._tcp.x.test SRV 20 9 25 none.test
 	a.test A 192.0.2.1
 	b.test A 192.0.2.2
 	c.test A 192.0.2.3
@@ -36,7 +38,7 @@ func TestPlanIsKept(t *testing.T) {
 		p, z := recallPlanner(t, recallZone, Own{})
 		fresh := p.Plan(t.Context(), "x.test")
 		asked := len(z.asked)
-		if asked != 4 {
+		if asked != 5 {
 			t.Fatalf("asked %v", z.asked)
 		}
 		first := map[string]int{}
@@ -55,6 +57,9 @@ func TestPlanIsKept(t *testing.T) {
 		kept := p.Plan(t.Context(), "x.test")
 		if len(z.asked) != asked {
 			t.Errorf("asked again: %v", z.asked[asked:])
+		}
+		if len(kept.Dropped) != 1 || kept.Dropped[0].Reason != queue.ReasonNoAddress {
+			t.Errorf("dropped %+v", kept.Dropped)
 		}
 		if got, want := kept.Answers[0].TTL, time.Second; got != want || fresh.Answers[0].TTL != zoneTTL {
 			t.Errorf("TTL %v, want %v; the first plan's %v", got, want, fresh.Answers[0].TTL)
@@ -83,7 +88,7 @@ func TestPlanIsMadeAnew(t *testing.T) {
 		"without SRV":         {recallZone, func(ctx context.Context, p *Planner) { p.PlanMX(ctx, "x.test") }},
 		"a look-up failed":    {recallZone + "c.test fails A SERVFAIL", func(context.Context, *Planner) {}},
 		"SRV failed for long": {"_smtp._tcp.x.test fails SRV SERVFAIL\nx.test MX 10 a.test\na.test A 192.0.2.1", func(context.Context, *Planner) {}},
-		"something left out":  {recallZone + "_smtp._tcp.x.test SRV 30 0 25 d.test", func(context.Context, *Planner) {}},
+		"a duplicate":         {recallZone + "_smtp._tcp.x.test SRV 10 0 25 d.test\nd.test A 192.0.2.1", func(context.Context, *Planner) {}},
 		"nothing to be tried": {"x.test A 10.0.0.1", func(context.Context, *Planner) {}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,7 +104,7 @@ func TestPlanIsMadeAnew(t *testing.T) {
 				if len(z.asked) == asked {
 					t.Errorf("nothing was asked again")
 				}
-				if name == "an address is ours now" && (len(got.Targets) != 2 || len(got.Dropped) != 1 || got.Dropped[0].Reason != queue.ReasonSelf) {
+				if name == "an address is ours now" && (len(got.Targets) != 2 || len(got.Dropped) != 2 || got.Dropped[0].Reason != queue.ReasonSelf) {
 					t.Errorf("%+v, dropped %+v", got.Targets, got.Dropped)
 				}
 			})

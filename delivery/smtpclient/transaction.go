@@ -100,6 +100,12 @@ func (t *transaction) recipients() bool {
 
 // pipelined sends MAIL, the RCPTs and DATA at once (RFC 2920), in windows when
 // the recipients are many.
+//
+// BDAT and the message behind the RCPTs (RFC 3030) would save a round trip. It is
+// not used: servers that refuse it without reading the chunk, as older go-smtp
+// does, would take the message of a refused recipient for commands; one positive
+// reply too many would count as the message's; and after whatever breaks, from
+// MAIL on, the message's fate would be unknown instead of the next target's turn.
 func (t *transaction) pipelined() bool {
 	reset := t.putMail()
 	if reset {
