@@ -26,7 +26,8 @@ type walk struct {
 	rcpts    []progress // one for each of lease.Rcpts
 	results  []string   // one line for each target, for people
 	last     *conn      // the session that was used last, for the record
-	lastName string
+	lastAddr string     // its address
+	lastName string     // with the name of its host
 	connects int
 	untried  plan.Endpoint // the first address that time, or the bound on connects, left out
 	greeted  bool          // some target greeted us
@@ -176,37 +177,51 @@ func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 
 // step is one address of one target, in the order in which they are tried.
 type step struct {
-	target plan.Target
+	target *plan.Target
 	addr   plan.Endpoint
 	index  int // of the target in the plan
 }
 
-// steps lays the plan's addresses out in order, but for the one that is to come
-// first.
-func (w *walk) steps() []step {
-	var first, rest []step
-	for i, t := range w.plan.Targets {
+// planned are the plan's addresses, in order.
+func (w *walk) planned(yield func(step) bool) {
+	for i := range w.plan.Targets {
+		t := &w.plan.Targets[i]
 		for _, ep := range t.Endpoints() {
-			s := step{t, ep, i}
-			if w.first != "" && ep.String() == w.first {
-				first = append(first, s)
-			} else {
-				rest = append(rest, s)
+			if !yield(step{t, ep, i}) {
+				return
 			}
 		}
 	}
-	if len(first) == 0 {
-		w.triedFirst = true // it is not planned any more
-	}
-	return append(first, rest...)
 }
+
+// steps are the plan's addresses in the order in which they are tried: as
+// planned, but for the one that is to come first.
+func (w *walk) steps(yield func(step) bool) {
+	there := false
+	for s := range w.planned {
+		if !w.isFirst(s) {
+			continue
+		}
+		there = true
+		if !yield(s) {
+			return
+		}
+	}
+	w.triedFirst = w.triedFirst || !there // it is not planned any more
+	for s := range w.planned {
+		if !w.isFirst(s) && !yield(s) {
+			return
+		}
+	}
+}
+
+// isFirst tells whether an address is the one that is to come first.
+func (w *walk) isFirst(s step) bool { return w.first != "" && s.addr.String() == w.first }
 
 // walkTargets tries one address after the other until nobody is left.
 func (w *walk) walkTargets(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	answered := map[int]bool{} // targets whose other addresses are not tried
-	for _, s := range w.steps() {
+	for s := range w.steps {
 		if len(w.open()) == 0 || ctx.Err() != nil {
 			return
 		}
@@ -253,7 +268,7 @@ func (w *walk) try(ctx context.Context, s step) Step {
 			return NextTarget
 		}
 	}
-	if !w.mayConnect(s.target) {
+	if !w.mayConnect(*s.target) {
 		w.leaveOut(s)
 		return NextAddress
 	}
@@ -293,14 +308,14 @@ func (w *walk) reach(ctx context.Context, s step) (c *conn, v *Verdict) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, w.d.cfg.Budget-w.spent)
 	defer cancel()
-	c, v = w.connect(ctx, s.target, s.addr)
+	c, v = w.connect(ctx, *s.target, s.addr)
 	w.spent += time.Since(begin)
 	return c, v
 }
 
 // tried notes that a target has had its turn.
 func (w *walk) tried(s step) {
-	w.triedFirst = w.triedFirst || s.addr.String() == w.first
+	w.triedFirst = w.triedFirst || w.isFirst(s)
 }
 
 // unreached notes a target that did not connect or greet.
@@ -312,7 +327,7 @@ func (w *walk) unreached(s step, v Verdict) {
 	if v.Down {
 		w.news = true
 		w.sawDown(w.d.health.failed(s.addr, v.Status, time.Now()), v.Status)
-		w.countFailed(s.target)
+		w.countFailed(*s.target)
 	}
 	if v.Slower {
 		w.d.health.slower(s.addr)
@@ -324,7 +339,7 @@ func (w *walk) unreached(s step, v Verdict) {
 // good before it has heard of any recipient: that is between him and the
 // server, so mail waits.
 func (w *walk) unwelcome(s step, v Verdict) Verdict {
-	w.mustLook(s.target, s.addr, "the server of the route turns this relay away", v.Status)
+	w.mustLook(*s.target, s.addr, "the server of the route turns this relay away", v.Status)
 	v.Result, v.Status.Code = queue.Defer, "4"+v.Status.Code[1:]
 	return v
 }
@@ -333,7 +348,7 @@ func (w *walk) unwelcome(s step, v Verdict) Verdict {
 // want this one: it is no more down than one whose slots are all taken.
 func (w *walk) isCrowded(s step, v Verdict) {
 	w.d.health.slower(s.addr)
-	w.countFailed(s.target)
+	w.countFailed(*s.target)
 	w.crowded = s.addr
 	w.notTried(s, v.Status, line(v.Status))
 }
@@ -348,7 +363,7 @@ func (w *walk) isDown(s step, why queue.Status, at time.Time) {
 // another time.
 func (w *walk) notTried(s step, why queue.Status, result string) {
 	why.MTA, why.Target = s.target.Host, s.addr.String()
-	w.results = append(w.results, targetName(s.target, s.addr)+": "+result)
+	w.results = append(w.results, targetName(*s.target, s.addr)+": "+result)
 	for _, i := range w.open() {
 		w.rcpts[i].temporary = true
 		w.better(i, why, 0)
@@ -374,7 +389,8 @@ func (w *walk) use(ctx context.Context, c *conn, s step) bool {
 			w.d.closeAll([]*conn{c})
 		}
 	}()
-	w.last, w.lastName, w.target = c, targetName(s.target, s.addr), s.target
+	w.last, w.target, w.lastAddr = c, *s.target, s.addr.String()
+	w.lastName = hostAddr(s.target.Host, w.lastAddr)
 	end := w.transact(ctx, c)
 	if end == stale {
 		return false

@@ -172,9 +172,11 @@ func tlsConfig(t plan.Target) *tls.Config {
 }
 
 // targetName is how a target is written for people: "host 192.0.2.1:25".
-func targetName(t plan.Target, ep plan.Endpoint) string {
-	if t.Host == "" {
-		return ep.String()
+func targetName(t plan.Target, ep plan.Endpoint) string { return hostAddr(t.Host, ep.String()) }
+
+func hostAddr(host, addr string) string {
+	if host == "" {
+		return addr
 	}
-	return t.Host + " " + ep.String()
+	return host + " " + addr
 }

@@ -27,7 +27,7 @@ func (w *walk) open() []int {
 func (w *walk) verdictForOpen(v Verdict, s *step) {
 	if s != nil {
 		v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
-		w.results = append(w.results, targetName(s.target, s.addr)+": "+line(v.Status))
+		w.results = append(w.results, targetName(*s.target, s.addr)+": "+line(v.Status))
 	}
 	for _, i := range w.open() {
 		w.apply(i, v)
@@ -39,9 +39,9 @@ func (w *walk) note(i int, v Verdict, c *conn) {
 	if w.target.Named && wantsLogin(v.Status) {
 		v = w.wantsAuth(v, c.ep)
 	}
-	v.Status.MTA, v.Status.Target = w.target.Host, c.ep.String()
+	v.Status.MTA, v.Status.Target = w.target.Host, w.lastAddr
 	if v.Unknown {
-		w.rcpts[i].outcome.SameFirst = c.ep.String()
+		w.rcpts[i].outcome.SameFirst = w.lastAddr
 	}
 	if v.Result == queue.Sent {
 		w.rcpts[i].outcome.Relayed = !c.Ext().DSN

@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
 
 	"srvrelay/delivery/smtpclient"
@@ -133,11 +132,10 @@ func (w *walk) speak(ctx context.Context, c *conn, m *smtpclient.Mail) (res smtp
 		return res, &v
 	}
 	defer body.Close()
-	src := &source{Reader: body}
-	m.Body = src
+	m.Body = body
 	res = c.Send(ctx, m)
-	if src.err != nil && res.Stage < smtpclient.StageDot {
-		v := w.unreadable(src.err)
+	if res.Err != nil && errors.Is(res.Err, smtpclient.ErrBody) { // not to be blamed on the server
+		v := w.unreadable(res.Err)
 		return res, &v
 	}
 	return res, nil
@@ -157,8 +155,9 @@ func (w *walk) mail(rcpts []int) *smtpclient.Mail {
 	m := &smtpclient.Mail{
 		From: env.Sender, Size: env.Size, Has8Bit: env.Has8Bit, UTF8: env.UTF8, Ret: env.Ret, EnvID: env.EnvID,
 	}
+	m.Rcpts = make([]smtpclient.Rcpt, 0, len(rcpts))
 	for _, i := range rcpts {
-		r := w.lease.Rcpts[i]
+		r := &w.lease.Rcpts[i]
 		m.UTF8 = m.UTF8 || r.NeedsUTF8()
 		m.Rcpts = append(m.Rcpts, smtpclient.Rcpt{To: r.Address, Notify: r.Notify.String(), ORcpt: r.ORcpt})
 	}
@@ -175,21 +174,6 @@ func goneBeforeReply(res smtpclient.Result) bool {
 		return res.Final.Code == 421
 	}
 	return res.Err != nil && errors.Is(res.Err, smtpclient.ErrClosed) // a server that only keeps silent is there
-}
-
-// source remembers an error of the stored body, so that it is not blamed on
-// the server.
-type source struct {
-	io.Reader
-	err error
-}
-
-func (s *source) Read(p []byte) (int, error) {
-	n, err := s.Reader.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
-	}
-	return n, err
 }
 
 // unreadable is the verdict on a message that the store cannot read.

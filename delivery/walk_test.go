@@ -368,3 +368,34 @@ func TestUnreadableMessageKeepsItsFirstTarget(t *testing.T) {
 		}
 	})
 }
+
+// TestFirstIsTriedOnce: the target that comes first is not tried again at its
+// place in the plan.
+func TestFirstIsTriedOnce(t *testing.T) {
+	n := newNetwork() // nobody at deadAddr
+	n.hosts[liveAddr] = &host{rcpt: func(string) string { return "451 4.2.0 later" }}
+	alone(t, plans{"x.test": {liveAddr, deadAddr}}, n, nil, func(d *Deliverer) {
+		l := leaseFor("x.test", "a")
+		l.Rcpts[0].SameFirst = deadAddr
+		w := d.newWalk(l, false)
+		w.attempt(context.Background())
+		if len(w.results) != 2 || !strings.Contains(w.results[0], deadAddr) || !strings.Contains(w.results[1], liveAddr) {
+			t.Errorf("%q, want one line for each target, %s first", w.results, deadAddr)
+		}
+	})
+}
+
+// TestFirstIsForgotten: a target that is not planned any more does not come
+// first the next time.
+func TestFirstIsForgotten(t *testing.T) {
+	n := newNetwork()
+	n.hosts[liveAddr] = &host{rcpt: func(string) string { return "451 4.2.0 later" }}
+	alone(t, plans{"x.test": {liveAddr}}, n, nil, func(d *Deliverer) {
+		l := leaseFor("x.test", "a")
+		l.Rcpts[0].SameFirst = deadAddr
+		out, _ := walkOnce(context.Background(), d, l)
+		if o := out["a"]; o.Result != queue.Defer || o.SameFirst != "" {
+			t.Errorf("%+v, want deferred, and nobody first", o)
+		}
+	})
+}

@@ -79,7 +79,7 @@ func (c *Client) Addrs(ctx context.Context, host string) (Answer[netip.Addr], er
 	var v6, v4 outcome
 	var wg sync.WaitGroup
 	wg.Go(func() { v6.facts, v6.err = c.lookup(ctx, host, dns.TypeAAAA) })
-	wg.Go(func() { v4.facts, v4.err = c.lookup(ctx, host, dns.TypeA) })
+	v4.facts, v4.err = c.lookup(ctx, host, dns.TypeA)
 	wg.Wait()
 	if err := ctx.Err(); err != nil && (v6.err != nil || v4.err != nil) {
 		return Answer[netip.Addr]{}, err

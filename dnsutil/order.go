@@ -18,16 +18,17 @@ func Order(rrs []SRV, rand func(n uint32) uint32) []SRV {
 		for n < len(rest) && rest[n].Priority == rest[0].Priority {
 			n++
 		}
-		drawAll(rest[:n], rand)
+		Draw(rest[:n], func(rr *SRV) uint16 { return rr.Weight }, rand)
 		rest = rest[n:]
 	}
 	return out
 }
 
-// drawAll orders records of one priority in place, by one draw for each place.
-func drawAll(rrs []SRV, rand func(n uint32) uint32) {
+// Draw orders what stands for records of one priority in place, by one draw for
+// each place. Where all weights are 0, as MX records have none, it is a shuffle.
+func Draw[T any](rrs []T, weight func(*T) uint16, rand func(n uint32) uint32) {
 	for ; len(rrs) > 1; rrs = rrs[1:] {
-		i := draw(rrs, rand)
+		i := draw(rrs, weight, rand)
 		rrs[0], rrs[i] = rrs[i], rrs[0]
 	}
 }
@@ -37,21 +38,24 @@ func drawAll(rrs []SRV, rand func(n uint32) uint32) {
 // others is free there, but a fixed one would not be fair: the inclusive draw
 // gives one number more to whoever stands first, so that {1, 1} would come out
 // as two thirds to one third. Hence the shuffle before every draw.
-func draw(rrs []SRV, rand func(n uint32) uint32) int {
+func draw[T any](rrs []T, weight func(*T) uint16, rand func(n uint32) uint32) int {
 	shuffle(rrs, rand)
-	slices.SortStableFunc(rrs, func(a, b SRV) int {
-		return cmp.Compare(min(a.Weight, 1), min(b.Weight, 1))
-	})
+	zeros := 0
 	// 65,535 is the greatest weight, so the sum overflows only beyond 65,536
 	// records of one priority, more than a DNS message can hold.
 	var sum uint32
-	for _, rr := range rrs {
-		sum += uint32(rr.Weight)
+	for i := range rrs {
+		w := weight(&rrs[i])
+		sum += uint32(w)
+		if w == 0 {
+			rrs[zeros], rrs[i] = rrs[i], rrs[zeros]
+			zeros++
+		}
 	}
 	drawn := rand(sum + 1) // 0..sum inclusive
 	var running uint32
-	for i, rr := range rrs {
-		running += uint32(rr.Weight)
+	for i := range rrs {
+		running += uint32(weight(&rrs[i]))
 		if running >= drawn {
 			return i
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os"
@@ -20,22 +21,40 @@ import (
 type maillog struct {
 	*slog.Logger
 	level *slog.LevelVar
+	out   *logWriter // to be flushed before the process ends
 }
 
 // newMaillog makes the log that the configuration asks for: text for people on
 // a terminal, JSON for programs.
 func newMaillog(w io.Writer, format, level string) maillog {
-	l := maillog{level: new(slog.LevelVar)}
+	l := maillog{level: new(slog.LevelVar), out: newLogWriter(w)}
 	l.setLevel(level)
 	f, isFile := w.(*os.File)
 	terminal := isFile && term.IsTerminal(int(f.Fd()))
 	if format == "text" || (format == "auto" && terminal) {
-		l.Logger = slog.New(tint.NewTextHandler(w, &tint.Options{Level: l.level, TimeFormat: time.TimeOnly, NoColor: !terminal}))
+		l.Logger = slog.New(prompt{tint.NewTextHandler(l.out, &tint.Options{Level: l.level, TimeFormat: time.TimeOnly, NoColor: !terminal}), l.out})
 	} else {
-		l.Logger = slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l.level}))
+		l.Logger = slog.New(prompt{slog.NewJSONHandler(l.out, &slog.HandlerOptions{Level: l.level}), l.out})
 	}
 	return l
 }
+
+// event logs one event. Unlike Logger's own methods it does not look for the
+// line of code that it comes from: the event says what it is.
+func (l maillog) event(level slog.Level, what string, attrs ...slog.Attr) {
+	ctx := context.Background()
+	if !l.Enabled(ctx, level) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), level, what, 0)
+	r.AddAttrs(attrs...)
+	_ = l.Handler().Handle(ctx, r)
+}
+
+// text is an attribute with words from outside.
+func text(key, words string) slog.Attr { return slog.String(key, safe(words)) }
+
+func idOf(id queue.ID) slog.Attr { return slog.String("id", string(id)) }
 
 func (l maillog) setLevel(level string) {
 	var lv slog.Level
@@ -49,21 +68,25 @@ func safe(s string) string { return queue.Safe(s, 600) }
 
 // Received: a message was accepted and is on stable storage.
 func (l maillog) Received(env *queue.Envelope) {
-	a := []any{"id", env.ID, "from", safe(env.Sender), "to", rcptNames(env.To), "size", env.Size, "mode", env.Mode}
+	a := append(make([]slog.Attr, 0, 9), idOf(env.ID), text("from", env.Sender), slog.String("to", rcptNames(env.To)),
+		slog.Int64("size", env.Size), slog.String("mode", string(env.Mode)))
 	if env.Client.Addr.IsValid() {
-		a = append(a, "client", env.Client.Addr.String(), "helo", safe(env.Client.Helo))
+		a = append(a, slog.String("client", env.Client.Addr.String()), text("helo", env.Client.Helo))
 	}
 	if env.Client.User != "" {
-		a = append(a, "user", safe(env.Client.User))
+		a = append(a, text("user", env.Client.User))
 	}
 	if env.Client.TLS != "" {
-		a = append(a, "tls", env.Client.TLS)
+		a = append(a, slog.String("tls", env.Client.TLS))
 	}
-	l.Info("received", a...)
+	l.event(slog.LevelInfo, "received", a...)
 }
 
 // rcptNames lists recipients, the first few of many.
 func rcptNames(rs []queue.Recipient) string {
+	if len(rs) == 1 {
+		return safe(rs[0].Address)
+	}
 	const most = 5
 	var names []string
 	for i, r := range rs {
@@ -78,8 +101,8 @@ func rcptNames(rs []queue.Recipient) string {
 
 // Attempted: an attempt has ended; its outcomes follow as events of their own.
 func (l maillog) Attempted(lease *queue.Lease, a *queue.Attempt) {
-	l.Info("attempt", "id", lease.Envelope.ID, "hop", safe(a.Hop), "plan", a.Plan, "target", safe(a.Target), "tls", a.TLS,
-		"recipients", len(lease.Rcpts), "results", safe(strings.Join(a.Results, "; ")))
+	l.event(slog.LevelInfo, "attempt", idOf(lease.Envelope.ID), text("hop", a.Hop), slog.String("plan", a.Plan), text("target", a.Target),
+		slog.String("tls", a.TLS), slog.Int("recipients", len(lease.Rcpts)), text("results", strings.Join(a.Results, "; ")))
 }
 
 // Settled logs every recipient that moved, every report and every message that is done.
@@ -91,33 +114,32 @@ func (l maillog) Settled(e queue.Effects) {
 		l.report(r)
 	}
 	for _, id := range e.Removed {
-		l.Info("removed", "id", id)
+		l.event(slog.LevelInfo, "removed", idOf(id))
 	}
 }
 
 // transition is one of delivered, deferred, failed, expired.
 func (l maillog) transition(t queue.Transition) {
-	a := []any{
-		"id", t.ID, "to", safe(t.Rcpt.Address), "from", safe(t.Sender), "hop", safe(t.Hop),
-		"step", string(t.From) + " -> " + string(t.Rcpt.State), "reason", t.Rcpt.Last.Reason,
-		"status", t.Rcpt.Last.Code, "reply", safe(t.Rcpt.Last.String()), "target", t.Rcpt.Last.Target, "attempts", t.Rcpt.Attempts,
-	}
+	last := t.Rcpt.Last
+	a := append(make([]slog.Attr, 0, 11), idOf(t.ID), text("to", t.Rcpt.Address), text("from", t.Sender), text("hop", t.Hop),
+		slog.String("step", string(t.From)+" -> "+string(t.Rcpt.State)), slog.String("reason", last.Reason), slog.String("status", last.Code),
+		text("reply", last.String()), slog.String("target", last.Target), slog.Int("attempts", t.Rcpt.Attempts))
 	switch t.Rcpt.State {
 	case queue.Delivered:
-		l.Info("delivered", a...)
+		l.event(slog.LevelInfo, "delivered", a...)
 	case queue.Deferred:
 		if t.Rcpt.Next.After(time.Now()) { // else it waits for its hop: "parked" says until when
-			a = append(a, "next", t.Rcpt.Next)
+			a = append(a, slog.Time("next", t.Rcpt.Next))
 		}
-		l.Info("deferred", a...)
+		l.event(slog.LevelInfo, "deferred", a...)
 	case queue.Held:
-		l.Info("held", a...)
+		l.event(slog.LevelInfo, "held", a...)
 	case queue.Queued:
-		l.Info("released", a...)
+		l.event(slog.LevelInfo, "released", a...)
 	case queue.Expired:
-		l.Warn("expired", a...)
+		l.event(slog.LevelWarn, "expired", a...)
 	default:
-		l.Warn("failed", a...)
+		l.event(slog.LevelWarn, "failed", a...)
 	}
 }
 

@@ -49,6 +49,7 @@ configuration is wrong.`,
 				return err
 			}
 			log := newMaillog(c.ErrOrStderr(), cfg.Log.Format, cfg.Log.Level)
+			defer log.out.flush()
 			for _, w := range cfg.Warnings {
 				log.Warn("configuration: " + w)
 			}

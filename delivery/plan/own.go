@@ -3,6 +3,7 @@ package plan
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -28,9 +29,10 @@ const machineAge = 10 * time.Second
 type own struct {
 	cfg Own
 
-	mu  sync.Mutex
-	set *ownSet
-	at  time.Time
+	mu      sync.Mutex
+	set     *ownSet
+	machine []netip.Addr // of which set was made
+	at      time.Time
 }
 
 func newOwn(cfg Own) *own {
@@ -40,7 +42,8 @@ func newOwn(cfg Own) *own {
 	return &own{cfg: cfg}
 }
 
-// now returns what is ours at the time given.
+// now returns what is ours at the time given: the same set as before, unless
+// something has changed.
 func (o *own) now(t time.Time) *ownSet {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -49,8 +52,9 @@ func (o *own) now(t time.Time) *ownSet {
 	}
 	// When the system cannot say, the old list is better than none; without one
 	// the listeners' own and all loopback addresses are still known.
-	if machine, err := o.cfg.Machine(); err == nil || o.set == nil {
-		o.set = newOwnSet(o.cfg.Listeners, o.cfg.Public, machine)
+	machine, err := o.cfg.Machine()
+	if o.set == nil || err == nil && !slices.Equal(machine, o.machine) {
+		o.set, o.machine = newOwnSet(o.cfg.Listeners, o.cfg.Public, machine), machine
 	}
 	o.at = t
 	return o.set

@@ -13,6 +13,7 @@
 //	hosts.go    the addresses of the targets
 //	choose.go   without ourselves (own.go), what the egress guard refuses
 //	            (guard.go, ranges.go, ports.go) and duplicates; in drawn order; cut to size
+//	recall.go   the plan of the hop's message before, while its answers hold
 package plan
 
 import (
@@ -50,6 +51,8 @@ type Plan struct {
 	Dropped []Dropped // targets and addresses that are not tried, with the reason
 	Answers []Lookup  // every DNS answer that was used, in order
 	Notes   []string  // what was cut, ignored or followed
+
+	print string // Fingerprint of a plan that is kept, see recall.go
 }
 
 // Target is a host and a port, and the addresses under which to reach it.
@@ -148,6 +151,11 @@ type Lookup struct {
 	Problem    string // "", or NXDOMAIN, NODATA, SERVFAIL, timeout, ...
 }
 
+// failed tells whether a look-up came to nothing, so that it says nothing.
+func (l Lookup) failed() bool {
+	return l.Problem != "" && l.Problem != problemNXDomain && l.Problem != problemNoData
+}
+
 // TLSLevel says what a connection must offer, and is decided before it.
 type TLSLevel string
 
@@ -177,7 +185,7 @@ type TLSRule struct {
 // nothing is known about them.
 func (p Plan) SRVFailed() bool {
 	for _, l := range p.Answers {
-		if l.Type == "SRV" && l.Problem != "" && l.Problem != "NXDOMAIN" && l.Problem != "NODATA" {
+		if l.Type == "SRV" && l.failed() {
 			return true
 		}
 	}
@@ -188,6 +196,9 @@ func (p Plan) SRVFailed() bool {
 // same rules in the same priorities, whatever order was drawn among equals, or
 // the same verdict. It ties an attempt in the log to what explain shows.
 func (p Plan) Fingerprint() string {
+	if p.print != "" {
+		return p.print
+	}
 	lines := []string{fmt.Sprintf("%s %s %v %v %s", p.Hop, p.Verdict, p.Alarm, p.Partial, p.Status.Reason)}
 	for _, t := range p.Targets {
 		for _, ep := range t.Endpoints() {

@@ -34,14 +34,16 @@ type Memory interface {
 	DNSFailures(domain string) (n int, since time.Time)
 }
 
-// Planner makes plans. It keeps no state of its own, but for a short-lived list
-// of the machine's addresses, and may be used concurrently.
+// Planner makes plans, and may be used concurrently. What it keeps lives no longer
+// than DNS allows: plans until an answer's TTL ends, the machine's addresses for
+// some seconds.
 type Planner struct {
 	cfg      Config
 	resolver dnsutil.Resolver
 	memory   Memory
 	own      *own
 	guard    *Guard
+	recall   recall
 }
 
 // New makes a Planner. Without a memory (nil) a domain whose SRV look-ups fail
@@ -57,18 +59,35 @@ func New(cfg Config, r dnsutil.Resolver, mem Memory) *Planner {
 		cfg.Rand = rand.Uint32N
 	}
 	o := newOwn(cfg.Own)
-	return &Planner{cfg: cfg, resolver: r, memory: mem, own: o, guard: newGuard(cfg.Egress, cfg.MXPort, o)}
+	return &Planner{
+		cfg: cfg, resolver: r, memory: mem, own: o, guard: newGuard(cfg.Egress, cfg.MXPort, o),
+		recall: recall{plans: map[asked]*kept{}},
+	}
 }
 
 // Plan says where the mail of a hop is to go now. The hop is what Routes.HopOf
 // says: a domain, in any form, or an address literal, or the name of a route.
 // There is no error: what fails is a verdict. When ctx ends, the plan is a
 // deferral that says nothing about the domain.
-func (p *Planner) Plan(ctx context.Context, hop string) Plan { return p.plan(ctx, hop, false) }
+func (p *Planner) Plan(ctx context.Context, hop string) Plan { return p.recalled(ctx, hop, false) }
 
 // PlanMX is Plan without SRV: for a domain whose SRV targets all want
 // authentication, so that its records are for submission, not for mail transfer.
-func (p *Planner) PlanMX(ctx context.Context, hop string) Plan { return p.plan(ctx, hop, true) }
+func (p *Planner) PlanMX(ctx context.Context, hop string) Plan { return p.recalled(ctx, hop, true) }
+
+// recalled is the plan that is kept for a hop, or a new one.
+func (p *Planner) recalled(ctx context.Context, hop string, withoutSRV bool) Plan {
+	now, q := time.Now(), asked{hop, withoutSRV}
+	own := p.own.now(now)
+	if ctx.Err() == nil {
+		if pl, ok := p.recall.get(q, own, now, p.cfg.Rand); ok {
+			return pl
+		}
+	}
+	pl := p.plan(ctx, hop, withoutSRV)
+	p.recall.put(q, &pl, own, now)
+	return pl
+}
 
 // Routes are the routes that the planner knows.
 func (p *Planner) Routes() *Routes { return p.cfg.Routes }

@@ -91,6 +91,9 @@ func TestPoisonedBody(t *testing.T) {
 			if res.Stage != StageBody || res.Err == nil || res.Err.Stage != StageBody || !errors.Is(res.Err, c.want) || !res.Closing || res.Final != nil {
 				t.Errorf("got %s (%v)", describe(res), res.Err)
 			}
+			if mine := c.want == ErrBareLine; errors.Is(res.Err, ErrBody) == mine {
+				t.Errorf("%v: not told whether the body could be read", res.Err)
+			}
 			if strings.HasSuffix(got, ".\r\n") {
 				t.Errorf("the message was ended: %q", got[max(0, len(got)-20):])
 			}

@@ -91,37 +91,40 @@ func sendable(s string, utf8OK bool) bool {
 	return s != ""
 }
 
-// mailLine is the MAIL command with the parameters that the server knows.
-func mailLine(m *Mail, e Extensions) string {
-	line := "MAIL FROM:<" + m.From + ">"
+// appendMail appends the MAIL command with the parameters that the server knows.
+func appendMail(b []byte, m *Mail, e Extensions) []byte {
+	b = append(append(append(b, "MAIL FROM:<"...), m.From...), '>')
 	if e.HasSize && m.Size > 0 {
-		line += " SIZE=" + strconv.FormatInt(m.Size, 10)
+		b = strconv.AppendInt(append(b, " SIZE="...), m.Size, 10)
 	}
 	if e.EightBitMIME && m.Has8Bit {
-		line += " BODY=8BITMIME"
+		b = append(b, " BODY=8BITMIME"...)
 	}
 	if e.SMTPUTF8 && m.UTF8 {
-		line += " SMTPUTF8"
+		b = append(b, " SMTPUTF8"...)
 	}
 	if e.DSN && m.Ret != "" {
-		line += " RET=" + m.Ret
+		b = append(append(b, " RET="...), m.Ret...)
 	}
 	if e.DSN && m.EnvID != "" {
-		line += " ENVID=" + xtext(m.EnvID)
+		b = append(append(b, " ENVID="...), xtext(m.EnvID)...)
 	}
-	return line
+	return b
 }
 
-// rcptLine is the RCPT command with the parameters that the server knows.
-func rcptLine(r Rcpt, m *Mail, e Extensions) string {
-	line := "RCPT TO:<" + r.To + ">"
-	if e.DSN && r.Notify != "" {
-		line += " NOTIFY=" + r.Notify
+// appendRcpt appends the RCPT command with the parameters that the server knows.
+func appendRcpt(b []byte, r *Rcpt, m *Mail, e Extensions) []byte {
+	b = append(append(append(b, "RCPT TO:<"...), r.To...), '>')
+	if !e.DSN {
+		return b
 	}
-	if o := orcpt(r.ORcpt, m.UTF8 && e.SMTPUTF8); e.DSN && o != "" {
-		line += " ORCPT=" + o
+	if r.Notify != "" {
+		b = append(append(b, " NOTIFY="...), r.Notify...)
 	}
-	return line
+	if o := orcpt(r.ORcpt, m.UTF8 && e.SMTPUTF8); o != "" {
+		b = append(append(b, " ORCPT="...), o...)
+	}
+	return b
 }
 
 // orcpt encodes "type;address" for ORCPT=, "" when it is none. Beyond ASCII

@@ -21,7 +21,7 @@ func stuff(body []byte, piece int) (sent []byte, blocks int, err error) {
 	defer w.release()
 	for len(body) > 0 {
 		n := min(piece, len(body))
-		if err := w.write(body[:n]); err != nil {
+		if _, err := w.Write(body[:n]); err != nil {
 			return sent, blocks, err
 		}
 		body = body[n:]
@@ -80,11 +80,29 @@ func TestDotWriterBlocks(t *testing.T) {
 		for size := rnd.IntN(4 * blockSize); b.Len() < size; {
 			b.WriteString([]string{".", "..", "\r\n", "\r\n.", "a", "some text", strings.Repeat("y", rnd.IntN(3000))}[rnd.IntN(7)])
 		}
-		checkStuffed(t, b.Bytes(), 1+rnd.IntN(2*chunkSize))
+		checkStuffed(t, b.Bytes(), 1+rnd.IntN(2*blockSize))
 	}
-	_, blocks, err := stuff(bytes.Repeat([]byte("x"), 10*blockSize), chunkSize)
+	_, blocks, err := stuff(bytes.Repeat([]byte("x"), 10*blockSize), blockSize/2)
 	if err != nil || blocks != 10 {
 		t.Errorf("%d blocks (%v) for %d bytes, want full ones only", blocks, err, 10*blockSize)
+	}
+}
+
+// As many CRs as LFs are not enough: each must stand before its own.
+func TestBareInPairs(t *testing.T) {
+	for _, s := range []string{"\n\r", "\n\rb", "a\n\rb\r\n", "\ra\n", "a\rb\nc\r\n", "a\r\nb\n\rc", "\r\r\n\n", "\r\n\n\r"} {
+		for piece := 1; piece <= len(s); piece++ {
+			checkStuffed(t, []byte(s), piece)
+		}
+	}
+}
+
+// What comes behind a mistake does not make it good.
+func TestMistakeInTheMiddle(t *testing.T) {
+	for _, at := range []int{0, 100, blockSize, blockSize + 100} {
+		body := bytes.Repeat([]byte("a line of text\r\n"), 3*blockSize/16)
+		body[at] = '\n'
+		checkStuffed(t, body, len(body))
 	}
 }
 
@@ -101,6 +119,8 @@ func FuzzDotWriter(f *testing.F) {
 func BenchmarkDotWriter(b *testing.B) {
 	body := bytes.Repeat([]byte("seventy-six characters of base64 text that look like a line of an attach..\r\n"), 50000)
 	b.SetBytes(int64(len(body)))
+	begin := cpu()
+	defer func() { b.ReportMetric((cpu()-begin)/float64(b.N), "cpu-ns/op") }()
 	for b.Loop() {
 		w := newDotWriter(func([]byte) error { return nil })
 		if err := w.copyFrom(bytes.NewReader(body)); err != nil {

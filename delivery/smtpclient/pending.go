@@ -14,18 +14,14 @@ const glance = time.Millisecond
 
 // pending tells whether the server has said something or hung up, without
 // waiting for it. What has arrived under TLS need not be for us and has to be
-// read; a connection that cannot be asked at all is glanced at only if mayWait.
+// read; a connection that cannot be asked, as its deadline has passed or there is
+// no way to ask, is glanced at only if mayWait.
 func (s *Session) pending(mayWait bool) bool {
 	if s.br.Buffered() > 0 {
 		return true
 	}
-	s.arm(s.t.Command) // a deadline that has passed would hide everything
-	conn := s.conn
-	tc, isTLS := conn.(*tls.Conn)
-	if isTLS {
-		conn = tc.NetConn()
-	}
-	ready, known := readable(conn)
+	_, isTLS := s.conn.(*tls.Conn)
+	ready, known := s.look.peek()
 	switch {
 	case known && (!ready || !isTLS):
 		return ready
@@ -37,16 +33,26 @@ func (s *Session) pending(mayWait bool) bool {
 	return !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// readable asks the system whether a read would return at once, be it with
-// data, the end or an error. known is false where it cannot be asked.
-func readable(conn net.Conn) (ready, known bool) {
+// glimpse asks the system whether a read would return at once, be it with
+// data, the end or an error.
+type glimpse struct {
+	raw   syscall.RawConn // nil: it cannot be asked
+	ready bool
+	byte  [1]byte
+}
+
+// rawConn is what lies below a connection, and below its TLS.
+func rawConn(conn net.Conn) syscall.RawConn {
+	if tc, ok := conn.(*tls.Conn); ok {
+		conn = tc.NetConn()
+	}
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
-		return false, false
+		return nil
 	}
 	rc, err := sc.SyscallConn()
 	if err != nil {
-		return false, false
+		return nil
 	}
-	return peek(rc)
+	return rc
 }

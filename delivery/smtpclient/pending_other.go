@@ -2,7 +2,5 @@
 
 package smtpclient
 
-import "syscall"
-
 // peek cannot be had here; the caller waits a moment instead.
-func peek(syscall.RawConn) (ready, known bool) { return false, false }
+func (g *glimpse) peek() (ready, known bool) { return false, false }

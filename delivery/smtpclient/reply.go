@@ -2,6 +2,7 @@ package smtpclient
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -50,7 +51,7 @@ func readReply(br *bufio.Reader, lines int) (Reply, error) {
 // hyphen when more lines follow, or nothing. A bare LF at the end is tolerated:
 // a reply that ends early can only make us ask less.
 func parseLine(raw []byte) (code int, text string, more bool, err error) {
-	line := strings.TrimSuffix(strings.TrimSuffix(string(raw), "\n"), "\r")
+	line := bytes.TrimSuffix(bytes.TrimSuffix(raw, []byte("\n")), []byte("\r"))
 	if len(line) < 3 || line[0] < '2' || line[0] > '5' || !isDigit(line[1]) || !isDigit(line[2]) ||
 		(len(line) > 3 && line[3] != ' ' && line[3] != '-') {
 		return 0, "", false, fmt.Errorf("%w: not a reply: %.40q", ErrProtocol, line)
@@ -59,7 +60,7 @@ func parseLine(raw []byte) (code int, text string, more bool, err error) {
 	if len(line) == 3 {
 		return code, "", false, nil
 	}
-	return code, safeText(line[4:]), line[3] == '-', nil
+	return code, safeText(string(line[4:])), line[3] == '-', nil
 }
 
 func isDigit(b byte) bool { return b >= '0' && b <= '9' }
@@ -68,6 +69,9 @@ func isDigit(b byte) bool { return b >= '0' && b <= '9' }
 // control and format characters (ESC, bidi marks) and broken UTF-8 become '?',
 // tabs become spaces, and what exceeds maxKeptLine is cut.
 func safeText(s string) string {
+	if len(s) <= maxKeptLine && plainText(s) {
+		return strings.TrimRight(s, " ")
+	}
 	var b strings.Builder
 	for len(s) > 0 {
 		r, n := utf8.DecodeRuneInString(s)
@@ -86,18 +90,29 @@ func safeText(s string) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
+// plainText tells whether s is printable ASCII, as nearly all replies are.
+func plainText(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
 // enhanced returns the enhanced status code (RFC 2034) at the beginning of a
 // reply's text, "" when there is none or its class contradicts the reply's.
 func enhanced(code int, text string) string {
 	word, _, _ := strings.Cut(text, " ")
-	parts := strings.Split(word, ".")
-	if len(parts) != 3 || len(parts[0]) != 1 || int(parts[0][0]-'0') != code/100 || code/100 == 3 {
+	class, rest, _ := strings.Cut(word, ".")
+	subject, detail, _ := strings.Cut(rest, ".")
+	if len(class) != 1 || int(class[0]-'0') != code/100 || code/100 == 3 || !isCount(subject) || !isCount(detail) {
 		return ""
 	}
-	for _, p := range parts[1:] {
-		if len(p) < 1 || len(p) > 3 || strings.Trim(p, "0123456789") != "" {
-			return ""
-		}
-	}
 	return word
+}
+
+// isCount tells whether s is a number of one to three digits (RFC 3463 2).
+func isCount(s string) bool {
+	return len(s) >= 1 && len(s) <= 3 && strings.Trim(s, "0123456789") == ""
 }

@@ -27,6 +27,8 @@ type Session struct {
 	dirty  bool            // the server holds a transaction that was given up: RSET before the next
 	dead   bool            // nothing more may be sent
 	ctx    context.Context // of the operation under way
+	clock  clock
+	look   glimpse
 
 	mu          sync.Mutex // guards what follows against interrupt and Close
 	conn        net.Conn
@@ -36,13 +38,15 @@ type Session struct {
 // New makes a session on a connection that has just been opened (with TLS or
 // not). Nothing is sent before Greet has seen a well-formed 220.
 func New(conn net.Conn, helo string, t Timeouts) *Session {
-	return &Session{
+	s := &Session{
 		conn: conn,
-		br:   bufio.NewReaderSize(conn, maxRawLine),
 		helo: helo,
 		t:    t.withDefaults(),
 		ctx:  context.Background(),
+		look: glimpse{raw: rawConn(conn)},
 	}
+	s.br = bufio.NewReaderSize(wire{s}, maxRawLine)
+	return s
 }
 
 // withDefaults fills in the values of RFC 5321 4.5.3.2.
@@ -145,29 +149,18 @@ func (s *Session) begin(ctx context.Context) (end func()) {
 	}
 }
 
-// longAgo is a deadline that has passed, by whatever clock.
-var longAgo = time.Unix(1, 0)
-
-func (s *Session) interrupt() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.interrupted = true
-	_ = s.conn.SetDeadline(longAgo)
-}
-
-// arm gives reads and writes d from now on, unless the session was interrupted.
-func (s *Session) arm(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.interrupted {
-		_ = s.conn.SetDeadline(time.Now().Add(d))
-	}
-}
-
 // put adds a command to the next flush.
 func (s *Session) put(line string) {
 	s.out = append(s.out, line...)
-	s.out = append(s.out, '\r', '\n')
+	s.out = append(s.out, "\r\n"...)
+}
+
+func (s *Session) putMail(m *Mail) {
+	s.out = append(appendMail(s.out, m, s.ext), "\r\n"...)
+}
+
+func (s *Session) putRcpt(r *Rcpt, m *Mail) {
+	s.out = append(appendRcpt(s.out, r, m, s.ext), "\r\n"...)
 }
 
 // flush writes the commands. A positive reply that is there already cannot
@@ -178,7 +171,7 @@ func (s *Session) flush() error {
 			return fmt.Errorf("%w: a reply came before its command", ErrProtocol)
 		}
 	}
-	_, err := s.conn.Write(s.out)
+	err := s.write(s.out)
 	s.out = s.out[:0]
 	return err
 }
@@ -250,7 +243,7 @@ func (s *Session) fail(at Stage, err error) *Error {
 // own cancellation, a close by the server, or the error itself.
 func meaning(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, ErrProtocol), errors.Is(err, ErrClosed):
+	case errors.Is(err, ErrProtocol), errors.Is(err, ErrClosed), errors.Is(err, ErrBody):
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
 		return fmt.Errorf("interrupted: %w", context.Cause(ctx))

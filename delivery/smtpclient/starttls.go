@@ -1,7 +1,6 @@
 package smtpclient
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -27,12 +26,12 @@ func (s *Session) StartTLS(ctx context.Context, cfg *tls.Config) *Error {
 	}
 	tc := tls.Client(s.conn, cfg)
 	s.arm(s.t.Command)
+	s.start()
 	if err := tc.Handshake(); err != nil {
 		return s.fail(StageStartTLS, fmt.Errorf("TLS handshake: %w", err))
 	}
 	s.mu.Lock()
 	s.conn = tc
 	s.mu.Unlock()
-	s.br = bufio.NewReaderSize(tc, maxRawLine)
 	return s.hello()
 }

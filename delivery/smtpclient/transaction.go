@@ -84,13 +84,13 @@ func (t *transaction) recipients() bool {
 		return false
 	}
 	if reset {
-		t.s.put(mailLine(t.m, t.s.ext))
+		t.s.putMail(t.m)
 	}
 	if !t.flush(StageMail) || !t.readMail() || t.res.Final != nil {
 		return false
 	}
-	for i, r := range t.m.Rcpts {
-		t.s.put(rcptLine(r, t.m, t.s.ext))
+	for i := range t.m.Rcpts {
+		t.s.putRcpt(&t.m.Rcpts[i], t.m)
 		if !t.flush(StageRcpt) || !t.readRcpt(i) {
 			return false
 		}
@@ -100,10 +100,16 @@ func (t *transaction) recipients() bool {
 
 // pipelined sends MAIL, the RCPTs and DATA at once (RFC 2920), in windows when
 // the recipients are many.
+//
+// BDAT and the message behind the RCPTs (RFC 3030) would save a round trip. It is
+// not used: servers that refuse it without reading the chunk, as older go-smtp
+// does, would take the message of a refused recipient for commands; one positive
+// reply too many would count as the message's; and after whatever breaks, from
+// MAIL on, the message's fate would be unknown instead of the next target's turn.
 func (t *transaction) pipelined() bool {
 	reset := t.putMail()
 	if reset {
-		t.s.put(mailLine(t.m, t.s.ext))
+		t.s.putMail(t.m)
 	}
 	for from, to := 0, 0; ; from = to {
 		at := StageRcpt
@@ -111,7 +117,7 @@ func (t *transaction) pipelined() bool {
 			at = StageMail
 		}
 		for to < len(t.m.Rcpts) && len(t.s.out) < windowBytes {
-			t.s.put(rcptLine(t.m.Rcpts[to], t.m, t.s.ext))
+			t.s.putRcpt(&t.m.Rcpts[to], t.m)
 			to++
 		}
 		last := to == len(t.m.Rcpts)
@@ -141,7 +147,7 @@ func (t *transaction) putMail() (reset bool) {
 	if reset = t.s.dirty; reset {
 		t.s.put("RSET")
 	} else {
-		t.s.put(mailLine(t.m, t.s.ext))
+		t.s.putMail(t.m)
 	}
 	return reset
 }
@@ -161,7 +167,7 @@ func (t *transaction) flush(at Stage) bool {
 
 // arm gives the next step d, within the time for the whole envelope.
 func (t *transaction) arm(d time.Duration) {
-	t.s.arm(min(d, time.Until(t.until)))
+	t.s.armWithin(d, t.until)
 }
 
 // ended notes the reply that ends the transaction for all its recipients; the
@@ -284,24 +290,7 @@ func (t *transaction) loneDot(at Stage) bool {
 
 // message sends the body and the final dot, and reads the reply that counts.
 func (t *transaction) message() {
-	t.res.Stage = StageBody
-	w := newDotWriter(t.block)
-	defer w.release()
-	if err := w.copyFrom(t.m.Body); err != nil {
-		t.abort(err)
-		return
-	}
-	last, err := w.end()
-	if err == nil {
-		err = t.unasked(true)
-	}
-	if err != nil {
-		t.abort(err)
-		return
-	}
-	t.res.Stage = StageDot // from here on the server may have the whole message
-	t.s.arm(t.s.t.Block)
-	if err := t.write(last); err != nil {
+	if err := t.body(); err != nil {
 		t.abort(err)
 		return
 	}
@@ -322,6 +311,27 @@ func (t *transaction) message() {
 	}
 }
 
+// body sends the message, its last block with the final dot. The buffers are
+// free again while the reply is waited for.
+func (t *transaction) body() error {
+	t.res.Stage = StageBody
+	w := newDotWriter(t.block)
+	defer w.release()
+	if err := w.copyFrom(t.m.Body); err != nil {
+		return err
+	}
+	last, err := w.end()
+	if err == nil {
+		err = t.unasked(true)
+	}
+	if err != nil {
+		return err
+	}
+	t.res.Stage = StageDot // from here on the server may have the whole message
+	t.s.arm(t.s.t.Block)
+	return t.write(last)
+}
+
 // block sends one block of the message.
 func (t *transaction) block(p []byte) error {
 	if err := t.unasked(false); err != nil {
@@ -335,7 +345,7 @@ func (t *transaction) block(p []byte) error {
 var errSpoke = errors.New("smtpclient: the server refused in the middle of the message")
 
 func (t *transaction) write(p []byte) error {
-	_, err := t.s.conn.Write(p)
+	err := t.s.write(p)
 	if err == nil {
 		return nil
 	}

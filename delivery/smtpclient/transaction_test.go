@@ -364,3 +364,23 @@ func TestCancelInTheTransaction(t *testing.T) {
 	}
 	s.Close()
 }
+
+// What was interrupted stays so, whatever time the next step would have.
+func TestInterruptedStaysInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := pipe()
+		defer server.Close()
+		s := New(client, "me.example", Timeouts{})
+		defer s.Close()
+		s.interrupt()
+		begin := time.Now()
+		s.arm(time.Minute)
+		if r, err := s.read(StageMail, maxLines); err == nil || !isTimeout(err) || time.Since(begin) > 0 {
+			t.Errorf("%v, %v after %v", r, err, time.Since(begin))
+		}
+	})
+}
+
+func mailLine(m *Mail, e Extensions) string { return string(appendMail(nil, m, e)) }
+
+func rcptLine(r Rcpt, m *Mail, e Extensions) string { return string(appendRcpt(nil, &r, m, e)) }

@@ -9,6 +9,7 @@ package smtpclient
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 )
 
@@ -42,7 +43,7 @@ type Reply struct {
 
 // String is the reply in one line, with its code: "451 4.7.1 greylisted".
 func (r Reply) String() string {
-	s := fmt.Sprint(r.Code)
+	s := strconv.Itoa(r.Code)
 	for _, l := range r.Lines {
 		if l != "" {
 			s += " " + l
@@ -79,6 +80,9 @@ var ErrProtocol = fmt.Errorf("smtpclient: protocol violation")
 // ErrClosed is wrapped by Error.Err when the server closed the connection.
 var ErrClosed = fmt.Errorf("smtpclient: connection closed by the server")
 
+// ErrBody is wrapped by Error.Err when the Mail's Body could not be read.
+var ErrBody = fmt.Errorf("smtpclient: reading the message")
+
 // Timeouts of the phases (RFC 5321 4.5.3.2). Zero means the RFC's value.
 type Timeouts struct {
 	Greeting time.Duration // the 220 (5 min in the RFC; the caller's default is 30 s)
@@ -108,7 +112,9 @@ type Mail struct {
 	Ret     string // RET=
 	EnvID   string // ENVID=, decoded; encoded as xtext by the session
 	Rcpts   []Rcpt
-	Body    io.Reader // CRLF line endings, no dot-stuffing; read once
+	// Body has CRLF line endings and no dot-stuffing, and is read once. One that
+	// is an io.WriterTo, being in memory, is sent without a copy where possible.
+	Body io.Reader
 }
 
 // Rcpt is one recipient of a transaction.
