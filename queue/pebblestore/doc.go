@@ -10,7 +10,7 @@
 //	r/<id><n>                       one recipient, JSON
 //	b/<id><n>                       one chunk of the body, 64 KiB but for the last
 //	a/<id><n>                       one attempt, JSON; the newest 200
-//	h/<hop>\0<due><id><first>       a group: recipients of one message and hop with one due time
+//	h/<hop>\0<lane><due><id><first> a group: recipients of one message and hop with one due time
 //	t/<when><id>                    when Sweep must look at a message
 //	p/<id>                          a large body is being written; without m/<id>: an orphan
 //	x/<key>                         a fact
