@@ -77,17 +77,5 @@ func (d *Deliverer) releaseAll(conns []*conn) {
 	}
 }
 
-// freeSlot gives a connection slot back and wakes who waits for it.
-func (d *Deliverer) freeSlot(ep plan.Endpoint) {
-	d.health.release(ep)
-	d.wakeNext(ep)
-}
-
-// wakeNext wakes the hop that has waited longest for the target.
-func (d *Deliverer) wakeNext(ep plan.Endpoint) {
-	for hop := d.health.nextWaiting(ep); hop != "" && !d.wake(hop); hop = d.health.nextWaiting(ep) {
-	}
-}
-
 // Target returns what is known of a target, for explain.
 func (d *Deliverer) Target(ep plan.Endpoint) TargetInfo { return d.health.info(ep) }
