@@ -9,15 +9,15 @@ import (
 // slowAfter is the age from which an attempt counts as a slow one.
 const slowAfter = time.Second
 
-// workers are parted: hops whose newest attempt was quick have as many for
-// themselves as all others have, which are new hops, slow ones and large
-// messages. So neither tarpits nor hosts that do not answer hold up what goes
-// quickly.
+// workers are parted in three, so that neither tarpits nor hosts that do not
+// answer hold up what goes quickly, or has never been tried.
 type workers uint8
 
 const (
-	quick workers = iota
-	slow
+	fresh workers = iota // for hops without an attempt that has ended
+	quick                // for those whose newest one was quick
+	slow                 // for the others, large messages, and whatever takes longer than slowAfter
+	parts = 3
 )
 
 // job is one attempt that is to be made, or is under way.
@@ -34,19 +34,25 @@ type job struct {
 
 // crew counts the attempts under way.
 type crew struct {
-	size  int    // attempts of either kind
-	busy  [2]int // workers
+	size  int        // of each part
+	busy  [parts]int // workers
 	large int
-	young fifo[*job] // the quick ones, in the order in which they began
+	young fifo[*job] // those that are not slow yet, in the order in which they began
 }
 
-// room tells whether one more attempt may begin. Quick ones that turn out slow
-// change sides, where there may be no room for them; then none begins on either.
-func (c *crew) room(of workers) bool { return c.busy[of] < c.size && c.free() > 0 }
+// room tells whether one more attempt may begin. Attempts that turn out slow
+// change sides, where there may be no room for them. Then no slow ones begin,
+// and of new hops only as many as leave the quick ones theirs.
+func (c *crew) room(of workers) bool {
+	if of == fresh && c.busy[fresh]+c.busy[slow] >= 2*c.size {
+		return false
+	}
+	return c.busy[of] < c.size && c.free() > 0
+}
 
-func (c *crew) free() int { return 2*c.size - c.busy[quick] - c.busy[slow] }
+func (c *crew) free() int { return parts*c.size - c.busy[fresh] - c.busy[quick] - c.busy[slow] }
 
-// fit is the lanes that there is room for: large messages get half of a side.
+// fit is the lanes that there is room for: large messages get half of a part.
 func (c *crew) fit() queue.Lanes {
 	if c.large >= max(1, c.size/2) {
 		return queue.AnyLane &^ queue.LargeLanes
@@ -59,7 +65,7 @@ func (c *crew) begin(j *job) {
 	if j.lane.Large() {
 		c.large++
 	}
-	if j.of == quick {
+	if j.of != slow {
 		c.young.push(j)
 	}
 }
@@ -81,9 +87,9 @@ func (c *crew) age(now time.Time) {
 		}
 		c.young.pop()
 		if !j.ended {
-			c.busy[quick]--
+			c.busy[j.of]--
 			c.busy[slow]++
-			j.of, j.hop.quick = slow, false
+			j.of, j.hop.pace = slow, slow
 		}
 	}
 }

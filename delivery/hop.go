@@ -21,7 +21,7 @@ type hop struct {
 	later  queue.Lanes // to be looked at at the time at
 	waits  queue.Lanes // for a slot of a target
 	turns  turns
-	quick  bool      // its newest attempt was
+	pace   workers   // by its newest attempt
 	forced bool      // somebody asked: targets that are down are looked at whatever their time
 	at     time.Time // heap order
 	index  int       // in the heap, -1 = not in it
@@ -36,12 +36,12 @@ type hop struct {
 	wait     *slotWait // nil = waits for no slot
 }
 
-// workers is the side that an attempt of the hop belongs to.
+// workers are those that make an attempt of the hop.
 func (h *hop) workers(l queue.Lane) workers {
-	if h.quick && !l.Large() {
-		return quick
+	if l.Large() {
+		return slow
 	}
-	return slow
+	return h.pace
 }
 
 // nextLane is the lane that the hop serves, now that it was found in the ring
@@ -155,7 +155,10 @@ func (d *Deliverer) finish(j *job) *job {
 	if j.lane.Large() {
 		h.large--
 	} else if j.tried {
-		h.quick = h.failures == 0 && now.Sub(j.began) < slowAfter
+		h.pace = slow
+		if h.failures == 0 && now.Sub(j.began) < slowAfter {
+			h.pace = quick
+		}
 	}
 	d.enqueue(h)
 	d.forget(h, now)
@@ -223,7 +226,7 @@ func (d *Deliverer) park(j *job, o *hopOutcome) *HopEvent {
 	if !again && !(h.failures > 0 && o.Forced) {
 		h.failures++
 	}
-	h.limit, h.quick = firstConcurrency, false
+	h.limit, h.pace = firstConcurrency, slow
 	h.parked = o.Wait
 	if h.index >= 0 && h.at.Before(h.parked) {
 		h.at = h.parked

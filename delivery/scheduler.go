@@ -23,7 +23,7 @@ type Deliverer struct {
 	mu      sync.Mutex
 	hops    map[string]*hop
 	later   hopHeap         // to be looked at some time
-	ready   [2]rings        // have something due and room for it; by workers
+	ready   [parts]rings    // have something due and room for it; by workers
 	turn    workers         // who was served last
 	crew    crew            // attempts under way
 	work    context.Context // of attempts; nil: none is started, Run has not begun or is about to end
@@ -166,7 +166,7 @@ func (d *Deliverer) look(now time.Time) time.Duration {
 	if len(d.later) > 0 {
 		wait = d.later[0].at.Sub(now)
 	}
-	if d.ageing = d.ready[quick].some != 0; d.ageing {
+	if d.ageing = d.waitsForAge(); d.ageing {
 		wait = min(wait, d.crew.ages(now))
 	}
 	return wait
@@ -189,11 +189,15 @@ func (d *Deliverer) start() {
 	for j := d.pick(); j != nil; j = d.pick() {
 		d.wg.Go(func() { d.run(j) })
 	}
-	if d.ready[quick].some != 0 && !d.ageing {
+	if d.waitsForAge() && !d.ageing {
 		d.ageing = true
 		d.nudge()
 	}
 }
+
+// waitsForAge tells whether somebody could begin if the oldest attempts counted
+// as slow.
+func (d *Deliverer) waitsForAge() bool { return d.ready[fresh].some|d.ready[quick].some != 0 }
 
 // pick begins the attempt whose turn it is; nil: nothing is due, or there is
 // no room. The caller holds d.mu.
@@ -209,7 +213,7 @@ func (d *Deliverer) pick() *job {
 		lane := r.turns.next(lanes)
 		h := r.pop(lane)
 		h.queued &^= lane.Set()
-		if h.workers(lane) != of { // it has become slow, or quick, meanwhile
+		if h.workers(lane) != of { // its pace has changed meanwhile
 			d.enqueue(h)
 		} else if l, ok := h.nextLane(lane, d.openLanes(h, now)); ok {
 			return d.begin(h, l, of, now)
@@ -218,11 +222,11 @@ func (d *Deliverer) pick() *job {
 	return nil
 }
 
-// nextWorkers says which side has a worker free and something to do, and in
+// nextWorkers says which part has a worker free and something to do, and in
 // which lanes. The caller holds d.mu.
 func (d *Deliverer) nextWorkers() (of workers, lanes queue.Lanes) {
-	for range 2 {
-		d.turn ^= 1
+	for range parts {
+		d.turn = (d.turn + 1) % parts
 		if d.crew.room(d.turn) {
 			lanes = d.ready[d.turn].some & d.crew.fit()
 		}

@@ -213,7 +213,7 @@ func playWith(t *testing.T, p plans, n *network, configure func(*Config), do fun
 		do(q, d)
 		stop()
 		<-ended
-		if d.crew.busy != [2]int{} || d.crew.large != 0 {
+		if d.crew.busy != [parts]int{} || d.crew.large != 0 {
 			t.Errorf("attempts are still counted: %+v", d.crew)
 		}
 		for ap, st := range d.health.targets {

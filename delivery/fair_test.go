@@ -1,0 +1,148 @@
+package delivery
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// pace is how long a server takes for a message.
+const pace = 50 * time.Millisecond
+
+// listSize is that of "a list of 100,000", or what lasts as long as the test.
+func listSize() int {
+	if full() {
+		return 100_000
+	}
+	return 6_000
+}
+
+// TestListToOneHop: a list to one hop delays nobody else's single message.
+func TestListToOneHop(t *testing.T) {
+	simulate(t, Settings{}, func(s *sim) {
+		s.live("big.test", simAddr(1), pace)
+		for i := range listSize() {
+			s.put("list-a@a.test", fmt.Sprintf("u%d@big.test", i), 300)
+		}
+		for i := range 20 {
+			s.put(fmt.Sprintf("single-%c@b.test", 'a'+i), "x@big.test", 300)
+			time.Sleep(time.Second)
+		}
+		if s.times.delivered("list") == listSize() {
+			t.Error("the list did not last")
+		}
+		s.want("single", 20, time.Second)
+		if got := s.times.delivered("list"); got < 20*150 {
+			t.Errorf("only %d of the list in 20 seconds", got)
+		}
+	})
+}
+
+// TestListToManyHops: a list to a thousand hops delays nobody else's single
+// message to one of them, or to another.
+func TestListToManyHops(t *testing.T) {
+	simulate(t, Settings{Concurrency: 20}, func(s *sim) {
+		const hops = 1000
+		for i := range hops {
+			s.live(fmt.Sprintf("d%d.test", i), simAddr(i), pace)
+		}
+		s.live("new.test", simAddr(hops), pace)
+		for i := range 2 * listSize() {
+			s.put("list-a@a.test", fmt.Sprintf("u@d%d.test", i%hops), 300)
+		}
+		for i := range 20 {
+			s.put(fmt.Sprintf("single-%c@b.test", 'a'+i), fmt.Sprintf("x@d%d.test", i*37), 300)
+			s.put(fmt.Sprintf("single-%c@c.test", 'a'+i), "x@new.test", 300)
+			time.Sleep(time.Second / 2)
+		}
+		if s.times.delivered("list") == 2*listSize() {
+			t.Error("the list did not last")
+		}
+		s.want("single", 40, time.Second)
+	})
+}
+
+// TestListToManyHopsAtOneTarget: the same for hops that share a provider.
+func TestListToManyHopsAtOneTarget(t *testing.T) {
+	simulate(t, Settings{}, func(s *sim) {
+		const hops = 1000
+		for i := range hops {
+			s.live(fmt.Sprintf("d%d.test", i), simAddr(1), pace)
+		}
+		for i := range listSize() {
+			s.put("list-a@a.test", fmt.Sprintf("u@d%d.test", i%hops), 300)
+		}
+		for i := range 20 {
+			s.put(fmt.Sprintf("single-%c@b.test", 'a'+i), fmt.Sprintf("x@d%d.test", i*37), 300)
+			time.Sleep(time.Second / 2)
+		}
+		if s.times.delivered("list") == listSize() {
+			t.Error("the list did not last")
+		}
+		s.want("single", 20, time.Second)
+		got := s.times.delivered("list")
+		if got < 10*120 {
+			t.Errorf("only %d of the list in 10 seconds", got)
+		}
+		if claims := s.store.claimed(); claims > 4*got+4*hops {
+			t.Errorf("%d claims for %d messages: waiting for a slot is polling", claims, got)
+		}
+	})
+}
+
+// TestLargeMessagesBesideSingles: messages of 50 MB on slow links take minutes,
+// and delay no small one to the same target, whichever hop it is of.
+func TestLargeMessagesBesideSingles(t *testing.T) {
+	size, rate := int64(2<<20), 40<<10 // a minute or so
+	if full() {
+		size, rate = 50<<20, 1<<20
+	}
+	simulate(t, Settings{}, func(s *sim) {
+		for i := range 4 {
+			h := s.live(fmt.Sprintf("d%d.test", i), simAddr(1), pace)
+			h.rate = rate
+		}
+		for i := range 12 {
+			s.put(fmt.Sprintf("large-%c@a.test", 'a'+i), fmt.Sprintf("u@d%d.test", i%3), size)
+		}
+		time.Sleep(time.Second)
+		for i := range 60 {
+			s.put(fmt.Sprintf("single-%c%c@b.test", 'a'+i%26, 'a'+i/26), fmt.Sprintf("x@d%d.test", i%4), 300)
+			time.Sleep(time.Second / 2)
+		}
+		if s.times.delivered("large") > 0 {
+			t.Error("the large ones did not last")
+		}
+		s.want("single", 60, time.Second)
+		time.Sleep(10 * time.Minute)
+		s.want("large", 12, 10*time.Minute)
+	})
+}
+
+// TestTarpitsBesideLiveHops: hops that answer at first, and then take a minute
+// for each message, hold up no other.
+func TestTarpitsBesideLiveHops(t *testing.T) {
+	simulate(t, Settings{}, func(s *sim) {
+		begin := time.Now()
+		const tarpits = 60
+		for i := range tarpits {
+			s.live(fmt.Sprintf("t%d.test", i), simAddr(i), 0).work = func(now time.Time) time.Duration {
+				if now.Sub(begin) < time.Second {
+					return pace
+				}
+				return time.Minute
+			}
+		}
+		for i := range 20 {
+			s.live(fmt.Sprintf("d%d.test", i), simAddr(1000+i), pace)
+		}
+		for i := range tarpits * 150 {
+			s.put("tarpit-a@a.test", fmt.Sprintf("u@t%d.test", i%tarpits), 300)
+		}
+		for i := range 120 {
+			s.put(fmt.Sprintf("single-%c%c@b.test", 'a'+i%26, 'a'+i/26), fmt.Sprintf("x@d%d.test", i%20), 300)
+			time.Sleep(time.Second / 4)
+		}
+		s.want("single", 120, 1500*time.Millisecond)
+	})
+}
