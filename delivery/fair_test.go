@@ -17,8 +17,8 @@ func listSize() int {
 	return 6_000
 }
 
-// TestListToOneHop: a list to one hop delays nobody else's single message.
-func TestListToOneHop(t *testing.T) {
+// TestFairListToOneHop: a list to one hop delays nobody else's single message.
+func TestFairListToOneHop(t *testing.T) {
 	simulate(t, Settings{}, func(s *sim) {
 		s.live("big.test", simAddr(1), pace)
 		for i := range listSize() {
@@ -38,9 +38,9 @@ func TestListToOneHop(t *testing.T) {
 	})
 }
 
-// TestListToManyHops: a list to a thousand hops delays nobody else's single
+// TestFairListToManyHops: a list to a thousand hops delays nobody else's single
 // message to one of them, or to another.
-func TestListToManyHops(t *testing.T) {
+func TestFairListToManyHops(t *testing.T) {
 	simulate(t, Settings{Concurrency: 20}, func(s *sim) {
 		const hops = 1000
 		for i := range hops {
@@ -62,8 +62,8 @@ func TestListToManyHops(t *testing.T) {
 	})
 }
 
-// TestListToManyHopsAtOneTarget: the same for hops that share a provider.
-func TestListToManyHopsAtOneTarget(t *testing.T) {
+// TestFairListToManyHopsAtOneTarget: the same for hops that share a provider.
+func TestFairListToManyHopsAtOneTarget(t *testing.T) {
 	simulate(t, Settings{}, func(s *sim) {
 		const hops = 1000
 		for i := range hops {
@@ -90,9 +90,9 @@ func TestListToManyHopsAtOneTarget(t *testing.T) {
 	})
 }
 
-// TestLargeMessagesBesideSingles: messages of 50 MB on slow links take minutes,
+// TestFairToSinglesBesideLargeMessages: messages of 50 MB on slow links take minutes,
 // and delay no small one to the same target, whichever hop it is of.
-func TestLargeMessagesBesideSingles(t *testing.T) {
+func TestFairToSinglesBesideLargeMessages(t *testing.T) {
 	size, rate := int64(2<<20), 40<<10 // a minute or so
 	if full() {
 		size, rate = 50<<20, 1<<20
@@ -119,9 +119,9 @@ func TestLargeMessagesBesideSingles(t *testing.T) {
 	})
 }
 
-// TestTarpitsBesideLiveHops: hops that answer at first, and then take a minute
+// TestFairToLiveHopsBesideTarpits: hops that answer at first, and then take a minute
 // for each message, hold up no other.
-func TestTarpitsBesideLiveHops(t *testing.T) {
+func TestFairToLiveHopsBesideTarpits(t *testing.T) {
 	simulate(t, Settings{}, func(s *sim) {
 		begin := time.Now()
 		const tarpits = 60

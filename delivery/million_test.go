@@ -187,32 +187,17 @@ func (w *world) check() {
 		w.Errorf("%d hops without mail are remembered", hops)
 	}
 	w.checkProbes()
-	w.Logf("%d attempts, %d claims; at most %d MB in use, with the store's files", w.times.attempts, w.store.claimed(), w.heap>>20)
+	w.Logf("%d attempts, %d claims (%d in vain, %d given back); at most %d MB in use, with the store's files", w.times.attempts, w.store.claims, w.store.vain, w.store.back, w.heap>>20)
 }
 
-// checkProbes wants that each dead target was probed by the rule: attempts that
-// began before the first one ended may all connect, and from then on it is one
-// at a time, after 1, 2, 4 and ever 5 minutes.
+// checkProbes wants that the dead targets were probed by the rule and no more.
 func (w *world) checkProbes() {
-	all, busiest := 0, 0
-	hours := 0.0
+	all, busiest, hours := 0, 0, 0.0
 	for _, h := range w.dead {
 		all += len(h.dials)
-		if len(h.dials) == 0 {
-			continue
-		}
-		first := h.dials[0]
-		hours += h.dials[len(h.dials)-1].Sub(first).Hours()
-		atOnce := sort.Search(len(h.dials), func(i int) bool { return h.dials[i].Sub(first) > 30*time.Second })
-		if atOnce > 2*firstConcurrency { // two hops
-			w.Errorf("%d connects to a dead target at once", atOnce)
-		}
-		for i := atOnce; i < len(h.dials); i++ {
-			want := min(time.Minute<<min(i-atOnce, 8), 5*time.Minute)
-			if gap := h.dials[i].Sub(h.dials[i-1]); gap < want-10*time.Second {
-				w.Errorf("connect %d to a dead target came %v after the one before", i, gap)
-				break
-			}
+		for _, run := range runs(h.dials) {
+			hours += run[len(run)-1].Sub(run[0]).Hours()
+			w.checkRun(run)
 		}
 		for i := range h.dials {
 			n := sort.Search(len(h.dials), func(k int) bool { return h.dials[k].Sub(h.dials[i]) >= time.Hour }) - i
@@ -220,4 +205,34 @@ func (w *world) checkProbes() {
 		}
 	}
 	w.Logf("%d dead targets: %d connects in all, %.1f an hour for each, at most %d in an hour", len(w.dead), all, float64(all)/math.Max(hours, 1), busiest)
+}
+
+// runs parts the connects to a target where nobody had mail for it for so long
+// that what was known of it was forgotten.
+func runs(dials []time.Time) (runs [][]time.Time) {
+	from := 0
+	for i := range dials {
+		if i+1 == len(dials) || dials[i+1].Sub(dials[i]) > forgetDown {
+			runs = append(runs, dials[from:i+1])
+			from = i + 1
+		}
+	}
+	return runs
+}
+
+// checkRun is about one of them: attempts that began before the first one ended
+// may all connect, and from then on it is one at a time, after 1, 2, 4 and ever
+// 5 minutes.
+func (w *world) checkRun(dials []time.Time) {
+	atOnce := sort.Search(len(dials), func(i int) bool { return dials[i].Sub(dials[0]) > 30*time.Second })
+	if atOnce > 2*firstConcurrency { // two hops
+		w.Errorf("%d connects to a dead target at once", atOnce)
+	}
+	for i := atOnce; i < len(dials); i++ {
+		want := min(time.Minute<<min(i-atOnce, 8), 5*time.Minute)
+		if gap := dials[i].Sub(dials[i-1]); gap < want-10*time.Second {
+			w.Errorf("connect %d to a dead target came %v after the one before", i, gap)
+			return
+		}
+	}
 }

@@ -101,6 +101,8 @@ type countingStore struct {
 	mu     sync.Mutex
 	active map[string]int
 	claims int
+	vain   int // that found nothing
+	back   int // leases given back
 }
 
 func (q *countingStore) Claim(ctx context.Context, hop string, lanes queue.Lanes) (*queue.Lease, error) {
@@ -108,7 +110,9 @@ func (q *countingStore) Claim(ctx context.Context, hop string, lanes queue.Lanes
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.claims++
-	if l != nil {
+	if l == nil {
+		q.vain++
+	} else {
 		if q.active[hop]++; q.active[hop] > q.limit {
 			q.t.Errorf("%s has %d attempts", hop, q.active[hop])
 		}
@@ -118,6 +122,9 @@ func (q *countingStore) Claim(ctx context.Context, hop string, lanes queue.Lanes
 
 func (q *countingStore) Settle(ctx context.Context, l *queue.Lease, o []queue.Outcome, a *queue.Attempt) (queue.Effects, error) {
 	q.mu.Lock()
+	if len(o) == 0 {
+		q.back++
+	}
 	if q.active[l.Hop]--; q.active[l.Hop] == 0 {
 		delete(q.active, l.Hop)
 	}
