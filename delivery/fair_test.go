@@ -146,3 +146,27 @@ func TestFairToLiveHopsBesideTarpits(t *testing.T) {
 		s.want("single", 120, 1500*time.Millisecond)
 	})
 }
+
+// TestFairWhenALargeMessageProbes: a hop that was parked is back when its server
+// greets, not when the large message has been handed over that looked for it.
+func TestFairWhenALargeMessageProbes(t *testing.T) {
+	simulate(t, Settings{}, func(s *sim) {
+		back := time.Now().Add(2 * time.Minute)
+		h := s.live("x.test", simAddr(1), pace)
+		h.rate = 40 << 10
+		h.state = func(now time.Time) simState {
+			if now.Before(back) {
+				return simRefuses
+			}
+			return simUp
+		}
+		s.put("large-a@a.test", "u@x.test", 2<<20)
+		time.Sleep(3*time.Minute + time.Second) // the second probe
+		for i := range 10 {
+			s.put(fmt.Sprintf("single-%c@b.test", 'a'+i), "u@x.test", 300)
+			time.Sleep(time.Second)
+		}
+		s.want("large", 0, 0)
+		s.want("single", 10, time.Second)
+	})
+}
