@@ -17,6 +17,7 @@ const maxConnects = 10
 // walk is one attempt: the recipients of a lease on their way through a plan.
 type walk struct {
 	d      *Deliverer
+	hop    *hop // nil: of a question
 	lease  *queue.Lease
 	plan   plan.Plan
 	asked  string // fingerprint of the first plan, which is the one that explain shows
@@ -32,6 +33,7 @@ type walk struct {
 	untried  plan.Endpoint // the first address that time, or the bound on connects, left out
 	greeted  bool          // some target greeted us
 	busy     plan.Endpoint // a target that was left out because its slots are taken
+	crammed  bool          // or because of the large messages that it gets
 	crowded  plan.Endpoint // a target that serves us and wants no more connections
 	news     bool          // the attempt has found out itself that a target is down
 	target   plan.Target   // in hand
@@ -75,6 +77,7 @@ type hopOutcome struct {
 	Greeted bool          // some server was there
 	Wait    time.Time     // park until; zero = no
 	Busy    plan.Endpoint // has no slot free: the hop is woken when it has
+	Crammed bool          // or none for a large message
 	News    bool          // else it has only met what other attempts had found out
 	Forced  bool          // somebody asked for it, before its time
 	Status  queue.Status
@@ -261,6 +264,14 @@ func (w *walk) try(ctx context.Context, s step) Step {
 			w.d.health.skipped(s.addr)
 		}
 	}()
+	if w.lease.Lane.Large() {
+		if !w.d.health.beginLarge(s.addr) {
+			w.crammed = true
+			w.isBusy(s.addr)
+			return NextTarget
+		}
+		defer w.d.endLarge(s.addr)
+	}
 	if st == live {
 		c, old := w.d.pool.get(s.addr)
 		w.d.closeAll(old)
@@ -273,9 +284,7 @@ func (w *walk) try(ctx context.Context, s step) Step {
 		return NextAddress
 	}
 	if !w.d.health.acquire(s.addr) {
-		w.busy = s.addr
-		w.verdictForOpen(Verdict{Step: NextTarget, Result: queue.Defer, Status: queue.Status{
-			Code: "4.4.5", Text: "all connections to the server are in use", Reason: queue.ReasonTargetBusy}}, nil)
+		w.isBusy(s.addr)
 		return NextTarget
 	}
 	c, v := w.reach(ctx, s)
@@ -283,6 +292,9 @@ func (w *walk) try(ctx context.Context, s step) Step {
 	case v == nil:
 		promised, w.greeted = false, true
 		w.d.health.succeeded(s.addr)
+		if w.hop != nil {
+			w.d.reached(w.hop)
+		}
 		w.use(ctx, c, s)
 		return NextTarget
 	case ctx.Err() != nil: // told to stop: that says nothing about the target
@@ -294,6 +306,13 @@ func (w *walk) try(ctx context.Context, s step) Step {
 	promised = promised && !v.Down
 	w.unreached(s, *v)
 	return v.Step
+}
+
+// isBusy notes a target without a slot for this message.
+func (w *walk) isBusy(ep plan.Endpoint) {
+	w.busy = ep
+	w.verdictForOpen(Verdict{Step: NextTarget, Result: queue.Defer, Status: queue.Status{
+		Code: "4.4.5", Text: "all connections to the server are in use", Reason: queue.ReasonTargetBusy}}, nil)
 }
 
 // reach opens and greets a session in the slot that is held; without one the

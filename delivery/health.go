@@ -27,12 +27,48 @@ type targetState struct {
 	looked  time.Time    // when the probe under way began
 	status  queue.Status // why it is down
 
-	limit   int // connections now allowed, 1..health.limit
-	conns   int // open, idle ones too
-	good    int // transactions since the limit last moved
-	slowed  time.Time
-	waiting []string // hops that found it busy, in the order in which they came
-	listed  map[string]bool
+	limit  int // connections now allowed, 1..health.limit
+	conns  int // open, idle ones too
+	good   int // transactions since the limit last moved
+	slowed time.Time
+	large  int // connections with a large message under way
+	lines  [3]waitLine
+	light  bool // the light line had the last turn
+}
+
+// waitLine is the hops that found a target busy, in the order in which they came.
+type waitLine struct {
+	hops   fifo[string]
+	listed map[string]bool
+}
+
+// The lines at a target. The light one and the other one have turns; what is in
+// the third waits for the end of a large message.
+const (
+	lightLine = iota
+	otherLine
+	largeLine
+)
+
+func (l *waitLine) add(hop string) {
+	if l.listed[hop] {
+		return
+	}
+	if l.listed == nil {
+		l.listed = map[string]bool{}
+	}
+	l.listed[hop] = true
+	l.hops.push(hop)
+}
+
+// next takes the first one out, "" when there is none.
+func (l *waitLine) next() string {
+	if l.hops.len() == 0 {
+		return ""
+	}
+	hop := l.hops.pop()
+	delete(l.listed, hop)
+	return hop
 }
 
 // forgetDown is how long a down target that nobody asks about is remembered,
@@ -101,7 +137,7 @@ func (h *health) get(ep plan.Endpoint) *targetState {
 func (h *health) tidy(ep plan.Endpoint, t *targetState, now time.Time) {
 	old := t.fails > 0 && !t.probing && now.Sub(t.probeAt) > forgetDown
 	spared := t.limit < h.limit && now.Sub(t.slowed) <= forgetDown
-	if t.conns == 0 && len(t.waiting) == 0 && (old || t.fails == 0) && !spared {
+	if t.conns == 0 && t.large == 0 && t.waiting() == 0 && (old || t.fails == 0) && !spared {
 		delete(h.targets, ep)
 	}
 }
@@ -227,30 +263,76 @@ func (h *health) hasRoom(ep plan.Endpoint) bool {
 
 // enlist notes a hop that wants to be woken when the target has a slot or an
 // idle session, and returns how many wait.
-func (h *health) enlist(ep plan.Endpoint, hop string) int {
+func (h *health) enlist(ep plan.Endpoint, hop string, line int) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.get(ep)
-	if t.listed == nil {
-		t.listed = map[string]bool{}
-	}
-	if !t.listed[hop] {
-		t.listed[hop] = true
-		t.waiting = append(t.waiting, hop)
-	}
-	return len(t.waiting)
+	t.lines[line].add(hop)
+	return t.waiting()
 }
 
-// nextWaiting takes the hop out that has waited longest, "" when none does.
-func (h *health) nextWaiting(ep plan.Endpoint) (hop string) {
+func (t *targetState) waiting() (n int) {
+	for i := range t.lines {
+		n += t.lines[i].hops.len()
+	}
+	return n
+}
+
+// nextWaiting takes the hop out whose turn it is, "" when none waits.
+func (h *health) nextWaiting(ep plan.Endpoint) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t := h.targets[ep]; t != nil && len(t.waiting) > 0 {
-		hop, t.waiting = t.waiting[0], t.waiting[1:]
-		delete(t.listed, hop)
+	t := h.targets[ep]
+	if t == nil {
+		return ""
 	}
-	return hop
+	light, other := &t.lines[lightLine], &t.lines[otherLine]
+	if t.light = light.hops.len() > 0 && (!t.light || other.hops.len() == 0); t.light {
+		return light.next()
+	}
+	return other.next()
 }
+
+// nextLarge takes the hop out that has waited longest to send a large message.
+func (h *health) nextLarge(ep plan.Endpoint) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t := h.targets[ep]; t != nil {
+		return t.lines[largeLine].next()
+	}
+	return ""
+}
+
+// beginLarge counts a large message that is about to be sent; false: there are
+// enough. Half of a target's connections are for others.
+func (h *health) beginLarge(ep plan.Endpoint) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.get(ep)
+	if t.large >= t.maxLarge() {
+		return false
+	}
+	t.large++
+	return true
+}
+
+func (h *health) endLarge(ep plan.Endpoint) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.get(ep)
+	t.large--
+	h.tidy(ep, t, time.Now())
+}
+
+// takesLarge tells whether one more large message may be sent.
+func (h *health) takesLarge(ep plan.Endpoint) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.targets[ep]
+	return t == nil || t.large < t.maxLarge()
+}
+
+func (t *targetState) maxLarge() int { return max(1, t.limit/2) }
 
 // slower halves the connections that a target gets; it asked for it.
 func (h *health) slower(ep plan.Endpoint) {

@@ -54,9 +54,11 @@ func (d *Deliverer) sweepMemory(ctx context.Context) {
 		case now := <-tick.C:
 			old := d.pool.expired(now.Add(-maxIdle))
 			for _, c := range old {
-				d.wg.Go(func() { c.Quit() })
+				d.wg.Go(func() {
+					c.Quit()
+					d.freeSlot(c.ep) // not before: the server counts it until then
+				})
 			}
-			d.releaseAll(old)
 			d.health.sweep(now)
 			d.budget.sweep(now)
 		}
@@ -67,25 +69,7 @@ func (d *Deliverer) sweepMemory(ctx context.Context) {
 func (d *Deliverer) closeAll(conns []*conn) {
 	for _, c := range conns {
 		c.Close()
-	}
-	d.releaseAll(conns)
-}
-
-func (d *Deliverer) releaseAll(conns []*conn) {
-	for _, c := range conns {
 		d.freeSlot(c.ep)
-	}
-}
-
-// freeSlot gives a connection slot back and wakes who waits for it.
-func (d *Deliverer) freeSlot(ep plan.Endpoint) {
-	d.health.release(ep)
-	d.wakeNext(ep)
-}
-
-// wakeNext wakes the hop that has waited longest for the target.
-func (d *Deliverer) wakeNext(ep plan.Endpoint) {
-	for hop := d.health.nextWaiting(ep); hop != "" && !d.wake(hop); hop = d.health.nextWaiting(ep) {
 	}
 }
 

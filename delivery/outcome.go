@@ -196,7 +196,7 @@ func (w *walk) internalError() []queue.Outcome {
 func (w *walk) hopOutcome() hopOutcome {
 	h := hopOutcome{Greeted: w.greeted, Status: w.down, News: w.news, Forced: w.forced, Alarm: w.alarm}
 	if !w.greeted {
-		h.Busy = w.busy
+		h.Busy, h.Crammed = w.busy, w.crammed
 	}
 	if !w.greeted && !w.probeAt.IsZero() && !w.busy.IsValid() {
 		h.Wait = w.probeAt

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -43,7 +42,7 @@ type memQueue struct {
 	queue.Queue
 	mu     sync.Mutex
 	retry  queue.Retry
-	watch  func(string, time.Time)
+	watch  func(string, queue.Lane, time.Time)
 	hops   map[string][]*item
 	parked map[string]time.Time
 	done   map[string]int
@@ -53,6 +52,7 @@ type memQueue struct {
 type item struct {
 	env    *queue.Envelope
 	rcpt   queue.Recipient
+	lane   queue.Lane
 	leased bool
 }
 
@@ -60,10 +60,13 @@ func newMemQueue(r queue.Retry) *memQueue {
 	return &memQueue{retry: r, hops: map[string][]*item{}, parked: map[string]time.Time{}, done: map[string]int{}}
 }
 
-func (q *memQueue) put(hop string, n int) {
+func (q *memQueue) put(hop string, n int) { q.putIn(queue.Light, hop, n) }
+
+func (q *memQueue) putIn(lane queue.Lane, hop string, n int) {
 	q.mu.Lock()
 	for range n {
 		q.hops[hop] = append(q.hops[hop], &item{
+			lane: lane,
 			env:  &queue.Envelope{ID: queue.NewID(time.Now()), Sender: "a@b.test", Received: time.Now(), Size: 5},
 			rcpt: queue.Recipient{Address: "u@" + hop, Domain: hop, State: queue.Queued, Next: time.Now()},
 		})
@@ -71,42 +74,51 @@ func (q *memQueue) put(hop string, n int) {
 	watch := q.watch
 	q.mu.Unlock()
 	if watch != nil {
-		watch(hop, time.Now())
+		watch(hop, lane, time.Now())
 	}
 }
 
-func (q *memQueue) Watch(fn func(string, time.Time)) {
+func (q *memQueue) Watch(fn func(string, queue.Lane, time.Time)) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.watch = fn
-	hops := slices.Collect(maps.Keys(q.hops))
-	q.mu.Unlock()
-	for _, hop := range hops {
-		if at, ok := q.Next(hop); ok {
-			fn(hop, at)
+	for hop, items := range q.hops {
+		for _, it := range items {
+			fn(hop, it.lane, it.rcpt.Next)
 		}
 	}
 }
 
-func (q *memQueue) Next(hop string) (time.Time, bool) {
+func (q *memQueue) Next(hop string) queue.Waiting {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var next time.Time
-	for _, it := range q.hops[hop] {
-		if !it.leased && (next.IsZero() || it.rcpt.Next.Before(next)) {
-			next = it.rcpt.Next
-		}
-	}
-	return next, !next.IsZero()
+	return q.next(hop)
 }
 
-func (q *memQueue) Claim(_ context.Context, hop string) (*queue.Lease, error) {
+func (q *memQueue) next(hop string) queue.Waiting {
+	var firsts [queue.NumLanes]time.Time
+	for _, it := range q.hops[hop] {
+		if first := &firsts[it.lane]; !it.leased && (first.IsZero() || it.rcpt.Next.Before(*first)) {
+			*first = it.rcpt.Next
+		}
+	}
+	var w queue.Waiting
+	for l, first := range firsts {
+		if !first.IsZero() {
+			w.Note(queue.Lane(l), first, time.Now())
+		}
+	}
+	return w
+}
+
+func (q *memQueue) Claim(_ context.Context, hop string, lanes queue.Lanes) (*queue.Lease, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, it := range q.hops[hop] {
-		if !it.leased && !it.rcpt.Next.After(time.Now()) {
+		if !it.leased && lanes.Has(it.lane) && !it.rcpt.Next.After(time.Now()) {
 			it.leased = true
 			q.claims++
-			return &queue.Lease{Hop: hop, Envelope: it.env, Rcpts: []queue.Recipient{it.rcpt}, Open: func() (io.ReadCloser, error) {
+			return &queue.Lease{Hop: hop, Lane: it.lane, Rest: q.next(hop), Envelope: it.env, Rcpts: []queue.Recipient{it.rcpt}, Open: func() (io.ReadCloser, error) {
 				return io.NopCloser(strings.NewReader("a: b\r\n\r\nc\r\n")), nil
 			}}, nil
 		}
@@ -117,6 +129,7 @@ func (q *memQueue) Claim(_ context.Context, hop string) (*queue.Lease, error) {
 func (q *memQueue) Settle(_ context.Context, l *queue.Lease, out []queue.Outcome, _ *queue.Attempt) (queue.Effects, error) {
 	q.mu.Lock()
 	var at time.Time
+	var lane queue.Lane
 	q.hops[l.Hop] = slices.DeleteFunc(q.hops[l.Hop], func(it *item) bool {
 		if it.env != l.Envelope {
 			return false
@@ -128,12 +141,12 @@ func (q *memQueue) Settle(_ context.Context, l *queue.Lease, out []queue.Outcome
 		if it.rcpt.State == queue.Delivered {
 			q.done[l.Hop]++
 		}
-		at = it.rcpt.Next
+		at, lane = it.rcpt.Next, it.lane
 		return it.rcpt.State.Final()
 	})
 	q.mu.Unlock()
 	if !at.IsZero() {
-		q.watch(l.Hop, at)
+		q.watch(l.Hop, lane, at)
 	}
 	return queue.Effects{}, nil
 }
@@ -200,12 +213,12 @@ func playWith(t *testing.T, p plans, n *network, configure func(*Config), do fun
 		do(q, d)
 		stop()
 		<-ended
-		if d.running != 0 {
-			t.Errorf("%d attempts are still counted", d.running)
+		if d.crew.busy != [parts]int{} || d.crew.large != 0 {
+			t.Errorf("attempts are still counted: %+v", d.crew)
 		}
 		for ap, st := range d.health.targets {
-			if st.conns != 0 {
-				t.Errorf("%s: %d slots were not given back", ap, st.conns)
+			if st.conns != 0 || st.large != 0 {
+				t.Errorf("%s: %d slots were not given back, %d for large messages", ap, st.conns, st.large)
 			}
 		}
 	})

@@ -12,16 +12,16 @@ import (
 	"srvrelay/queue"
 )
 
-// hooked is a queue with a word to say at each look for what is next.
+// hooked is a queue with a word to say at the end of each lease.
 type hooked struct {
 	*memQueue
-	next func(found bool)
+	settled func()
 }
 
-func (q *hooked) Next(hop string) (time.Time, bool) {
-	at, ok := q.memQueue.Next(hop)
-	q.next(ok)
-	return at, ok
+func (q *hooked) Settle(ctx context.Context, l *queue.Lease, out []queue.Outcome, a *queue.Attempt) (queue.Effects, error) {
+	fx, err := q.memQueue.Settle(ctx, l, out, a)
+	q.settled()
+	return fx, err
 }
 
 // TestMailThatComesAsAnAttemptEnds: a message that is queued between the last
@@ -32,13 +32,11 @@ func TestMailThatComesAsAnAttemptEnds(t *testing.T) {
 	var q *hooked
 	var once sync.Once
 	configure := func(c *Config) {
-		q = &hooked{memQueue: c.Queue.(*memQueue), next: func(found bool) {
-			if !found && q.delivered("x.test") == 1 {
-				once.Do(func() {
-					q.put("x.test", 1)
-					time.Sleep(time.Millisecond) // until the scheduler has seen it
-				})
-			}
+		q = &hooked{memQueue: c.Queue.(*memQueue), settled: func() {
+			once.Do(func() {
+				q.put("x.test", 1)
+				time.Sleep(time.Millisecond) // until the scheduler has seen it
+			})
 		}}
 		c.Queue, c.PerTarget = q, 1 // so that there is no room for an attempt beside the one that ends
 	}
@@ -250,7 +248,7 @@ func TestAlarmOnceAnHour(t *testing.T) {
 			if !greeted {
 				o.Wait = time.Now().Add(5 * time.Minute)
 			}
-			if e := d.learn(h, &o, 0); e != nil && e.Alarm {
+			if e := d.learn(&job{hop: h}, &o); e != nil && e.Alarm {
 				alarms++
 			}
 			time.Sleep(5 * time.Minute)

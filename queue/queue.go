@@ -42,9 +42,10 @@ type Queue interface {
 	Put(ctx context.Context, env *Envelope, body io.Reader) (ID, error)
 
 	// Claim leases the earliest due recipients of one message with the given
-	// hop (at most MaxGroup). It returns nil and no error when nothing of the
-	// hop is due. It does not look at parks: the scheduler decides about those.
-	Claim(ctx context.Context, hop string) (*Lease, error)
+	// hop and one of the lanes (at most MaxGroup). It returns nil and no error
+	// when nothing of the kind is due. It looks neither at parks nor at whose
+	// turn it is: the scheduler decides about those.
+	Claim(ctx context.Context, hop string, lanes Lanes) (*Lease, error)
 
 	// Settle ends a lease: it advances the recipients, records the attempt,
 	// queues the DSN that has become due and removes a message that is done,
@@ -69,14 +70,36 @@ type Queue interface {
 	// is parked. It returns what it did and when it should be called next.
 	Sweep(ctx context.Context) (Effects, time.Time, error)
 
-	// Next tells when the hop's earliest unleased recipients are due, whether
-	// parked or not; false when the hop has none.
-	Next(hop string) (time.Time, bool)
+	// Next tells what the hop has that is not leased, parked or not.
+	Next(hop string) Waiting
 
-	// Watch registers the one function that learns that a hop has, or newly
-	// has, recipients due at a time. It is called at once for every hop that
+	// Watch registers the one function that learns that a lane of a hop has, or
+	// newly has, recipients due at a time. It is called at once for all that
 	// waits. It must not block and not call the engine.
-	Watch(fn func(hop string, due time.Time))
+	Watch(fn func(hop string, lane Lane, due time.Time))
+}
+
+// Waiting is what a hop has that is not leased. The zero value is nothing.
+type Waiting struct {
+	First time.Time // when the earliest is due
+	Due   Lanes     // with something due now
+	Later Lanes     // with nothing due yet
+	Then  time.Time // when the earliest of Later is due
+}
+
+// Note enters a lane whose first recipients are due at the given time.
+func (w *Waiting) Note(l Lane, due, now time.Time) {
+	if w.First.IsZero() || due.Before(w.First) {
+		w.First = due
+	}
+	if !due.After(now) {
+		w.Due |= l.Set()
+		return
+	}
+	w.Later |= l.Set()
+	if w.Then.IsZero() || due.Before(w.Then) {
+		w.Then = due
+	}
 }
 
 // Store is Queue and what a person does with it.
@@ -125,6 +148,8 @@ const MaxGroup = 100
 // Lease is the right to attempt delivery to some recipients of one message.
 type Lease struct {
 	Hop      string
+	Lane     Lane
+	Rest     Waiting     // what the hop had beside it at the claim
 	Envelope *Envelope   // shared by all leases of the message; not to be changed
 	Rcpts    []Recipient // as stored; Outcome.Rcpt is an index into this slice
 	Token    uint64      // the engine's

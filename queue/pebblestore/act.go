@@ -130,12 +130,12 @@ func (c *change) wouldAct(a *action, numbers []int) bool {
 }
 
 // dueFor is when recipients of a hop are due that are made due: now or, to be
-// first, before what is due first.
+// first, before what is due first in their lane.
 func (c *change) dueFor(a *action, hop string) time.Time {
 	if !a.First {
 		return c.now
 	}
-	first, ok, err := c.s.hops.next(hop)
+	first, ok, err := c.s.hops.first(hop, c.m.Lane)
 	if err != nil || !ok || first > nano(c.now) {
 		return c.now
 	}

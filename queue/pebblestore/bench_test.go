@@ -72,8 +72,8 @@ func oneLife(s *Store, body []byte) error {
 	if _, err := s.Put(ctx, message("b@b.example"), struct{ io.Reader }{bytes.NewReader(body)}); err != nil {
 		return err
 	}
-	l, err := s.Claim(ctx, "b.example")
-	for ; l == nil && err == nil; l, err = s.Claim(ctx, "b.example") {
+	l, err := s.Claim(ctx, "b.example", queue.AnyLane)
+	for ; l == nil && err == nil; l, err = s.Claim(ctx, "b.example", queue.AnyLane) {
 		runtime.Gosched() // others were quicker, and what is left fell due since we looked at the clock
 	}
 	if err != nil {

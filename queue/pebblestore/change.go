@@ -90,7 +90,7 @@ func (c *change) regroup(numbers []int) error {
 	for i, n := range numbers {
 		rcpts[i] = c.newest(n)
 	}
-	groups, err := groupUp(c.rt, c.id, c.m.Sender, numbers, rcpts)
+	groups, err := groupUp(c.rt, c.id, c.m, numbers, rcpts)
 	c.added = append(c.added, groups...)
 	return err
 }
@@ -239,8 +239,8 @@ type place struct {
 }
 
 func (c *change) groupsAt(p place) (groups []hopGroup, err error) {
-	lower := groupKey(p.hop, group{due: p.due, id: c.id})
-	upper := append(groupKey(p.hop, group{due: p.due, id: c.id, first: 1<<32 - 1}), 0)
+	lower := groupKey(p.hop, group{lane: c.m.Lane, due: p.due, id: c.id})
+	upper := append(groupKey(p.hop, group{lane: c.m.Lane, due: p.due, id: c.id, first: 1<<32 - 1}), 0)
 	err = eachKey(c.s.db, lower, upper, func(key, value []byte) error {
 		_, g, ok := parseGroupKey(key)
 		members, err := decodeMembers(value, c.m.Rcpts)

@@ -94,7 +94,7 @@ func (l *leases) holder(id ulid.ULID, n int) *lease {
 }
 
 // Claim implements queue.Queue.
-func (s *Store) Claim(ctx context.Context, hop string) (*queue.Lease, error) {
+func (s *Store) Claim(ctx context.Context, hop string, lanes queue.Lanes) (*queue.Lease, error) {
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
@@ -103,14 +103,14 @@ func (s *Store) Claim(ctx context.Context, hop string) (*queue.Lease, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		g, ok, err := s.hops.take(hop, time.Now().UnixNano())
-		if err != nil || !ok {
+		g, rest, err := s.hops.take(hop, lanes, time.Now())
+		if err != nil || g == (group{}) {
 			return nil, err
 		}
 		le, m, err := s.loadLease(hop, g)
 		switch {
 		case err == nil:
-			return s.handOut(le, m), nil
+			return s.handOut(le, m, rest), nil
 		case errors.Is(err, errTaken):
 		case errors.Is(err, errStale):
 			s.hops.drop(hop, g)
@@ -202,10 +202,12 @@ func (s *Store) readGroup(hop string, g group) (*meta, []int, []queue.Recipient,
 	return m, members, rcpts, err
 }
 
-func (s *Store) handOut(le *lease, m *meta) *queue.Lease {
+func (s *Store) handOut(le *lease, m *meta, rest queue.Waiting) *queue.Lease {
 	env := m.Envelope
 	return &queue.Lease{
 		Hop:      le.hop,
+		Lane:     m.Lane,
+		Rest:     rest,
 		Envelope: &env,
 		Rcpts:    slices.Clone(le.rcpts),
 		Token:    le.token,

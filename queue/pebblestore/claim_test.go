@@ -20,7 +20,7 @@ func TestClaimAgainstRetryAndDelete(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 2 {
 			wg.Go(func() {
-				l, err := s.Claim(ctx, "b.example")
+				l, err := s.Claim(ctx, "b.example", queue.AnyLane)
 				if err != nil {
 					t.Error(err)
 				}
@@ -56,7 +56,7 @@ func TestClaimAgainstRetryAndDelete(t *testing.T) {
 		if !deleted && len(held) == 0 {
 			settle(t, s, claim(t, s, "b.example"), queue.Sent)
 		}
-		if l, err := s.Claim(ctx, "b.example"); l != nil || err != nil {
+		if l, err := s.Claim(ctx, "b.example", queue.AnyLane); l != nil || err != nil {
 			t.Fatalf("round %d: another lease: %+v, %v", round, l, err)
 		}
 	}

@@ -11,7 +11,7 @@
 //	b/<id><n>                       the body, in one chunk of less than 64 KiB; of a report in several
 //	l/<number>                      the message whose large body is the file bodies/<number>
 //	a/<id><n>                       one attempt, JSON; the newest 200
-//	h/<hop>\0<due><id><first>       a group: recipients of one message and hop with one due time
+//	h/<hop>\0<lane><due><id><first> a group: recipients of one message and hop with one due time
 //	t/<when><id>                    when Sweep must look at a message
 //	x/<key>                         a fact
 //

@@ -334,7 +334,7 @@ func (l *load) produce(chance *rand.Rand) {
 func (l *load) consume(chance *rand.Rand) {
 	for !l.stopped() {
 		for _, hop := range []string{"b.example", "a.example"} {
-			le, err := l.s.Claim(ctx, hop)
+			le, err := l.s.Claim(ctx, hop, queue.AnyLane)
 			if err != nil {
 				l.t.Error(err)
 				return

@@ -103,7 +103,7 @@ func message(addrs ...string) *queue.Envelope {
 
 func claim(t testing.TB, s *Store, hop string) *queue.Lease {
 	t.Helper()
-	l, err := s.Claim(ctx, hop)
+	l, err := s.Claim(ctx, hop, queue.AnyLane)
 	if err != nil || l == nil {
 		t.Fatalf("claim %s: %v, %v; want a lease", hop, l, err)
 	}

@@ -3,43 +3,34 @@ package pebblestore
 import (
 	"slices"
 	"sync"
-)
+	"sync/atomic"
+	"time"
 
-// A window holds at most maxWindow entries and is cut or filled to fillWindow,
-// so that one more entry does not cut it again.
-const (
-	maxWindow  = 128
-	fillWindow = 64
+	"srvrelay/queue"
 )
 
 // hopIndex is what memory knows of the h/ keys: for each hop an exact count
-// and a window of the entries that are due first. The rest stays on the disk,
-// so a million queued messages cost little memory, and the window is filled
-// from where it ended, never over the tombstones of what is done.
+// and, for each of its lanes, a window of the entries that are due first. The
+// rest stays on the disk, so a million queued messages cost little memory.
 type hopIndex struct {
-	// read lists up to max entries of the hop behind the given one.
+	// read lists up to max entries of the hop behind the given one, in its lane.
 	read func(hop string, behind group, max int) ([]group, error)
 
 	mu   sync.Mutex
 	hops map[string]*hop
+
+	entries atomic.Int64 // in all windows
 }
 
 // hop is one hop with waiting or leased groups.
-//
-// Invariant: the window is sorted and holds every unleased group of the hop
-// that is stored, up to bound; when complete, up to the end. A group whose
-// batch is committed and which its writer has yet to add may be seen early;
-// one that is gone may be seen late. So the window is a hint and Claim asks
-// the disk.
 type hop struct {
-	mu       sync.Mutex
-	name     string
-	dead     bool // no longer in the table
-	count    int  // stored groups, leased ones too; briefly off while a writer adds or removes
-	window   []group
-	complete bool
-	bound    group
-	leased   map[group]struct{}
+	mu     sync.Mutex
+	name   string
+	dead   bool     // no longer in the table
+	count  int      // stored groups, leased ones too; briefly off while a writer adds or removes
+	lanes  []window // of the lanes that have something; without one: complete, and empty
+	size   int      // entries of the windows, as counted in the table
+	leased map[group]struct{}
 }
 
 // lock returns the hop, locked; nil when it has nothing and create is false.
@@ -48,7 +39,7 @@ func (x *hopIndex) lock(name string, create bool) *hop {
 		x.mu.Lock()
 		h := x.hops[name]
 		if h == nil && create {
-			h = &hop{name: name, complete: true, leased: map[group]struct{}{}}
+			h = &hop{name: name}
 			x.hops[name] = h
 		}
 		x.mu.Unlock()
@@ -63,9 +54,17 @@ func (x *hopIndex) lock(name string, create bool) *hop {
 	}
 }
 
-// unlock forgets the hop when it is empty.
+// unlock counts the hop's entries, and forgets it when it is empty.
 func (x *hopIndex) unlock(h *hop) {
-	if h.count == 0 && len(h.window) == 0 && len(h.leased) == 0 {
+	was := h.size
+	h.size = 0
+	for i := range h.lanes {
+		h.size += len(h.lanes[i].groups)
+	}
+	if h.size != was {
+		x.entries.Add(int64(h.size - was))
+	}
+	if h.count == 0 && len(h.lanes) == 0 && len(h.leased) == 0 {
 		h.dead = true
 		x.mu.Lock()
 		delete(x.hops, h.name)
@@ -78,7 +77,7 @@ func (x *hopIndex) unlock(h *hop) {
 func (x *hopIndex) add(name string, g group) {
 	h := x.lock(name, true)
 	h.count++
-	h.offer(g)
+	h.offer(g, x.crowded())
 	x.unlock(h)
 }
 
@@ -86,7 +85,7 @@ func (x *hopIndex) add(name string, g group) {
 func (x *hopIndex) addLeased(name string, g group) {
 	h := x.lock(name, true)
 	h.count++
-	h.leased[g] = struct{}{}
+	h.lease(g)
 	x.unlock(h)
 }
 
@@ -94,37 +93,52 @@ func (x *hopIndex) addLeased(name string, g group) {
 func (x *hopIndex) remove(name string, g group) {
 	h := x.lock(name, true)
 	h.count--
-	delete(h.leased, g)
-	if i, ok := slices.BinarySearchFunc(h.window, g, group.compare); ok {
-		h.window = slices.Delete(h.window, i, i+1)
+	if _, leased := h.leased[g]; leased {
+		delete(h.leased, g)
+	} else if w := h.window(g.lane); w != nil {
+		w.remove(g)
+		h.tidy()
 	}
 	x.unlock(h)
 }
 
-// take leases the first group if it is due.
-func (x *hopIndex) take(name string, now int64) (g group, ok bool, err error) {
+// take leases the first group of the lanes that is due, and says what is left
+// beside it; the zero group: none is.
+func (x *hopIndex) take(name string, lanes queue.Lanes, now time.Time) (g group, rest queue.Waiting, err error) {
 	h := x.lock(name, false)
 	if h == nil {
-		return g, false, nil
+		return g, rest, nil
 	}
 	defer x.unlock(h)
-	if err := h.fill(x.read); err != nil {
-		return g, false, err
+	if err := h.fill(x); err != nil {
+		return g, rest, err
 	}
-	if len(h.window) == 0 || h.window[0].due > now {
-		return g, false, nil
+	var from *window
+	for i := range h.lanes {
+		w := &h.lanes[i]
+		if first := w.groups[0]; lanes.Has(w.lane) && first.due <= now.UnixNano() && (from == nil || first.before(g)) {
+			from, g = w, first
+		}
 	}
-	g = h.window[0]
-	h.window = slices.Delete(h.window, 0, 1)
-	h.leased[g] = struct{}{}
-	return g, true, nil
+	if from == nil {
+		return g, rest, nil
+	}
+	from.groups = slices.Delete(from.groups, 0, 1)
+	h.lease(g)
+	rest, err = h.waiting(x, now)
+	if err != nil {
+		delete(h.leased, g)
+		h.offer(g, x.crowded())
+		return group{}, rest, err
+	}
+	return g, rest, nil
 }
 
 // giveBack ends a lease whose group stays as it was.
 func (x *hopIndex) giveBack(name string, g group) {
 	h := x.lock(name, true)
 	delete(h.leased, g)
-	h.offer(g)
+	h.offer(g, x.crowded())
 	x.unlock(h)
 }
 
@@ -136,17 +150,41 @@ func (x *hopIndex) drop(name string, g group) {
 	x.unlock(h)
 }
 
-// next is the earliest due time of an unleased group.
-func (x *hopIndex) next(name string) (due int64, ok bool, err error) {
+// waiting tells what the hop has that is not leased.
+func (x *hopIndex) waiting(name string, now time.Time) (queue.Waiting, error) {
 	h := x.lock(name, false)
 	if h == nil {
-		return 0, false, nil
+		return queue.Waiting{}, nil
 	}
 	defer x.unlock(h)
-	if err := h.fill(x.read); err != nil || len(h.window) == 0 {
-		return 0, false, err
+	return h.waiting(x, now)
+}
+
+// firsts lists the first unleased group of each lane.
+func (x *hopIndex) firsts(name string) (firsts []group, err error) {
+	h := x.lock(name, false)
+	if h == nil {
+		return nil, nil
 	}
-	return h.window[0].due, true, nil
+	defer x.unlock(h)
+	err = h.fill(x)
+	for i := range h.lanes {
+		if w := &h.lanes[i]; len(w.groups) > 0 { // all, but for an error
+			firsts = append(firsts, w.groups[0])
+		}
+	}
+	return firsts, err
+}
+
+// first is the earliest due time of an unleased group of one lane.
+func (x *hopIndex) first(name string, lane queue.Lane) (due int64, ok bool, err error) {
+	firsts, err := x.firsts(name)
+	for _, g := range firsts {
+		if g.lane == lane {
+			return g.due, true, err
+		}
+	}
+	return 0, false, err
 }
 
 // earliest is the first due time of any group, leased ones too, and the count.
@@ -156,16 +194,14 @@ func (x *hopIndex) earliest(name string) (due int64, count int, err error) {
 		return 0, 0, nil
 	}
 	defer x.unlock(h)
-	if err := h.fill(x.read); err != nil {
+	if err := h.fill(x); err != nil {
 		return 0, 0, err
 	}
-	if len(h.window) > 0 {
-		due = h.window[0].due
+	for i := range h.lanes {
+		due = earlier(due, h.lanes[i].groups[0].due)
 	}
 	for g := range h.leased {
-		if due == 0 || g.due < due {
-			due = g.due
-		}
+		due = earlier(due, g.due)
 	}
 	return due, h.count, nil
 }
@@ -182,57 +218,81 @@ func (x *hopIndex) names() []string {
 	return names
 }
 
-// offer puts an unleased group into the window if it belongs there.
-func (h *hop) offer(g group) {
+// found is called at open for each stored group, in the order of the keys.
+// The first one of a lane is its window.
+func (x *hopIndex) found(name []byte, g group) {
+	h := x.hops[string(name)]
+	if h == nil {
+		h = &hop{name: string(name)}
+		x.hops[h.name] = h
+	}
+	h.mu.Lock()
+	if w := h.window(g.lane); w == nil {
+		h.lanes = append(h.lanes, window{lane: g.lane, complete: true, groups: []group{g}, bound: g})
+	} else {
+		w.complete = false
+	}
+	h.count++
+	x.unlock(h)
+}
+
+func (h *hop) lease(g group) {
+	if h.leased == nil {
+		h.leased = map[group]struct{}{}
+	}
+	h.leased[g] = struct{}{}
+}
+
+// offer puts an unleased group into its window if it belongs there.
+func (h *hop) offer(g group, crowded bool) {
 	if _, leased := h.leased[g]; leased {
 		return // the window was filled after the commit, and the group claimed
 	}
-	if !h.complete && g.compare(h.bound) > 0 {
-		return // stays on the disk until the window gets there
+	w := h.window(g.lane)
+	if w == nil {
+		h.lanes = append(h.lanes, window{lane: g.lane, complete: true})
+		w = &h.lanes[len(h.lanes)-1]
 	}
-	i, found := slices.BinarySearchFunc(h.window, g, group.compare)
-	if found {
-		return
-	}
-	h.window = slices.Insert(h.window, i, g)
-	if len(h.window) > maxWindow {
-		h.window = slices.Clip(slices.Delete(h.window, fillWindow, len(h.window)))
-		h.complete = false
-		h.bound = h.window[fillWindow-1]
-	}
+	w.offer(g, crowded)
 }
 
-// fill reads on when the window is empty and the disk may have more.
-func (h *hop) fill(read func(string, group, int) ([]group, error)) error {
-	for len(h.window) == 0 && !h.complete {
-		more, err := read(h.name, h.bound, fillWindow)
-		if err != nil {
-			return err
-		}
-		if len(more) < fillWindow {
-			h.complete = true
-		}
-		if len(more) > 0 {
-			h.bound = more[len(more)-1]
-		}
-		for _, g := range more {
-			if _, leased := h.leased[g]; !leased {
-				h.window = append(h.window, g)
-			}
+// window is that of one lane, nil = the lane has nothing.
+func (h *hop) window(l queue.Lane) *window {
+	for i := range h.lanes {
+		if h.lanes[i].lane == l {
+			return &h.lanes[i]
 		}
 	}
 	return nil
 }
 
-// found is called at open for each stored group, in the order of the keys.
-// The first one of a hop is its window.
-func (x *hopIndex) found(name []byte, g group) {
-	h := x.hops[string(name)]
-	if h == nil {
-		h = &hop{name: string(name), complete: true, leased: map[group]struct{}{}, window: []group{g}, bound: g}
-		x.hops[h.name] = h
-	} else {
-		h.complete = false
+// waiting tells what the hop has that is not leased.
+func (h *hop) waiting(x *hopIndex, now time.Time) (w queue.Waiting, err error) {
+	if err := h.fill(x); err != nil {
+		return w, err
 	}
-	h.count++
+	for i := range h.lanes {
+		w.Note(h.lanes[i].lane, fromNano(h.lanes[i].groups[0].due), now)
+	}
+	return w, nil
+}
+
+// fill reads on where a window is empty and the disk may have more. Then every
+// window has something.
+func (h *hop) fill(x *hopIndex) error {
+	for i := range h.lanes {
+		if err := h.lanes[i].fill(h, x); err != nil {
+			return err
+		}
+	}
+	h.tidy()
+	return nil
+}
+
+// tidy forgets the windows of lanes that have nothing.
+func (h *hop) tidy() {
+	h.lanes = slices.DeleteFunc(h.lanes, func(w window) bool { return w.complete && len(w.groups) == 0 })
+	if len(h.lanes) == 0 {
+		h.lanes = nil
+	}
 }

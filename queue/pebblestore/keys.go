@@ -36,14 +36,19 @@ const (
 type group struct {
 	due   int64 // Unix time in ns
 	id    ulid.ULID
-	first uint32 // number of its first recipient: makes the key unique
+	first uint32     // number of its first recipient: makes the key unique
+	lane  queue.Lane // its message's
 }
 
+// compare is the order of the keys.
 func (g group) compare(o group) int {
-	return cmp.Or(cmp.Compare(g.due, o.due), bytes.Compare(g.id[:], o.id[:]), cmp.Compare(g.first, o.first))
+	return cmp.Or(cmp.Compare(g.lane, o.lane), cmp.Compare(g.due, o.due), bytes.Compare(g.id[:], o.id[:]), cmp.Compare(g.first, o.first))
 }
 
-const groupSuffix = 1 + 8 + 16 + 4 // NUL, due, id, first
+// before tells whether g is due before o.
+func (g group) before(o group) bool { return cmp.Or(cmp.Compare(g.due, o.due), g.compare(o)) < 0 }
+
+const groupSuffix = 1 + 1 + 8 + 16 + 4 // NUL, lane, due, id, first
 
 func metaKey(id ulid.ULID) []byte  { return append([]byte(famMeta), id[:]...) }
 func fileKey(number uint64) []byte { return binary.BigEndian.AppendUint64([]byte(famFile), number) }
@@ -83,7 +88,7 @@ func parseFileKey(k []byte) (number uint64, ok bool) {
 
 func groupKey(hop string, g group) []byte {
 	k := make([]byte, 0, len(famHop)+len(hop)+groupSuffix)
-	k = append(append(append(k, famHop...), hop...), 0)
+	k = append(append(append(k, famHop...), hop...), 0, byte(g.lane))
 	k = binary.BigEndian.AppendUint64(k, uint64(g.due))
 	k = append(k, g.id[:]...)
 	return binary.BigEndian.AppendUint32(k, g.first)
@@ -92,17 +97,18 @@ func groupKey(hop string, g group) []byte {
 // parseGroupKey returns the hop as bytes of k: most callers only compare it.
 func parseGroupKey(k []byte) (hop []byte, g group, ok bool) {
 	at := len(k) - groupSuffix
-	if at < len(famHop) || k[at] != 0 || bytes.IndexByte(k[:at], 0) >= 0 {
+	if at < len(famHop) || k[at] != 0 || k[at+1] >= queue.NumLanes || bytes.IndexByte(k[:at], 0) >= 0 {
 		return nil, g, false
 	}
-	g.due = int64(binary.BigEndian.Uint64(k[at+1:]))
-	copy(g.id[:], k[at+9:])
-	g.first = binary.BigEndian.Uint32(k[at+25:])
+	g.lane = queue.Lane(k[at+1])
+	g.due = int64(binary.BigEndian.Uint64(k[at+2:]))
+	copy(g.id[:], k[at+10:])
+	g.first = binary.BigEndian.Uint32(k[at+26:])
 	return k[len(famHop):at], g, true
 }
 
-// hopEnd is behind the last key of the hop.
-func hopEnd(hop string) []byte { return append([]byte(famHop+hop), 1) }
+// laneEnd is behind the last key of a lane of the hop.
+func laneEnd(hop string, l queue.Lane) []byte { return append([]byte(famHop+hop), 0, byte(l)+1) }
 
 // parseID returns the ID in the key of a message's record or part.
 func parseID(k []byte) (id ulid.ULID, ok bool) {

@@ -192,7 +192,7 @@ func (s *Store) checkFormat() error {
 
 // fingerprint is of all that the h/ and t/ keys depend on: the routing, and
 // how the keys are made from it.
-func fingerprint(rt queue.Routing) string { return "index 2: " + rt.Fingerprint }
+func fingerprint(rt queue.Routing) string { return "index 3: " + rt.Fingerprint }
 
 // openFolder opens the folder of the large bodies and deletes what belongs to
 // no message: bodies that a crash has cut off, which nobody was told are safe,
@@ -296,7 +296,7 @@ func (s *Store) reindex(b *pebble.Batch, key, value []byte) error {
 			waiting, rcpts = append(waiting, n), append(rcpts, r)
 		}
 	}
-	groups, err := groupUp(s.routes.now, id, m.Sender, waiting, rcpts)
+	groups, err := groupUp(s.routes.now, id, m, waiting, rcpts)
 	if err != nil {
 		return damaged(key, err)
 	}
@@ -325,7 +325,7 @@ func (s *Store) scanHops() error {
 // readHop implements hopIndex.read.
 func (s *Store) readHop(hop string, behind group, max int) (groups []group, err error) {
 	stop := errors.New("stop")
-	err = eachKey(s.db, append(groupKey(hop, behind), 0), hopEnd(hop), func(key, _ []byte) error {
+	err = eachKey(s.db, append(groupKey(hop, behind), 0), laneEnd(hop, behind.lane), func(key, _ []byte) error {
 		if _, g, ok := parseGroupKey(key); ok {
 			groups = append(groups, g)
 		}

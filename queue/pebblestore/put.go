@@ -264,11 +264,14 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 		}
 	}
 	m.arm(rt, env.To)
-	groups, err := groupUp(rt, id, env.Sender, waiting, pick(env.To, waiting))
+	groups, err := groupUp(rt, id, m, waiting, pick(env.To, waiting))
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range groups {
+	m.Lane = s.traffic.File(env, len(groups), time.Now())
+	for i := range groups {
+		g := &groups[i]
+		g.group.lane = m.Lane
 		set(b, groupKey(g.hop, g.group), encodeMembers(g.members))
 	}
 	set(b, metaKey(id), mustJSON(m))
@@ -305,7 +308,7 @@ func (g hopGroup) sameKey(o hopGroup) bool { return g.hop == o.hop && g.group ==
 // groupUp sorts waiting recipients into groups: by hop and due time, at most
 // queue.MaxGroup in one. waiting holds their numbers, in order, and rcpts the
 // recipients themselves, in parallel.
-func groupUp(rt queue.Routing, id ulid.ULID, sender string, waiting []int, rcpts []queue.Recipient) ([]hopGroup, error) {
+func groupUp(rt queue.Routing, id ulid.ULID, m *meta, waiting []int, rcpts []queue.Recipient) ([]hopGroup, error) {
 	type place struct {
 		hop string
 		due int64
@@ -313,7 +316,7 @@ func groupUp(rt queue.Routing, id ulid.ULID, sender string, waiting []int, rcpts
 	var groups []hopGroup
 	open := map[place]int{} // index into groups of the one that is not full
 	for i, n := range waiting {
-		p := place{rt.HopOf(sender, &rcpts[i]), nano(rcpts[i].Next)}
+		p := place{rt.HopOf(m.Sender, &rcpts[i]), nano(rcpts[i].Next)}
 		if strings.IndexByte(p.hop, 0) >= 0 {
 			return nil, fmt.Errorf("queue: the hop %.80q has a NUL in its name", p.hop)
 		}
@@ -321,7 +324,7 @@ func groupUp(rt queue.Routing, id ulid.ULID, sender string, waiting []int, rcpts
 		if !ok || len(groups[at].members) == queue.MaxGroup {
 			at = len(groups)
 			open[p] = at
-			groups = append(groups, hopGroup{hop: p.hop, group: group{due: p.due, id: id, first: uint32(n)}})
+			groups = append(groups, hopGroup{hop: p.hop, group: group{due: p.due, id: id, first: uint32(n), lane: m.Lane}})
 		}
 		groups[at].members = append(groups[at].members, n)
 	}
@@ -334,7 +337,7 @@ func (s *Store) addGroups(groups []hopGroup) {
 		s.hops.add(g.hop, g.group)
 	}
 	for _, g := range groups {
-		s.notify(g.hop, g.group.due)
+		s.notify(g.hop, g.group)
 	}
 }
 

@@ -32,6 +32,8 @@ type meta struct {
 	Sum        uint32 `json:"sum,omitempty"`        // CRC-32C of the body in the file
 	Attempts   int    `json:"attempts,omitempty"`   // ever made
 
+	Lane queue.Lane `json:"lane,omitempty"` // where its groups are in the index
+
 	// When Sweep must look, Unix time in ns, 0 = not for this reason. Delay and
 	// Expire may be too early, never too late: Sweep finds out and arms anew.
 	Delay  int64 `json:"delay,omitempty"`
@@ -86,6 +88,8 @@ func decodeMeta(key, b []byte) (*meta, error) {
 	case m.Rcpts < 1 || m.Rcpts > maxRecipients || m.Open < 0 || m.Open > m.Rcpts ||
 		m.Unreported < 0 || m.Unreported > m.Rcpts-m.Open:
 		return nil, damaged(key, fmt.Errorf("%d recipients, %d open, %d unreported", m.Rcpts, m.Open, m.Unreported))
+	case m.Lane >= queue.NumLanes:
+		return nil, damaged(key, fmt.Errorf("there is no lane %d", m.Lane))
 	case m.Chunks < 0 || m.Attempts < 0 || m.Size < 0 ||
 		m.File == 0 && m.Size > int64(m.Chunks)*chunkSize || m.File != 0 && m.Chunks > 0:
 		return nil, damaged(key, fmt.Errorf("%d bytes in %d chunks, %d attempts", m.Size, m.Chunks, m.Attempts))

@@ -45,7 +45,7 @@ func TestDamagedRecords(t *testing.T) {
 			if l := claim(t, s, "b.example"); l.Envelope.ID != good {
 				t.Errorf("claimed %s, want %s", l.Envelope.ID, good)
 			}
-			if l, err := s.Claim(ctx, "b.example"); l != nil || err != nil {
+			if l, err := s.Claim(ctx, "b.example", queue.AnyLane); l != nil || err != nil {
 				t.Errorf("then %v, %v", l, err)
 			}
 			if name == "group" {

@@ -199,7 +199,7 @@ type move struct {
 }
 
 func (c *change) move(le *lease, g hopGroup) error {
-	to, err := groupUp(c.rt, c.id, c.m.Sender, g.members, pick(c.all, g.members))
+	to, err := groupUp(c.rt, c.id, c.m, g.members, pick(c.all, g.members))
 	if !slices.ContainsFunc(to, g.sameKey) {
 		c.gone = append(c.gone, g)
 	}

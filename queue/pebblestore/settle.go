@@ -67,7 +67,7 @@ func (s *Store) giveBack(le *lease) {
 	s.leases.end(le)
 	for _, g := range le.filed {
 		s.hops.giveBack(g.hop, g.group)
-		s.notify(g.hop, g.group.due)
+		s.notify(g.hop, g.group)
 	}
 }
 
@@ -150,6 +150,6 @@ func (c *change) advance(outcomes []queue.Outcome, attempt *queue.Attempt) (rela
 		}
 	}
 	c.gone = append(c.gone, le.filed...)
-	c.added, err = groupUp(c.rt, c.id, c.m.Sender, waiting, left)
+	c.added, err = groupUp(c.rt, c.id, c.m, waiting, left)
 	return relayed, err
 }

@@ -54,6 +54,7 @@ type Store struct {
 	set       atomic.Pointer[Settings]
 	routes    routes
 	hops      hopIndex
+	traffic   queue.Traffic
 	parks     parks
 	cache     cache
 	folder    folder
@@ -66,7 +67,7 @@ type Store struct {
 	opening   atomic.Bool // the engine is being opened
 	refusing  atomic.Bool // new mail is refused, and the log says so
 
-	watch atomic.Pointer[func(string, time.Time)]
+	watch atomic.Pointer[func(string, queue.Lane, time.Time)]
 
 	sweepMu sync.Mutex // one Sweep at a time
 	floorMu sync.Mutex
@@ -218,37 +219,47 @@ func (s *Store) die(why error) error {
 func (s *Store) stripe(id ulid.ULID) *sync.Mutex { return &s.stripes[id[15]] }
 
 // Watch implements queue.Queue.
-func (s *Store) Watch(fn func(hop string, due time.Time)) {
+func (s *Store) Watch(fn func(hop string, lane queue.Lane, due time.Time)) {
 	if s.begin() != nil {
 		return
 	}
 	defer s.end()
 	s.watch.Store(&fn)
 	for _, hop := range s.hops.names() {
-		if due, ok := s.Next(hop); ok {
-			fn(hop, due)
+		firsts, err := s.hops.firsts(hop)
+		if err != nil {
+			s.indexTrouble(hop, err)
+			fn(hop, queue.Light, time.Now()) // whoever looks finds out
+		}
+		for _, g := range firsts {
+			fn(hop, g.lane, fromNano(g.due))
 		}
 	}
 }
 
-func (s *Store) notify(hop string, due int64) {
+func (s *Store) notify(hop string, g group) {
 	if fn := s.watch.Load(); fn != nil {
-		(*fn)(hop, fromNano(due))
+		(*fn)(hop, g.lane, fromNano(g.due))
 	}
 }
 
 // Next implements queue.Queue.
-func (s *Store) Next(hop string) (time.Time, bool) {
+func (s *Store) Next(hop string) queue.Waiting {
 	if s.begin() != nil {
-		return time.Time{}, false
+		return queue.Waiting{}
 	}
 	defer s.end()
-	due, ok, err := s.hops.next(hop)
+	now := time.Now()
+	w, err := s.hops.waiting(hop, now)
 	if err != nil {
-		s.opt.Log.Error("the queue's index cannot be read", "hop", queue.Safe(hop, 255), "error", queue.Safe(err.Error(), 1000))
-		return time.Now().Add(time.Second), true // else the hop would be forgotten
+		s.indexTrouble(hop, err)
+		w.Note(queue.Light, now.Add(time.Second), now) // else the hop would be forgotten
 	}
-	return fromNano(due), ok
+	return w
+}
+
+func (s *Store) indexTrouble(hop string, err error) {
+	s.opt.Log.Error("the queue's index cannot be read", "hop", queue.Safe(hop, 255), "error", queue.Safe(err.Error(), 1000))
 }
 
 // idOf parses the ID of a message that the caller names.

@@ -32,7 +32,7 @@ func routeHolds(f *fixture) {
 		f.Errorf("%+v", tr)
 	}
 	f.none("hold")
-	if at, ok := f.s.Next("hold"); ok {
+	if at, ok := f.next("hold"); ok {
 		f.Errorf("its hop has something due at %v", at)
 	}
 	f.settle(f.claim("c.example"), refused)

@@ -58,7 +58,7 @@ func delivered(f *fixture) {
 	if _, err := f.s.Body(ctx, id); !errors.Is(err, queue.ErrNotFound) {
 		f.Errorf("body: %v", err)
 	}
-	if due, ok := f.s.Next("b.example"); ok {
+	if due, ok := f.next("b.example"); ok {
 		f.Errorf("next: %v", due)
 	}
 }
@@ -147,16 +147,16 @@ func leaseLost(f *fixture) {
 
 func givenBack(f *fixture) {
 	id := f.put("bob@b.example")
-	due, _ := f.s.Next("b.example")
+	due, _ := f.next("b.example")
 	l := f.claim("b.example")
-	if _, ok := f.s.Next("b.example"); ok {
+	if _, ok := f.next("b.example"); ok {
 		f.Error("a leased recipient is next")
 	}
 	time.Sleep(time.Second)
 	if _, err := f.s.Settle(ctx, l, nil, nil); err != nil {
 		f.Fatal(err)
 	}
-	if again, ok := f.s.Next("b.example"); !ok || !again.Equal(due) {
+	if again, ok := f.next("b.example"); !ok || !again.Equal(due) {
 		f.Errorf("next %v, %v; want %v", again, ok, due)
 	}
 	_, err := f.s.Settle(ctx, l, nil, nil)

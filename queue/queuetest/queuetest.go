@@ -50,7 +50,7 @@ type testCase struct {
 	run  func(*fixture)
 }
 
-var cases = concat(lifeCases, timeCases, reportCases, expiryCases, storeCases, routeCases, holdCases, bodyCases, sharedCases)
+var cases = concat(lifeCases, timeCases, reportCases, expiryCases, storeCases, routeCases, holdCases, bodyCases, laneCases, sharedCases)
 
 func concat(lists ...[]testCase) (all []testCase) {
 	for _, l := range lists {
@@ -168,7 +168,7 @@ func (f *fixture) putEnv(env *queue.Envelope, body string) queue.ID {
 // claim wants a lease.
 func (f *fixture) claim(hop string) *queue.Lease {
 	f.Helper()
-	l, err := f.s.Claim(ctx, hop)
+	l, err := f.s.Claim(ctx, hop, queue.AnyLane)
 	if err != nil || l == nil {
 		f.Fatalf("claim %s: %v, %v; want a lease", hop, l, err)
 	}
@@ -178,7 +178,7 @@ func (f *fixture) claim(hop string) *queue.Lease {
 // none wants no lease.
 func (f *fixture) none(hop string) {
 	f.Helper()
-	if l, err := f.s.Claim(ctx, hop); err != nil || l != nil {
+	if l, err := f.s.Claim(ctx, hop, queue.AnyLane); err != nil || l != nil {
 		f.Fatalf("claim %s: %+v, %v; want nothing", hop, l, err)
 	}
 }
@@ -362,4 +362,10 @@ func (f *fixture) leaseBody(l *queue.Lease) string {
 		f.Fatalf("read the body: %v", err)
 	}
 	return b.String()
+}
+
+// next is when the hop's earliest unleased recipients are due.
+func (f *fixture) next(hop string) (time.Time, bool) {
+	w := f.s.Next(hop)
+	return w.First, !w.First.IsZero()
 }

@@ -36,7 +36,7 @@ func rerouteMoves(f *fixture) {
 	f.settle(f.claim("b.example"), greylist)
 	due := time.Now().Add(time.Minute)
 	heard := map[string]time.Time{}
-	f.s.Watch(func(hop string, at time.Time) { heard[hop] = at })
+	f.s.Watch(func(hop string, _ queue.Lane, at time.Time) { heard[hop] = at })
 	f.routes = "b.example=one c.example=two d.example=two"
 	f.reroute()
 	for _, hop := range []string{"b.example", "c.example", "d.example"} {
@@ -261,7 +261,7 @@ func rerouteUnderLoad(f *fixture) {
 		workers.Go(func() {
 			for n := w; !stopped(); n++ {
 				for _, hop := range []string{"b.example", "c.example", "one", "two"} {
-					l, err := f.s.Claim(ctx, hop)
+					l, err := f.s.Claim(ctx, hop, queue.AnyLane)
 					if err != nil {
 						f.Error(err)
 						return
@@ -315,7 +315,7 @@ func rerouteUnderLoad(f *fixture) {
 	f.routes = "*=one"
 	f.reroute()
 	time.Sleep(time.Hour)
-	for l, _ := f.s.Claim(ctx, "one"); l != nil; l, _ = f.s.Claim(ctx, "one") {
+	for l, _ := f.s.Claim(ctx, "one", queue.AnyLane); l != nil; l, _ = f.s.Claim(ctx, "one", queue.AnyLane) {
 		f.settle(l, sent)
 		for _, r := range l.Rcpts {
 			delivered[string(l.Envelope.ID)+r.Address]++

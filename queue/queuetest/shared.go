@@ -31,7 +31,7 @@ func noDoubleLease(f *fixture) {
 		wg.Go(func() {
 			for idle := 0; idle < 3; {
 				hop := []string{"b.example", "c.example"}[chance.IntN(2)]
-				l, err := f.s.Claim(ctx, hop)
+				l, err := f.s.Claim(ctx, hop, queue.AnyLane)
 				if err != nil {
 					f.Error(err)
 					return
@@ -131,7 +131,7 @@ func everythingAtOnce(f *fixture) {
 				default:
 				}
 				for _, hop := range []string{"a.example", "b.example", "c.example"} {
-					l, err := f.s.Claim(ctx, hop)
+					l, err := f.s.Claim(ctx, hop, queue.AnyLane)
 					if err != nil {
 						f.Error(err)
 						return

@@ -37,7 +37,7 @@ func restart(f *fixture) {
 		f.Errorf("what was leased is not due again: %+v", l)
 	}
 	f.none("b.example")
-	if next, ok := f.s.Next("b.example"); !ok || !next.Equal(due) {
+	if next, ok := f.next("b.example"); !ok || !next.Equal(due) {
 		f.Errorf("next %v, want %v", next, due)
 	}
 	time.Sleep(time.Minute)
@@ -59,7 +59,7 @@ func newRoutes(f *fixture) {
 	f.none("b.example")
 	f.none("c.example")
 	f.settle(f.claim("smarthost"), sent)
-	if next, ok := f.s.Next("smarthost"); !ok || !next.Equal(due) {
+	if next, ok := f.next("smarthost"); !ok || !next.Equal(due) {
 		f.Errorf("next %v, %v; want %v", next, ok, due)
 	}
 	f.retry.ExpireAfter = 10 * time.Minute // so are deadlines
@@ -175,7 +175,7 @@ func closed(f *fixture) {
 	f.stop()
 	_, err = f.s.Put(ctx, &queue.Envelope{To: to("b@b.example")}, strings.NewReader(text))
 	f.is(err, queue.ErrClosed)
-	_, err = f.s.Claim(ctx, "b.example")
+	_, err = f.s.Claim(ctx, "b.example", queue.AnyLane)
 	f.is(err, queue.ErrClosed)
 	_, err = f.s.Settle(ctx, l, nil, nil)
 	f.is(err, queue.ErrClosed)

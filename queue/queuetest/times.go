@@ -32,7 +32,7 @@ func deferred(f *fixture) {
 		if got := f.get(id).Recipients[0]; !got.Next.Equal(r.Next) || got.Attempts != r.Attempts || got.Last != r.Last || got.SameFirst != r.SameFirst {
 			f.Fatalf("stored %+v, returned %+v", got, r)
 		}
-		if due, ok := f.s.Next("b.example"); !ok || !due.Equal(r.Next) {
+		if due, ok := f.next("b.example"); !ok || !due.Equal(r.Next) {
 			f.Errorf("next %v, %v", due, ok)
 		}
 		time.Sleep(wait - 1)
@@ -141,7 +141,7 @@ func watch(f *fixture) {
 		due time.Time
 	}
 	var events []event
-	f.s.Watch(func(hop string, due time.Time) { events = append(events, event{hop, due}) })
+	f.s.Watch(func(hop string, _ queue.Lane, due time.Time) { events = append(events, event{hop, due}) })
 	want := func(hop string, due time.Time) {
 		f.Helper()
 		if len(events) != 1 || events[0].hop != hop || !events[0].due.Equal(due) {

@@ -15,7 +15,7 @@ const (
 // need at its busiest.
 func checkLimits(_ context.Context, e *Env) []Finding {
 	c := e.Config
-	need := uint64(c.Limits.MaxConnections + perAttempt*c.Delivery.Concurrency + storeFiles)
+	need := uint64(c.Limits.MaxConnections + 3*perAttempt*c.Delivery.Concurrency + storeFiles)
 	have, err := e.Machine.FileLimit(e.PID)
 	if err != nil {
 		return []Finding{skipped("how many files the relay may have open: %v", err)}

@@ -158,7 +158,7 @@ func TestClock(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	w := newWorld(t, "", "limits: { max_connections: 1000 }\ndelivery: { concurrency: 100 }", nil)
-	need := uint64(1000 + 3*100 + 250)
+	need := uint64(1000 + 3*3*100 + 250)
 	for have, want := range map[uint64]string{
 		need:     fmt.Sprintf("ok a program started from here may have %d files open, and needs at most %d", need, need),
 		need - 1: fmt.Sprintf("warning a program started from here may have %d files open, and may need %d", need-1, need),
