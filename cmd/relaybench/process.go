@@ -1,0 +1,157 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// usage is what a tree of processes has used since it was started.
+type usage struct {
+	CPU     time.Duration // user and system, with that of children that have ended
+	Written int64         // bytes that went to the disk, the same
+	Calls   int64         // read and write calls and their kin, the same
+}
+
+func (u usage) since(before usage) usage {
+	return usage{u.CPU - before.CPU, u.Written - before.Written, u.Calls - before.Calls}
+}
+
+// clockTick is the unit of times in /proc/PID/stat (USER_HZ, 100 wherever Go runs).
+const clockTick = time.Second / 100
+
+// procStat is a line of /proc/PID/stat.
+type procStat struct {
+	parent int
+	cpu    time.Duration
+}
+
+// parseStat reads the parent and the times. The name, in parentheses, may
+// contain anything; the fields are counted from behind it. Children that have
+// ended and been waited for are in cutime and cstime.
+func parseStat(line []byte) (s procStat, err error) {
+	f := strings.Fields(string(line[bytes.LastIndexByte(line, ')')+1:]))
+	if len(f) < 15 {
+		return s, fmt.Errorf("/proc: %q has too few fields", line)
+	}
+	s.parent, err = strconv.Atoi(f[1])
+	for _, t := range f[11:15] { // utime, stime, cutime, cstime
+		n, e := strconv.ParseInt(t, 10, 64)
+		if e != nil {
+			return s, fmt.Errorf("/proc: %w", e)
+		}
+		s.cpu += time.Duration(n) * clockTick
+	}
+	return s, err
+}
+
+// tree is a process and all that descend from it, with their times.
+func tree(root int) (map[int]procStat, error) {
+	all := map[int]procStat{}
+	children := map[int][]int{}
+	names, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range names {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
+		if err != nil {
+			continue // it has just ended
+		}
+		s, err := parseStat(line)
+		if err != nil {
+			return nil, err
+		}
+		all[pid] = s
+		children[s.parent] = append(children[s.parent], pid)
+	}
+	if _, ok := all[root]; !ok {
+		return nil, fmt.Errorf("process %d is not there", root)
+	}
+	found := map[int]procStat{}
+	for todo := []int{root}; len(todo) > 0; todo = todo[1:] {
+		found[todo[0]] = all[todo[0]]
+		todo = append(todo, children[todo[0]]...)
+	}
+	return found, nil
+}
+
+// usageOf adds up a tree. What a process that has ended had used is with the
+// one that has waited for it: its parent, or for a daemon's orphan nobody of
+// the tree; Postfix has none.
+func usageOf(root int) (u usage, err error) {
+	pids, err := tree(root)
+	if err != nil {
+		return u, err
+	}
+	for pid, s := range pids {
+		u.CPU += s.cpu
+		f := numbers(fmt.Sprintf("/proc/%d/io", pid))
+		u.Written += f["write_bytes"]
+		u.Calls += f["syscr"] + f["syscw"]
+	}
+	return u, nil
+}
+
+// memoryOf is the proportional set size of a tree in bytes: what several
+// processes share counts once.
+func memoryOf(root int) (int64, error) {
+	pids, err := tree(root)
+	if err != nil {
+		return 0, err
+	}
+	kib := int64(0)
+	for pid := range pids {
+		kib += numbers(fmt.Sprintf("/proc/%d/smaps_rollup", pid))["Pss"]
+	}
+	return kib << 10, nil
+}
+
+// numbers reads the lines "name: number" of a file. One that is not there any
+// more, as its process has ended, has none.
+func numbers(path string) map[string]int64 {
+	all := map[string]int64{}
+	f, err := os.Open(path)
+	if err != nil {
+		return all
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		name, rest, _ := strings.Cut(lines.Text(), ":")
+		if w := strings.Fields(rest); len(w) > 0 {
+			all[name], _ = strconv.ParseInt(w[0], 10, 64)
+		}
+	}
+	return all
+}
+
+// samplePause is the time between two looks at the memory: 5 Hz.
+const samplePause = 200 * time.Millisecond
+
+// peakMemory looks at the memory of a tree until ctx is done.
+func peakMemory(ctx context.Context, root int) (peak int64) {
+	tick := time.NewTicker(samplePause)
+	defer tick.Stop()
+	for {
+		if m, err := memoryOf(root); err == nil {
+			peak = max(peak, m)
+		}
+		select {
+		case <-ctx.Done():
+			return peak
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,42 @@
+//go:build linux
+
+package main
+
+import (
+	"slices"
+	"time"
+)
+
+// quantiles are what is told of many times.
+type quantiles struct {
+	P50, P99, Max time.Duration
+}
+
+// quantilesOf sorts the times and reads them off: the smallest one that so
+// many are not above.
+func quantilesOf(all []time.Duration) (q quantiles) {
+	if len(all) == 0 {
+		return q
+	}
+	slices.Sort(all)
+	at := func(share float64) time.Duration { return all[min(len(all)-1, int(share*float64(len(all))))] }
+	return quantiles{at(0.50), at(0.99), all[len(all)-1]}
+}
+
+// spread is a figure of several runs.
+type spread struct {
+	Median, Min, Max float64
+}
+
+func spreadOf(values []float64) (s spread) {
+	if len(values) == 0 {
+		return s
+	}
+	v := slices.Clone(values)
+	slices.Sort(v)
+	m := v[len(v)/2]
+	if len(v)%2 == 0 {
+		m = (v[len(v)/2-1] + m) / 2
+	}
+	return spread{m, v[0], v[len(v)-1]}
+}
