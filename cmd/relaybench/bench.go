@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -49,38 +50,49 @@ func (b *bench) add(r row) { b.rows = append(b.rows, r.judge()) }
 
 // scenario is a line of the list: a name and what is done for it.
 type scenario struct {
-	name string
-	help string
-	run  func(*bench, context.Context) error
+	name   string
+	help   string
+	run    func(*bench, context.Context) error
+	within string // the scenario whose run has this one in it
 }
 
 var scenarios = []scenario{
-	{"4k-32", "4 KiB, 32 connections", closed(load{Connections: 32, Size: 4 << 10}, goalPeer)},
-	{"4k-100", "4 KiB, 100 connections", closed(load{Connections: 100, Size: 4 << 10}, goalPeer)},
-	{"5x5", "4 KiB, 5 recipients in 5 domains, 32 connections", closed(load{Connections: 32, Size: 4 << 10, Recipients: 5, Domains: 5, Ports: 5}, goalPeer)},
-	{"1m", "1 MiB, 32 connections", closed(load{Connections: 32, Size: 1 << 20}, goalPeerLarge)},
-	{"one", "4 KiB, one message a connection, 32 at a time", closed(load{Connections: 32, Size: 4 << 10, PerConnection: 1}, goalPeerOne)},
-	{"latency", "open loop at half of what 4k-32 has found", (*bench).latency},
-	{"idle", "memory of a relay with nothing to do", (*bench).idle},
+	{"4k-32", "4 KiB, 32 connections", closed(load{Connections: 32, Size: 4 << 10}, goalPeer), ""},
+	{"4k-100", "4 KiB, 100 connections", closed(load{Connections: 100, Size: 4 << 10}, goalPeer), ""},
+	{"5x5", "4 KiB, 5 recipients in 5 domains, 32 connections", closed(load{Connections: 32, Size: 4 << 10, Recipients: 5, Domains: 5, Ports: 5}, goalPeer), ""},
+	{"1m", "1 MiB, 32 connections", closed(load{Connections: 32, Size: 1 << 20}, goalPeerLarge), ""},
+	{"one", "4 KiB, one message a connection, 32 at a time", closed(load{Connections: 32, Size: 4 << 10, PerConnection: 1}, goalPeerOne), ""},
+	{"latency", "open loop at half of what 4k-32 has found, which is run too", (*bench).latency, ""},
+	{"idle", "memory of a relay with nothing to do", (*bench).idle, ""},
+	{"backlog", "-n messages queued for dead hops: memory, restart, another hop's speed", (*bench).runBacklog, ""},
+	{"depth", "another hop's speed at 1,000, 10,000, ... queued", nil, "backlog"},
+	{"drain", "the dead hops return", nil, "backlog"},
 }
 
 // plan chooses the scenarios; latency needs the capacity that 4k-32 finds.
 func plan(only []string) (chosen []scenario, err error) {
 	want := map[string]bool{}
 	for _, name := range only {
+		i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no scenario %q", name)
+		}
 		want[name] = true
+		want[scenarios[i].within] = true
+		if name == "latency" {
+			want["4k-32"] = true
+		}
 	}
 	for _, s := range scenarios {
-		if len(only) == 0 || want[s.name] || (s.name == "4k-32" && want["latency"]) {
+		if s.run != nil && (len(only) == 0 || want[s.name]) {
 			chosen = append(chosen, s)
 		}
-		delete(want, s.name)
-	}
-	for name := range want {
-		return nil, fmt.Errorf("there is no scenario %q", name)
 	}
 	return chosen, nil
 }
+
+// wants tells whether a scenario was asked for.
+func (b *bench) wants(name string) bool { return len(b.only) == 0 || slices.Contains(b.only, name) }
 
 // newBench prepares everything that all scenarios need. close it.
 func newBench(o options, progress io.Writer) (b *bench, err error) {

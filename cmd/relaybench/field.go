@@ -77,6 +77,8 @@ func (f *field) ledger(messages, recipients int) *ledger {
 	return l
 }
 
+func (f *field) forget(l *ledger) { f.sink.forget(l) }
+
 // raise has the dead hops return.
 func (f *field) raise() error {
 	l, err := f.dead.listen()

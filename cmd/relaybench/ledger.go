@@ -106,3 +106,13 @@ func (l *ledger) delays() []time.Duration {
 	}
 	return all
 }
+
+// times are those of all arrivals, since base.
+func (l *ledger) times() (all []time.Duration) {
+	for i := range l.arrived {
+		if at := l.arrived[i].Load(); at > 0 {
+			all = append(all, time.Duration(at))
+		}
+	}
+	return all
+}

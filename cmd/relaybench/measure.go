@@ -44,7 +44,7 @@ func capacity(l load) int {
 // is the relay's process, 0 = there is none to look at.
 func (f *field) measure(ctx context.Context, l load, root int) (s sample, err error) {
 	book := f.ledger(capacity(l), l.Recipients)
-	defer f.sink.forget(book)
+	defer f.forget(book)
 	watched, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var before, after usage
@@ -58,6 +58,9 @@ func (f *field) measure(ctx context.Context, l load, root int) (s sample, err er
 	begin := time.Since(book.base)
 	if s.sendings, err = newGenerator(l, book).run(ctx); err != nil {
 		return s, err
+	}
+	if s.Sent == 0 {
+		return s, fmt.Errorf("no message was accepted and %d were refused: %s", s.Refused, s.Last)
 	}
 	if err = book.complete(ctx, patience); err != nil {
 		return s, err

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -39,4 +40,17 @@ func spreadOf(values []float64) (s spread) {
 		m = (v[len(v)/2-1] + m) / 2
 	}
 	return spread{m, v[0], v[len(v)-1]}
+}
+
+// slope is how much slower it gets with each ten times as many queued, in
+// percent of the mean: the line of least squares through the rates over the
+// logarithm of the depths.
+func slope(depths []int, rates []float64) float64 {
+	n := float64(len(rates))
+	var x, y, xx, xy float64
+	for i, r := range rates {
+		d := math.Log10(float64(depths[i]))
+		x, y, xx, xy = x+d, y+r, xx+d*d, xy+d*r
+	}
+	return -100 * (n*xy - x*y) / (n*xx - x*x) / (y / n)
 }
