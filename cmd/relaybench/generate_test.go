@@ -95,7 +95,7 @@ func piped(l load, book *ledger, serve func(net.Conn)) *generator {
 // message a connection does.
 func TestNoCoordinatedOmission(t *testing.T) {
 	const stall, rate, messages = time.Second, 100, 400
-	late := func(rate float64) (n int, took time.Duration) {
+	late := func(t *testing.T, rate float64) (n int, took time.Duration) {
 		s := &sink{}
 		book := newLedger(1, messages, 1)
 		s.expect(book)
@@ -119,7 +119,7 @@ func TestNoCoordinatedOmission(t *testing.T) {
 		return n, got.Took
 	}
 	synctest.Test(t, func(t *testing.T) {
-		n, took := late(rate)
+		n, took := late(t, rate)
 		if n < rate-2 || n > rate+2 {
 			t.Errorf("open loop: %d messages are late, want the %d that were due in the stall", n, rate)
 		}
@@ -128,7 +128,7 @@ func TestNoCoordinatedOmission(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		if n, _ := late(0); n != 1 {
+		if n, _ := late(t, 0); n != 1 {
 			t.Errorf("closed loop: %d messages are late", n)
 		}
 	})

@@ -11,7 +11,7 @@ type goal struct {
 
 // verdict says how a figure does.
 func (g goal) verdict(v float64) string {
-	reaches := func(mark float64) bool { return v == mark || (v > mark) == g.Least }
+	reaches := func(mark float64) bool { return g.Least && v >= mark || !g.Least && v <= mark }
 	switch {
 	case reaches(g.Aim):
 		return "aim"

@@ -39,7 +39,7 @@ func TestQuotedMessageIsAnother(t *testing.T) {
 	m := newMessage(7, minSize)
 	for name, text := range map[string]string{
 		"report": "Subject: undelivered\r\n\r\n" + string(m.text), "empty": "", "cut": string(m.text[:m.at+3]),
-		"letters": strings.Replace(string(m.text), "00000000.", "zzzzzzzz.", 1),
+		"letters": strings.Replace(string(m.text), "00000007.", "zzzzzzzz.", 1),
 	} {
 		if _, _, ok := identify([]byte(text)); ok {
 			t.Errorf("%s: taken for a message of ours", name)
