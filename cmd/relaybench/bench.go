@@ -57,7 +57,7 @@ type scenario struct {
 }
 
 var scenarios = []scenario{
-	{"4k-32", "4 KiB, 32 connections", closed(load{Connections: 32, Size: 4 << 10}, goalPeer), ""},
+	{capacityScenario, "4 KiB, 32 connections", closed(load{Connections: 32, Size: 4 << 10}, goalPeer), ""},
 	{"4k-100", "4 KiB, 100 connections", closed(load{Connections: 100, Size: 4 << 10}, goalPeer), ""},
 	{"5x5", "4 KiB, 5 recipients in 5 domains, 32 connections", closed(load{Connections: 32, Size: 4 << 10, Recipients: 5, Domains: 5, Ports: 5}, goalPeer), ""},
 	{"1m", "1 MiB, 32 connections", closed(load{Connections: 32, Size: 1 << 20}, goalPeerLarge), ""},
@@ -69,7 +69,10 @@ var scenarios = []scenario{
 	{"drain", "the dead hops return", nil, "backlog"},
 }
 
-// plan chooses the scenarios; latency needs the capacity that 4k-32 finds.
+// capacityScenario is the one that finds the capacity which latency needs.
+const capacityScenario = "4k-32"
+
+// plan chooses the scenarios.
 func plan(only []string) (chosen []scenario, err error) {
 	want := map[string]bool{}
 	for _, name := range only {
@@ -80,7 +83,7 @@ func plan(only []string) (chosen []scenario, err error) {
 		want[name] = true
 		want[scenarios[i].within] = true
 		if name == "latency" {
-			want["4k-32"] = true
+			want[capacityScenario] = true
 		}
 	}
 	for _, s := range scenarios {

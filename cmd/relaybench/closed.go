@@ -60,14 +60,17 @@ func closed(l load, against *goal) func(*bench, context.Context) error {
 		}
 		for _, r := range b.relays {
 			o := found[r.name()]
-			o.calls, o.noCalls = b.field.countCalls(ctx, r, b.dir, straceLoad(l), syncCalls)
+			if o.calls, o.noCalls = b.field.countCalls(ctx, r, b.dir, straceLoad(l), syncCalls); o.noCalls != nil {
+				b.say("%s: the syncs of %s were not counted: %v", name, r.name(), o.noCalls)
+			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 		}
-		b.capacity = map[string]float64{}
-		for _, r := range b.relays {
-			b.capacity[r.name()] = found[r.name()].each(func(s sample) float64 { return s.Delivered }).Median
+		if name == capacityScenario {
+			for _, r := range b.relays {
+				b.capacity[r.name()] = found[r.name()].each(func(s sample) float64 { return s.Delivered }).Median
+			}
 		}
 		b.tellClosed(name, ceilings, found["srvrelay"], found["Postfix"], against)
 		return nil

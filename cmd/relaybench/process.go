@@ -160,25 +160,27 @@ func numbers(path string) map[string]int64 {
 	return all
 }
 
-// samplePause is the time between two looks at the memory: 5 Hz, or less often
-// where a look takes long, as with hundreds of processes; it is to take no more
-// than a fiftieth of one CPU.
+// A look at the memory comes every 200 ms, or less often where it takes long,
+// as with hundreds of processes: it is to take no more than a fiftieth of the time.
 const (
 	samplePause = 200 * time.Millisecond
+	sampleMost  = time.Second
 	sampleShare = 50
 )
 
-// peakMemory looks at the memory of a tree until ctx is done.
+// peakMemory looks at the memory of a tree until ctx is done, and then once more.
 func peakMemory(ctx context.Context, root int) (peak int64) {
 	for {
 		begin := time.Now()
 		if m, err := memoryOf(root); err == nil {
 			peak = max(peak, m)
 		}
+		if ctx.Err() != nil {
+			return peak
+		}
 		select {
 		case <-ctx.Done():
-			return peak
-		case <-time.After(max(samplePause, sampleShare*time.Since(begin))):
+		case <-time.After(min(sampleMost, max(samplePause, sampleShare*time.Since(begin)))):
 		}
 	}
 }
