@@ -24,7 +24,7 @@ bench: ## speed, memory and latency against the goals and Postfix, 20 minutes
 	$(GO) run ./cmd/relaybench run $(BENCH)
 
 bench-short: ## the same in two minutes, with a short queue
-	$(GO) run ./cmd/relaybench run -repeats 1 -each 2s -n 20000 $(BENCH)
+	$(GO) run ./cmd/relaybench run -repeats 1 -each 1s -n 10000 $(BENCH)
 
 FUZZTIME ?= 10m
 fuzz: ## every fuzz target in turn, FUZZTIME each

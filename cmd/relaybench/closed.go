@@ -60,7 +60,7 @@ func closed(l load, against *goal) func(*bench, context.Context) error {
 		}
 		for _, r := range b.relays {
 			o := found[r.name()]
-			if o.calls, o.noCalls = b.field.countCalls(ctx, r, b.dir, straceLoad(l), syncCalls); o.noCalls != nil {
+			if o.calls, o.noCalls = b.field.countCalls(ctx, r, b.dir, straceLoad(l, b.each), syncCalls); o.noCalls != nil {
 				b.say("%s: the syncs of %s were not counted: %v", name, r.name(), o.noCalls)
 			}
 			if ctx.Err() != nil {

@@ -154,6 +154,53 @@ func TestNoRelay(t *testing.T) {
 	}
 }
 
+// TestNothingIsLeftBehind: a relay whose children outlive it, and do not want to end.
+func TestNothingIsLeftBehind(t *testing.T) {
+	t.Parallel()
+	f, err := newField()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	p, err := startRelay(t.Context(), orphans{fmt.Sprintf("127.0.0.1:%d", f.ports[live][0])}, f, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := p.cmd.Process.Pid
+	if n := members(t, session); n < 2 {
+		t.Fatalf("%d processes", n)
+	}
+	if err := p.remove(); err != nil {
+		t.Error(err)
+	}
+	if n := members(t, session); n != 0 {
+		t.Errorf("%d processes are left", n)
+	}
+}
+
+// members counts the processes of a session, dead ones too.
+func members(t *testing.T, session int) (n int) {
+	t.Helper()
+	all, err := processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		if s.session == session {
+			n++
+		}
+	}
+	return n
+}
+
+// orphans is a relay, of whom somebody else answers, with a child that ignores signals.
+type orphans struct{ addr string }
+
+func (orphans) name() string { return "orphans" }
+func (o orphans) prepare(string, *field) ([]string, string, error) {
+	return []string{"sh", "-c", `sh -c 'trap "" TERM; while :; do sleep 1; done' & wait`}, o.addr, nil
+}
+
 type broken struct{}
 
 func (broken) name() string { return "broken" }

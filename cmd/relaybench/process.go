@@ -30,9 +30,11 @@ const clockTick = time.Second / 100
 
 // procStat is a line of /proc/PID/stat.
 type procStat struct {
-	parent int
-	own    time.Duration // in whole ticks
-	ended  time.Duration // of children that have ended and been waited for
+	zombie  bool
+	parent  int
+	session int
+	own     time.Duration // in whole ticks
+	ended   time.Duration // of children that have ended and been waited for
 }
 
 // parseStat reads the parent and the times. The name, in parentheses, may
@@ -42,7 +44,11 @@ func parseStat(line []byte) (s procStat, err error) {
 	if len(f) < 15 {
 		return s, fmt.Errorf("/proc: %q has too few fields", line)
 	}
+	s.zombie = f[0] == "Z"
 	s.parent, err = strconv.Atoi(f[1])
+	if err == nil {
+		s.session, err = strconv.Atoi(f[3])
+	}
 	for i, t := range f[11:15] { // utime, stime, cutime, cstime
 		n, e := strconv.ParseInt(t, 10, 64)
 		if e != nil {
@@ -57,10 +63,9 @@ func parseStat(line []byte) (s procStat, err error) {
 	return s, err
 }
 
-// tree is a process and all that descend from it, with their times.
-func tree(root int) (map[int]procStat, error) {
+// processes are all that there are.
+func processes() (map[int]procStat, error) {
 	all := map[int]procStat{}
-	children := map[int][]int{}
 	names, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
@@ -74,15 +79,25 @@ func tree(root int) (map[int]procStat, error) {
 		if err != nil {
 			continue // it has just ended
 		}
-		s, err := parseStat(line)
-		if err != nil {
+		if all[pid], err = parseStat(line); err != nil {
 			return nil, err
 		}
-		all[pid] = s
-		children[s.parent] = append(children[s.parent], pid)
+	}
+	return all, nil
+}
+
+// tree is a process and all that descend from it, with their times.
+func tree(root int) (map[int]procStat, error) {
+	all, err := processes()
+	if err != nil {
+		return nil, err
 	}
 	if _, ok := all[root]; !ok {
 		return nil, fmt.Errorf("process %d is not there", root)
+	}
+	children := map[int][]int{}
+	for pid, s := range all {
+		children[s.parent] = append(children[s.parent], pid)
 	}
 	found := map[int]procStat{}
 	for todo := []int{root}; len(todo) > 0; todo = todo[1:] {

@@ -10,8 +10,8 @@ import (
 )
 
 func TestParseStat(t *testing.T) {
-	s, err := parseStat([]byte("7 (a) b (c) S 3 7 7 0 -1 4194304 1 2 3 4 100 50 20 5 20 0 1 0 99 1 1"))
-	if err != nil || s.parent != 3 || s.own != 1500*time.Millisecond || s.ended != 250*time.Millisecond {
+	s, err := parseStat([]byte("7 (a) b (c) Z 3 5 6 0 -1 4194304 1 2 3 4 100 50 20 5 20 0 1 0 99 1 1"))
+	if err != nil || s.parent != 3 || s.session != 6 || !s.zombie || s.own != 1500*time.Millisecond || s.ended != 250*time.Millisecond {
 		t.Errorf("%+v, %v", s, err)
 	}
 	for _, bad := range []string{"", "7 (a", "7 (a) S 3", "7 (a) S 3 7 7 0 -1 4194304 1 2 3 4 x 50 20 5"} {

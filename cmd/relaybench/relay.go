@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // relay is a program that can be measured.
@@ -46,6 +48,9 @@ type running struct {
 
 // startRelay starts a relay on an empty queue, below dir.
 func startRelay(ctx context.Context, r relay, f *field, dir string) (*running, error) {
+	if err := adopt(); err != nil {
+		return nil, err
+	}
 	own, err := os.MkdirTemp(dir, r.name()+"-")
 	if err != nil {
 		return nil, err
@@ -146,12 +151,49 @@ func (p *running) stop() error {
 	_ = syscall.Kill(p.pid, syscall.SIGTERM)
 	select {
 	case <-p.done:
-		return nil
+		return bury(p.cmd.Process.Pid)
 	case <-time.After(stopLimit):
 		_ = syscall.Kill(p.pid, syscall.SIGKILL)
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		_ = p.cmd.Process.Kill()
 		<-p.done
-		return fmt.Errorf("%s did not end within %s", p.relay.name(), stopLimit)
+		return errors.Join(fmt.Errorf("%s did not end within %s", p.relay.name(), stopLimit), bury(p.cmd.Process.Pid))
+	}
+}
+
+// adopt makes us the parent of what our children leave behind, as Postfix's
+// master does its daemons, so that we see them end.
+func adopt() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// Bounds of the end of what a relay has left behind.
+const (
+	buryPatience = 5 * time.Second // then it is killed
+	buryLimit    = 10 * time.Second
+)
+
+// bury waits until all processes of a session whose leader has ended have done so too.
+func bury(session int) error {
+	for begin := time.Now(); ; time.Sleep(startLook) {
+		all, err := processes()
+		if err != nil {
+			return err
+		}
+		left := 0
+		for pid, s := range all {
+			if s.session != session || s.zombie && s.parent != os.Getpid() {
+				continue
+			}
+			left++
+			if time.Since(begin) > buryPatience {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) // it may live on, or not be ours
+		}
+		if left == 0 {
+			return nil
+		}
+		if time.Since(begin) > buryLimit {
+			return fmt.Errorf("%d processes of session %d do not end", left, session)
+		}
 	}
 }
 

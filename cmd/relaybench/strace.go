@@ -71,7 +71,7 @@ func totalCalls(summary string) (total int, err error) {
 }
 
 // straceLoad is long enough for the calls of start and stop not to matter much.
-func straceLoad(l load) load {
-	l.Messages, l.For = 5000, 3*time.Second
+func straceLoad(l load, each time.Duration) load {
+	l.Messages, l.For = 5000, min(each, 3*time.Second)
 	return l
 }
