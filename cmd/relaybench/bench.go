@@ -37,6 +37,7 @@ type bench struct {
 	scenario string // that is under way
 
 	rows     []row
+	notes    []string           // what a reader of the table must know
 	capacity map[string]float64 // messages/s end to end, by relay
 	wrong    []error            // lost and duplicate messages
 }
@@ -44,6 +45,12 @@ type bench struct {
 // say tells on stderr what is being done.
 func (b *bench) say(format string, a ...any) {
 	fmt.Fprintf(b.progress, "%6.1fs  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, a...))
+}
+
+// note says something that belongs below the table too.
+func (b *bench) note(format string, a ...any) {
+	b.say(format, a...)
+	b.notes = append(b.notes, fmt.Sprintf(format, a...))
 }
 
 func (b *bench) add(r row) { b.rows = append(b.rows, r.judge()) }
@@ -160,6 +167,11 @@ func (b *bench) run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
+	// What is found on the way of another scenario stands with its own.
+	order := func(r row) int {
+		return slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == r.Scenario })
+	}
+	slices.SortStableFunc(b.rows, func(x, y row) int { return order(x) - order(y) })
 	return errors.Join(b.wrong...)
 }
 

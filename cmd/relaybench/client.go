@@ -133,12 +133,11 @@ func (c *client) abort(bad *refusal) error {
 	return bad
 }
 
-// quit ends the session politely.
+// quit ends the session politely; the connection is still to be closed.
 func (c *client) quit() {
 	if _, err := c.conn.Write([]byte("QUIT\r\n")); err == nil {
 		_, _ = c.expect(221) // it is over either way
 	}
-	c.conn.Close()
 }
 
 // expect reads a reply that must have this code, and returns all of its text.

@@ -61,7 +61,7 @@ func closed(l load, against *goal) func(*bench, context.Context) error {
 		for _, r := range b.relays {
 			o := found[r.name()]
 			if o.calls, o.noCalls = b.field.countCalls(ctx, r, b.dir, straceLoad(l, b.each), syncCalls); o.noCalls != nil {
-				b.say("%s: the syncs of %s were not counted: %v", name, r.name(), o.noCalls)
+				b.note("%s: the syncs of %s were not counted: %v", name, r.name(), o.noCalls)
 			}
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -124,13 +124,17 @@ func (b *bench) audit(r relay, s sample) {
 		b.wrong = append(b.wrong, fmt.Errorf("%s: of %d messages %d were lost and %d came twice", r.name(), s.Sent, s.Lost, s.Duplicates))
 	}
 	if s.Refused > 0 || s.Broken > 0 {
-		b.say("%s: %d messages were refused and %d connections broke: %s", r.name(), s.Refused, s.Broken, s.Last)
+		b.note("%s: %s: %d messages were refused and %d connections broke: %s", b.scenario, r.name(), s.Refused, s.Broken, s.Last)
 	}
 }
 
 const mb = 1e6
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
+
+// nearCeiling is the share, in percent, from which on generator and sink may be
+// the bottleneck.
+const nearCeiling = 70
 
 // tellClosed makes the rows of a scenario.
 func (b *bench) tellClosed(name string, ceilings []float64, ours, theirs *outcome, against *goal) {
@@ -150,6 +154,9 @@ func (b *bench) tellClosed(name string, ceilings []float64, ours, theirs *outcom
 	ceiling := spreadOf(ceilings)
 	b.add(row{Scenario: name, Measure: "end to end, share of the ceiling of " + number(ceiling.Median) + "/s", Unit: "%",
 		Ours: shares(ours, ceilings), Theirs: shares(theirs, ceilings), Goal: only(goalCeiling, "4k-32", "4k-100")})
+	if s := shares(ours, ceilings); s.Max > nearCeiling {
+		b.note("%s: %s %% of the ceiling: generator and sink hold the relay back", name, number(s.Max))
+	}
 	if theirs != nil {
 		var times []float64
 		for i := range ours.samples {

@@ -28,24 +28,26 @@ func loadCommand(ctx context.Context, args []string) error {
 	f.IntVar(&l.Messages, "messages", 10_000, "how many at most")
 	f.DurationVar(&l.For, "for", 0, "how long at most; 0: until all messages are sent")
 	f.Float64Var(&l.Rate, "rate", 0, "open loop: messages a second; 0: closed loop, the next when the last one is answered")
-	sinkAt := f.String("sink", "127.0.0.1:2600", "address and port of the sink, where the relay delivers to")
+	sinkAt := f.String("sink", "127.0.0.1:2600", "addresses and ports of the sink, where the relay delivers to, with commas between them")
 	dnsAt := f.String("dns", "127.0.0.1:5300", "address and port of the DNS server that the relay asks; empty: none")
 	pid := f.Int("pid", 0, "the relay's process, for CPU and memory; 0: unknown")
 	asJSON := f.Bool("json", false, "print JSON")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	sinks := strings.Split(*sinkAt, ",")
+	l.Ports = len(sinks)
+	if l.To == "" {
+		l.To = sinks[0]
+	}
 	if err := l.check(); err != nil {
 		return err
 	}
-	field, err := openField(*sinkAt, *dnsAt, 0)
+	field, err := openField(sinks, *dnsAt, 0)
 	if err != nil {
 		return err
 	}
 	defer field.close()
-	if l.To == "" {
-		l.To = *sinkAt
-	}
 	s, err := field.measure(ctx, l, *pid)
 	if err != nil {
 		return err
@@ -62,14 +64,14 @@ func loadCommand(ctx context.Context, args []string) error {
 }
 
 // openField is a field at fixed addresses, with what is live only.
-func openField(sinkAt, dnsAt string, latency time.Duration) (f *field, err error) {
+func openField(sinks []string, dnsAt string, latency time.Duration) (f *field, err error) {
 	f = &field{sink: &sink{latency: latency}, slow: &sink{}, ports: map[class][]int{}}
 	defer func() {
 		if err != nil {
 			f.close()
 		}
 	}()
-	for _, addr := range strings.Split(sinkAt, ",") {
+	for _, addr := range sinks {
 		port, err := f.sink.listen(addr)
 		if err != nil {
 			return f, err
@@ -91,8 +93,8 @@ type figure struct {
 
 func (s sample) summary() []figure {
 	return []figure{
-		{"accepted", float64(s.Sent), "messages"},
-		{"refused", float64(s.Refused), "messages"},
+		{"messages accepted", float64(s.Sent), ""},
+		{"messages refused", float64(s.Refused), ""},
 		{"broken connections", float64(s.Broken), ""},
 		{"lost", float64(s.Lost), "recipients"},
 		{"came twice", float64(s.Duplicates), "recipients"},
@@ -129,7 +131,7 @@ func sinkCommand(ctx context.Context, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	field, err := openField(*listen, "", *latency)
+	field, err := openField(strings.Split(*listen, ","), "", *latency)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ type generator struct {
 	load
 	ledger *ledger
 	dial   func() (net.Conn, error)
-	until  func(time.Time) // sleeps
+	until  func(context.Context, time.Time) // sleeps
 
 	start time.Time
 	next  atomic.Int64
@@ -75,6 +75,7 @@ type generator struct {
 
 	mu     sync.Mutex
 	result sendings
+	open   map[net.Conn]struct{}
 }
 
 // maxTroubles is how many broken connections end a run.
@@ -83,16 +84,16 @@ const maxTroubles = 100
 // newGenerator makes a generator over TCP.
 func newGenerator(l load, book *ledger) *generator {
 	d := net.Dialer{Timeout: replyLimit}
-	return &generator{load: l, ledger: book, until: sleepUntil, dial: func() (net.Conn, error) { return d.Dial("tcp", l.To) }}
+	return &generator{load: l, ledger: book, until: sleepUntil, open: map[net.Conn]struct{}{}, dial: func() (net.Conn, error) { return d.Dial("tcp", l.To) }}
 }
 
 // run sends everything and returns when the last reply has come.
 func (g *generator) run(ctx context.Context) (sendings, error) {
-	defer context.AfterFunc(ctx, func() { g.stop.Store(true) })()
+	defer context.AfterFunc(ctx, g.interrupt)()
 	var wg sync.WaitGroup
 	g.start = time.Now()
 	for range g.Connections {
-		wg.Go(g.work)
+		wg.Go(func() { g.work(ctx) })
 	}
 	wg.Wait()
 	g.result.Took = time.Since(g.start)
@@ -103,6 +104,42 @@ func (g *generator) run(ctx context.Context) (sendings, error) {
 		return g.result, fmt.Errorf("%d connections broke: %s", g.result.Broken, g.result.Last)
 	}
 	return g.result, nil
+}
+
+// interrupt ends the run: nobody waits for a reply any more.
+func (g *generator) interrupt() {
+	g.stop.Store(true)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.open {
+		c.Close()
+	}
+}
+
+// connect opens a connection that an interrupt closes.
+func (g *generator) connect() (*client, error) {
+	conn, err := g.dial()
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	g.open[conn] = struct{}{}
+	g.mu.Unlock()
+	if g.stop.Load() { // the interrupt has not seen it
+		conn.Close()
+	}
+	c, err := greet(conn)
+	if err != nil {
+		g.disconnect(conn)
+	}
+	return c, err
+}
+
+func (g *generator) disconnect(conn net.Conn) {
+	conn.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.open, conn)
 }
 
 // take returns the number of the next message and when it is due: in a closed
@@ -122,7 +159,7 @@ func (g *generator) take() (seq int, due time.Time, ok bool) {
 const refusedPause = 10 * time.Millisecond
 
 // work is one connection after the other, one message after the other.
-func (g *generator) work() {
+func (g *generator) work(ctx context.Context) {
 	w := worker{generator: g, text: newMessage(g.ledger.run, g.Size)}
 	w.rcpts = make([][]byte, g.Recipients)
 	w.mail = fmt.Appendf(nil, "MAIL FROM:<sender@client.%s>\r\n", suffix)
@@ -134,7 +171,7 @@ func (g *generator) work() {
 		}
 		if g.Rate > 0 {
 			if free := time.Now(); free.Before(due) {
-				g.until(due)
+				g.until(ctx, due)
 				w.lateness = append(w.lateness, time.Since(due))
 			}
 		}
@@ -186,12 +223,8 @@ type worker struct {
 // the writing of the dot, or in an open loop from when it was due.
 func (w *worker) one(seq int, due time.Time) error {
 	if w.client == nil {
-		conn, err := w.dial()
-		if err != nil {
-			return err
-		}
-		if w.client, err = greet(conn); err != nil {
-			conn.Close()
+		var err error
+		if w.client, err = w.connect(); err != nil {
 			return err
 		}
 		w.sent = 0
@@ -224,6 +257,7 @@ func (w *worker) one(seq int, due time.Time) error {
 func (w *worker) hangUp() {
 	if w.client != nil {
 		w.client.quit()
+		w.disconnect(w.client.conn)
 		w.client = nil
 	}
 }

@@ -78,7 +78,7 @@ func TestLostAndTwice(t *testing.T) {
 // piped makes a generator whose connections are served in memory.
 func piped(l load, book *ledger, serve func(net.Conn)) *generator {
 	g := newGenerator(l, book)
-	g.until = func(t time.Time) { time.Sleep(time.Until(t)) }
+	g.until = func(_ context.Context, t time.Time) { time.Sleep(time.Until(t)) }
 	g.dial = func() (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		go func() {
@@ -212,6 +212,34 @@ func TestTooManyTroubles(t *testing.T) {
 	})
 }
 
+// TestSleepUntil: not before its time, and no longer than it is wanted.
+func TestSleepUntil(t *testing.T) {
+	t.Parallel()
+	due := time.Now().Add(5 * time.Millisecond)
+	if sleepUntil(t.Context(), due); time.Now().Before(due) {
+		t.Error("too early")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	sleepUntil(ctx, time.Now().Add(time.Hour)) // else the test hangs
+}
+
+// TestInterruptedReply: a relay that never answers does not keep us.
+func TestInterruptedReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		g := piped(load{Connections: 2, Messages: 10, Size: minSize, Recipients: 1, Domains: 1, Ports: 1}, newLedger(1, 10, 1), func(c net.Conn) {
+			script(c, []string{"250-PIPELINING\r\n250 ok\r\n", "250 ok\r\n250 ok\r\n354 go\r\n"})
+			<-ctx.Done()
+		})
+		if got, err := g.run(ctx); err == nil || got.Took != time.Second {
+			t.Errorf("%v after %s", err, got.Took)
+		}
+		synctest.Wait()
+	})
+}
+
 // TestInterrupted: the run ends at the next message.
 func TestInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -224,5 +252,6 @@ func TestInterrupted(t *testing.T) {
 		if err == nil || got.Took > 2*time.Second || got.Sent < 100 {
 			t.Errorf("%v, %d sent in %s", err, got.Sent, got.Took)
 		}
+		time.Sleep(s.latency) // the sink has seen the end, too
 	})
 }

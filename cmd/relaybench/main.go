@@ -102,19 +102,23 @@ func runCommand(ctx context.Context, args []string) error {
 	machine := describe(b)
 	err = b.run(ctx)
 	if *asJSON {
-		err = errors.Join(err, writeJSON(os.Stdout, machine, b.rows))
+		err = errors.Join(err, writeJSON(os.Stdout, machine, b))
 	} else {
 		fmt.Println(strings.Join(machine, "\n") + "\n")
 		writeTable(os.Stdout, b.rows)
+		for _, n := range b.notes {
+			fmt.Println("\n" + n)
+		}
 	}
 	return err
 }
 
-func writeJSON(w io.Writer, machine []string, rows []row) error {
+func writeJSON(w io.Writer, machine []string, b *bench) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(struct {
 		Machine []string `json:"machine"`
 		Rows    []row    `json:"rows"`
-	}{machine, rows})
+		Notes   []string `json:"notes"`
+	}{machine, b.rows, b.notes})
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,9 +15,13 @@ const coarse = 2 * time.Millisecond
 
 // sleepUntil sleeps until t more exactly than time.Sleep, so that the schedule
 // of an open loop is not blurred by a millisecond.
-func sleepUntil(t time.Time) {
+func sleepUntil(ctx context.Context, t time.Time) {
 	if rest := time.Until(t); rest > coarse {
-		time.Sleep(rest - coarse)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(rest - coarse):
+		}
 	}
 	for rest := time.Until(t); rest > 0; rest = time.Until(t) {
 		ts := unix.NsecToTimespec(int64(rest))

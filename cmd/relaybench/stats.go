@@ -26,7 +26,9 @@ func quantilesOf(all []time.Duration) (q quantiles) {
 
 // spread is a figure of several runs.
 type spread struct {
-	Median, Min, Max float64
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
 }
 
 func spreadOf(values []float64) (s spread) {
