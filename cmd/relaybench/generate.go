@@ -57,7 +57,7 @@ type sendings struct {
 	Refused  int           // messages that were refused
 	Broken   int           // connections that broke
 	Last     string        // what the last refusal or error was
-	Took     time.Duration // from the first message to the last reply
+	Took     time.Duration // from the first connection to the last QUIT
 	Replies  []time.Duration
 	Lateness []time.Duration // open loop: how late the generator itself was
 }

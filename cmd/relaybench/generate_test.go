@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -163,9 +164,10 @@ func TestDialogues(t *testing.T) {
 		"not pipelined":    {[]string{"250 relay\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "250-a\r\n250 ok\r\n", "221 bye\r\n"}, 1, 0, 0},
 		"MAIL is refused":  {[]string{ehlo, "452 full\r\n503 no\r\n503 no\r\n", "250 reset\r\n", "221 bye\r\n"}, 0, 1, 0},
 		"RCPT is refused":  {[]string{ehlo, "250 ok\r\n550 no\r\n554 no\r\n", "250 reset\r\n", "221 bye\r\n"}, 0, 1, 0},
-		"refused, and 354": {[]string{ehlo, "250 ok\r\n550 no\r\n354 go\r\n", ""}, 0, 0, 1},
+		"refused, and 354": {[]string{ehlo, "250 ok\r\n550 no\r\n354 go\r\n", "250 ok\r\n"}, 0, 0, 1},
 		"the dot":          {[]string{ehlo, "250 ok\r\n250 ok\r\n354 go\r\n", "451 later\r\n", "221 bye\r\n"}, 0, 1, 0},
 		"421":              {[]string{ehlo, "421 going down\r\n", ""}, 0, 0, 1},
+		"421 to the dot":   {[]string{ehlo, "250 ok\r\n250 ok\r\n354 go\r\n", "421 going down\r\n", ""}, 0, 0, 1},
 		"garbage":          {[]string{ehlo, strings.Repeat("x", 10_000), ""}, 0, 0, 1},
 		"no EHLO":          {[]string{"500 what\r\n"}, 0, 0, 1},
 	} {
@@ -231,7 +233,7 @@ func TestInterruptedReply(t *testing.T) {
 		defer cancel()
 		g := piped(load{Connections: 2, Messages: 10, Size: minSize, Recipients: 1, Domains: 1, Ports: 1}, newLedger(1, 10, 1), func(c net.Conn) {
 			script(c, []string{"250-PIPELINING\r\n250 ok\r\n", "250 ok\r\n250 ok\r\n354 go\r\n"})
-			<-ctx.Done()
+			_, _ = io.Copy(io.Discard, c) // until the client goes
 		})
 		if got, err := g.run(ctx); err == nil || got.Took != time.Second {
 			t.Errorf("%v after %s", err, got.Took)

@@ -20,7 +20,8 @@ type ledger struct {
 	acks       atomic.Int64 // messages accepted
 	arrivals   atomic.Int64 // recipients that have got their message
 	duplicates atomic.Int64
-	last       atomic.Int64 // the last arrival, nanoseconds since base
+	lastAck    atomic.Int64 // the last 250, nanoseconds since base
+	last       atomic.Int64 // the last arrival, the same
 }
 
 // newLedger makes a ledger for at most so many messages.
@@ -35,7 +36,9 @@ func (l *ledger) now() int64 { return max(1, int64(time.Since(l.base))) }
 
 // accept notes the 250 for a message.
 func (l *ledger) accept(seq int) {
-	l.accepted[seq].Store(l.now())
+	now := l.now()
+	l.accepted[seq].Store(now)
+	l.lastAck.Store(now)
 	l.acks.Add(1)
 }
 

@@ -75,7 +75,7 @@ func (f *field) measure(ctx context.Context, l load, root int) (s sample, err er
 	}
 	n := float64(s.Sent)
 	used := after.since(before)
-	s.Accepted = n / s.Took.Seconds()
+	s.Accepted = n / (time.Duration(book.lastAck.Load()) - begin).Seconds()
 	s.Delivered = n / (time.Duration(book.last.Load()) - begin).Seconds()
 	s.CPU = used.CPU.Seconds() * 1000 / n
 	s.Written, s.Calls = float64(used.Written)/n, float64(used.Calls)/n

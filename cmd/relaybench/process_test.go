@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -32,8 +33,8 @@ func TestUsageOfATree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It burns some CPU, says so, and waits.
-	cmd := exec.Command("sh", "-c", "(i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done); echo done; read x")
+	// It burns some CPU, by itself and in a child that ends, says so, and waits.
+	cmd := exec.Command("sh", "-c", "burn() { i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; }; burn; (burn); echo done; read x")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +49,18 @@ func TestUsageOfATree(t *testing.T) {
 	if _, err := out.Read(make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticks, err := parseStat(line)
+	if err != nil || ticks.own < 2*clockTick || ticks.ended < 2*clockTick {
+		t.Fatalf("it has not burned enough: %+v, %v", ticks, err)
+	}
 	child, err := usageOf(cmd.Process.Pid)
+	if child.CPU < ticks.own+ticks.ended {
+		t.Errorf("the child has used %s, by the ticks %s and %s", child.CPU, ticks.own, ticks.ended)
+	}
 	if err != nil || child.CPU < 10*time.Millisecond || child.Calls == 0 {
 		t.Errorf("the child has used %+v, %v", child, err)
 	}

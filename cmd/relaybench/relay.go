@@ -166,7 +166,7 @@ func adopt() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) 
 
 // Bounds of the end of what a relay has left behind.
 const (
-	buryPatience = 5 * time.Second // then it is killed
+	buryPatience = 2 * time.Second // then it is killed
 	buryLimit    = 10 * time.Second
 )
 
