@@ -2,10 +2,10 @@
 
 GO ?= go
 
-.PHONY: help build test race stress fuzz lint fmt demo clean
+.PHONY: help build test race stress bench bench-short fuzz lint fmt demo clean
 
 help:
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: ## bin/srvrelay, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/srvrelay ./cmd/srvrelay
@@ -18,6 +18,13 @@ race: ## the same with the race detector
 
 stress: ## the long ones: power cuts, kill -9 under load, a million messages in virtual time
 	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Load|ParkedHop|FullQueue|PowerCut|Fair|Million' ./queue/... ./delivery ./cmd/... -v
+
+BENCH ?=
+bench: ## speed, memory and latency against the goals and Postfix, 20 minutes
+	$(GO) run ./cmd/relaybench run $(BENCH)
+
+bench-short: ## the same in two minutes, with a short queue
+	$(GO) run ./cmd/relaybench run -repeats 1 -each 1s -n 10000 $(BENCH)
 
 FUZZTIME ?= 10m
 fuzz: ## every fuzz target in turn, FUZZTIME each

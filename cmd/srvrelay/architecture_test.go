@@ -24,6 +24,7 @@ var allowed = map[string][]string{
 	"srvrelay/relay/admin":         {"srvrelay/queue", "srvrelay/delivery", "srvrelay/delivery/plan"},
 	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config"},
 	"srvrelay/cmd/srvrelay":        nil, // wires: everything
+	"srvrelay/cmd/relaybench":      {"srvrelay/dnsutil/dnsserver"},
 }
 
 // keepers are the only packages that may import a library, so that it can be

@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -70,6 +71,17 @@ func (z *zone) answer(m *dns.Msg, q question, chase bool) {
 			return
 		}
 		alias := z.records[question{name, dns.TypeCNAME}]
+		if wild := z.wildcard(name); wild != "" {
+			for _, rr := range z.records[question{wild, q.qtype}] {
+				rr = dns.Copy(rr)
+				rr.Header().Name = name
+				m.Answer = append(m.Answer, rr)
+			}
+			if len(m.Answer) == 0 {
+				z.nothing(m, name, dns.RcodeSuccess)
+			}
+			return
+		}
 		if len(alias) == 0 {
 			z.nothing(m, name, z.rcode(name))
 			return
@@ -81,6 +93,22 @@ func (z *zone) answer(m *dns.Msg, q question, chase bool) {
 			return
 		}
 	}
+}
+
+// wildcard is the name of the wildcard that stands for a name that does not
+// exist (RFC 4592 3.3.1), "" if there is none.
+func (z *zone) wildcard(name string) string {
+	if z.names[name] {
+		return ""
+	}
+	encloser := parent(name)
+	for encloser != "." && !z.names[encloser] {
+		encloser = parent(encloser)
+	}
+	if wild := "*." + strings.TrimPrefix(encloser, "."); z.names[wild] {
+		return wild
+	}
+	return ""
 }
 
 func (z *zone) rcode(name string) int {

@@ -8,7 +8,8 @@
 // The text is an ordinary master file (RFC 1035 section 5). The origin starts
 // as the root, and one text may hold as many domains as wanted. A record
 // without a TTL gets that of $TTL, without $TTL that of the record before it,
-// and at first 60 seconds. $INCLUDE is not allowed; wildcards are plain names.
+// and at first 60 seconds. $INCLUDE is not allowed. A wildcard stands for every
+// name below its parent that does not exist (RFC 4592), but not by a CNAME.
 //
 //	$ORIGIN example.org.
 //	_smtp._tcp  SRV 10 0 2525 home

@@ -136,6 +136,41 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestWildcards: RFC 4592 2.2.1, as far as there are no CNAMEs.
+func TestWildcards(t *testing.T) {
+	s := start(t, `
+$ORIGIN example.
+*        SRV 10 0 2525 host.example.
+*        MX  10 host.example.
+host     A   192.0.2.1
+sub.deep A   192.0.2.2
+*.own    TXT own
+`)
+	for _, tc := range []struct {
+		name  string
+		qtype uint16
+		want  string
+	}{
+		{"_smtp._tcp.any.example", dns.TypeSRV, "NOERROR | _smtp._tcp.any.example. 60 SRV"},
+		{"ANY.example", dns.TypeMX, "NOERROR | any.example. 60 MX"},
+		{"*.example", dns.TypeMX, "NOERROR | *.example. 60 MX"},
+		{"any.example", dns.TypeA, "NOERROR | example. 60 SOA"},
+		{"host.example", dns.TypeMX, "NOERROR | host.example. 60 SOA"},
+		{"_smtp._tcp.host.example", dns.TypeSRV, "NXDOMAIN | host.example. 60 SOA"},
+		{"other.deep.example", dns.TypeMX, "NXDOMAIN | deep.example. 60 SOA"},
+		{"a.own.example", dns.TypeTXT, "NOERROR | a.own.example. 60 TXT"},
+		{"a.own.example", dns.TypeMX, "NOERROR | own.example. 60 SOA"},
+		{"own.example", dns.TypeMX, "NOERROR | own.example. 60 SOA"},
+		{"any.other", dns.TypeMX, "NXDOMAIN | . 60 SOA"},
+	} {
+		for range 2 { // the records of the zone are not changed by an answer
+			if got := summary(ask(t, s, "udp", tc.name, tc.qtype)); got != tc.want {
+				t.Errorf("%s %s: %s, want %s", dns.Type(tc.qtype), tc.name, got, tc.want)
+			}
+		}
+	}
+}
+
 func TestTruncateFault(t *testing.T) {
 	s := start(t, zoneText)
 	if got := summary(ask(t, s, "udp", "home.example.org", dns.TypeA)); got != "NOERROR TC" {
