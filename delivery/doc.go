@@ -7,6 +7,7 @@
 //
 //	scheduler.go  a hop is due and has room: claim some recipients of a message
 //	attempt.go    ask the planner, walk the plan's targets, settle
+//	steps.go      the addresses of the plan, in the order in which they are tried
 //	dial.go       one address: dial, greet, STARTTLS, or reuse a connection
 //	transact.go   one transaction, again while the server takes only some
 //	classify.go   what an answer means: the whole failure policy, pure
@@ -24,7 +25,7 @@ import (
 	"srvrelay/queue"
 )
 
-// Planner makes the plan for a hop, anew for every attempt.
+// Planner says the plan for a hop; it is asked anew for every attempt.
 type Planner interface {
 	Plan(ctx context.Context, hop string) plan.Plan
 	// PlanMX leaves SRV out: for a domain whose SRV targets all want AUTH, so

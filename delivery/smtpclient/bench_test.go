@@ -1,3 +1,5 @@
+//go:build unix
+
 package smtpclient
 
 import (
@@ -127,5 +129,19 @@ func BenchmarkAlive(b *testing.B) {
 		if !s.Alive() {
 			b.Fatal("not alive")
 		}
+	}
+}
+
+func BenchmarkDotWriter(b *testing.B) {
+	body := bytes.Repeat([]byte("seventy-six characters of base64 text that look like a line of an attach..\r\n"), 50000)
+	b.SetBytes(int64(len(body)))
+	begin := cpu()
+	defer func() { b.ReportMetric((cpu()-begin)/float64(b.N), "cpu-ns/op") }()
+	for b.Loop() {
+		w := newDotWriter(func([]byte) error { return nil })
+		if err := w.copyFrom(bytes.NewReader(body)); err != nil {
+			b.Fatal(err)
+		}
+		w.release()
 	}
 }

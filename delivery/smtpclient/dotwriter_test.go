@@ -115,17 +115,3 @@ func FuzzDotWriter(f *testing.F) {
 		checkStuffed(t, body, 1+int(piece))
 	})
 }
-
-func BenchmarkDotWriter(b *testing.B) {
-	body := bytes.Repeat([]byte("seventy-six characters of base64 text that look like a line of an attach..\r\n"), 50000)
-	b.SetBytes(int64(len(body)))
-	begin := cpu()
-	defer func() { b.ReportMetric((cpu()-begin)/float64(b.N), "cpu-ns/op") }()
-	for b.Loop() {
-		w := newDotWriter(func([]byte) error { return nil })
-		if err := w.copyFrom(bytes.NewReader(body)); err != nil {
-			b.Fatal(err)
-		}
-		w.release()
-	}
-}
