@@ -18,7 +18,6 @@ type client struct {
 	buf        []byte // what is read and not looked at
 	space      []byte
 	out        []byte
-	codes      []int // the replies to the commands of a transaction
 }
 
 // replyLimit is how long a relay may take for a reply.

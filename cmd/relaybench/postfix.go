@@ -32,7 +32,7 @@ func findPostfix() (*postfix, error) {
 	}
 	out, err := exec.Command(program, "-d", "-h", "daemon_directory", "mail_version").Output()
 	if err != nil {
-		return nil, fmt.Errorf("Postfix is not installed: %w", err)
+		return nil, fmt.Errorf("there is no Postfix: %w", err)
 	}
 	f := strings.Fields(string(out))
 	if len(f) != 2 {
