@@ -63,7 +63,7 @@ var knownLeniences = []struct {
 }{
 	{regexp.MustCompile(`(?i)^[a-z]{4}[ \t]+\r\n$`), "white space behind a verb"},
 	{regexp.MustCompile(`(?i)^RCPT .*\bORCPT=[a-z0-9-]+;`), "ORCPT of any type (RFC 3461 4.2)"},
-	{regexp.MustCompile(`(?i)^RCPT TO: *<([^>]*:)?postmaster>`), "a bare postmaster (RFC 5321 4.5.1)"},
+	{regexp.MustCompile(`(?i)^RCPT\s+TO:\s*<([^>]*:)?postmaster>`), "a bare postmaster (RFC 5321 4.5.1)"},
 }
 
 // sameRefusal tells whether two codes say the same. It has 502 where 503 is
