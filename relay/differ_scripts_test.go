@@ -25,7 +25,7 @@ var scripts = []string{
 	"EHLO x\r\nMAIL FROM:<>\r\nMAIL FROM:<a@b.example>\r\n", "EHLO x\nNOOP\n", "AUTH PLAIN\r\nEHLO x\r\nAUTH PLAIN\r\nSTARTTLS\r\n", "BDAT 6\r\nQUIT\r\nNOOP\r\n",
 	"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example> ORCPT=x400;a\r\nDATA\r\nx\r\n.\r\n", "FOO\r\nBAR\r\nBAZ\r\nBLA\r\nNOOP\r\n", "NOOP \r\nNOOP x\r\nRSET x\r\n",
 	"EHLO x\r\nMAIL FROM:<a@[192.0.2.1]>\r\nRCPT TO:<\"a\\\"b>c\"@d.example>\r\nRCPT TO:<postmaster>\r\nDATA\r\n.\r\n",
-	"EHLO 0\r\nMAIL FROM:<>\r\nRCPT  TO:<postmAster>\r\n",
+	"EHLO 0\r\nMAIL FROM:<>\r\nRCPT  TO:<postmAster>\r\n", "EHLO 0\r\nMAIL FROM:<> SIZE=000000000000000000001\r\n",
 }
 
 // script is what a run feeds to both: what is cut off in the middle of a line

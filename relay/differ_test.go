@@ -43,6 +43,7 @@ var knownRefusals = []string{
 	"503 5.5.1 say EHLO first",               // VRFY
 	"503 5.5.1 BDAT or RSET expected",        // it takes EHLO, VRFY and others between chunks
 	"501 5.5.4 SMTPUTF8 takes no value",      // parameters: it ignores a value here,
+	"501 5.5.4 SIZE takes a number",          // more than 20 digits (RFC 1870),
 	"501 5.5.4 ENVID must be at most 100",    // a length,
 	"501 5.5.4 ORCPT must be at most 500",    // what a terminal would obey,
 	"501 5.5.4 AUTH is <> or a mailbox",      // a domain that is none
