@@ -157,8 +157,8 @@ func FuzzData(f *testing.F) {
 }
 
 // lineWise is DATA by the letter: a line at a time, an octet at a time. It
-// returns the content with what header adds, the refusal, and what is left of in.
-func lineWise(in string, limit int64, h header) (out string, err error, rest string) {
+// returns the content with what header adds, what is left of in, and the refusal.
+func lineWise(in string, limit int64, h header) (out, rest string, err error) {
 	var size int64
 	var cr, over bool
 	lineStart := true
@@ -200,7 +200,7 @@ func lineWise(in string, limit int64, h header) (out string, err error, rest str
 	default:
 		out += string(h.finish())
 	}
-	return out, err, in
+	return out, in, err
 }
 
 // TestScan: every octet at every place of two words and a half, against a
@@ -234,7 +234,7 @@ func FuzzBlocks(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte, n, limit int) {
 		n, limit = max(1, n%200), max(0, limit%2000)
-		want, refusal, left := lineWise(string(in), int64(limit), header{add: add})
+		want, left, refusal := lineWise(string(in), int64(limit), header{add: add})
 		src := dots(&slowReader{bytes.Clone(in), n})
 		got, err := io.ReadAll(&message{src: src, limit: int64(limit), header: header{add: add}})
 		if err == nil && refusal != nil || err != nil && err != refusal {
