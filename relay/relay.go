@@ -30,8 +30,9 @@ import (
 type Queue interface {
 	// Put makes a message durable before it returns nil (see queue.Queue).
 	Put(ctx context.Context, env *queue.Envelope, body io.Reader) (queue.ID, error)
-	// Accepting returns nil, or why Put would be refused now.
-	Accepting() error
+	// Accepting returns nil, or why Put would be refused now for a message of so
+	// many bytes (0 = not known).
+	Accepting(size int64) error
 }
 
 // Authenticator checks a name and a password. False is "wrong"; an error is

@@ -102,8 +102,8 @@ func (s *session) Mail(_ string, opts *smtp.MailOptions) error {
 	if s.txn != nil { // inOrder has refused it; go-smtp would mix the recipients
 		return reply(503, 5, 5, 1, "a transaction is open")
 	}
-	if err := s.srv.queue.Accepting(); err != nil {
-		if !errors.Is(err, queue.ErrFull) { // that is told with the refusal, for each MAIL
+	if err := s.srv.queue.Accepting(opts.Size); err != nil {
+		if !queue.TryLater(err) { // that is told with the refusal, for each MAIL
 			s.srv.events.Fault("queue", err)
 		}
 		return refuseFull
@@ -192,7 +192,7 @@ func (s *session) refuse(src source, err error) *smtp.SMTPError {
 	var r *smtp.SMTPError
 	switch {
 	case errors.As(err, &r): // from the source or the message
-	case errors.Is(err, queue.ErrFull):
+	case queue.TryLater(err):
 		r = refuseFull
 		s.srv.events.Fault("queue", err)
 	default:

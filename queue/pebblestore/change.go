@@ -31,6 +31,8 @@ type change struct {
 	acted   int                  // recipients to whom a person did something
 	reports []hopGroup           // of DSNs; they are in the batch already
 	bodies  map[ulid.ULID][]byte // of DSNs, for the cache
+	fresh   int64                // DSNs
+	bytes   int64                // of them
 	effects queue.Effects
 	removed bool
 }
@@ -116,7 +118,7 @@ func (c *change) stage() {
 			set(c.b, partKey(famRcpt, c.id, n), mustJSON(r))
 		}
 		set(c.b, metaKey(c.id), mustJSON(c.m))
-		c.s.stageDeadline(c.b, c.id, c.oldDeadline, c.m.deadline())
+		c.s.stageDeadline(c.b, c.id, c.oldDeadline, c.m.deadline(), c.m.Size)
 	}
 	for _, mv := range c.moved {
 		for _, g := range mv.to {
@@ -141,7 +143,7 @@ func (c *change) remove() {
 	} else {
 		deleteParts(c.b, famAttempt, c.id, c.m.Attempts)
 	}
-	c.s.stageDeadline(c.b, c.id, c.oldDeadline, 0)
+	c.s.stageDeadline(c.b, c.id, c.oldDeadline, 0, 0)
 }
 
 // attempt appends the record of an attempt and drops the one too many.
@@ -170,7 +172,9 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 	if c.lease != nil {
 		c.s.leases.end(c.lease)
 	}
+	c.s.usage.add(c.fresh, c.bytes)
 	if c.removed {
+		c.s.usage.add(-1, -c.m.Size)
 		c.s.cache.remove(c.id)
 	}
 	for id, body := range c.bodies {

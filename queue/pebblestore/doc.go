@@ -11,7 +11,7 @@
 //	b/<id><n>                       one chunk of the body, 64 KiB but for the last
 //	a/<id><n>                       one attempt, JSON; the newest 200
 //	h/<hop>\0<due><id><first>       a group: recipients of one message and hop with one due time
-//	t/<when><id>                    when Sweep must look at a message
+//	t/<when><id>                    when Sweep must look at a message; each has one, of which its size is the value
 //	p/<id>                          a large body is being written; without m/<id>: an orphan
 //	x/<key>                         a fact
 //

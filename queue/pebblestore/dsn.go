@@ -152,5 +152,7 @@ func (c *change) putReport(env *queue.Envelope, msg []byte) error {
 		c.bodies[id] = msg
 	}
 	c.reports = append(c.reports, groups...)
+	c.fresh++
+	c.bytes += info.size
 	return nil
 }

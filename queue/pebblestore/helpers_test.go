@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,14 @@ func readBody(t testing.TB, s *Store, id queue.ID) string {
 	return string(b)
 }
 
+// counted returns the usage, once what was there at the open is in it.
+func counted(s *Store) Usage {
+	for !s.Usage().Counted {
+		runtime.Gosched()
+	}
+	return s.Usage()
+}
+
 // checkStore reads every key and wants that they fit together: no part
 // without its message, each waiting recipient in exactly one group at its
 // time and hop, one deadline a message, the exact count of each hop.
@@ -143,8 +152,9 @@ func checkStore(t testing.TB, s *Store) {
 	if err != nil {
 		t.Error(err)
 	}
-	open, held := 0, 0
+	open, held, bytes := 0, 0, int64(0)
 	for id, m := range metas {
+		bytes += m.Size
 		if len(rcpts[id]) != m.Rcpts || chunks[id] != m.Chunks || deadlines[id] != m.deadline() {
 			t.Errorf("%s: %d recipients of %d, %d chunks of %d, deadline %d not %d", id, len(rcpts[id]), m.Rcpts, chunks[id], m.Chunks, deadlines[id], m.deadline())
 		}
@@ -183,6 +193,9 @@ func checkStore(t testing.TB, s *Store) {
 			t.Errorf("hop %s counts %d groups of %d, %v", hop, n, counts[hop], err)
 		}
 		delete(counts, hop)
+	}
+	if u := counted(s); u.Messages != int64(len(metas)) || u.Bytes != bytes {
+		t.Errorf("it counts %d messages and %d bytes, there are %d and %d", u.Messages, u.Bytes, len(metas), bytes)
 	}
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()

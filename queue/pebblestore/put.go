@@ -3,6 +3,7 @@ package pebblestore
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -27,12 +28,20 @@ func (s *Store) Put(ctx context.Context, env *queue.Envelope, body io.Reader) (q
 	if err := s.accepting(); err != nil {
 		return "", err
 	}
+	if err := s.progress.enter(); err != nil {
+		return "", err
+	}
+	defer s.progress.leave()
 	id, err := s.nameMessage(env)
 	if err != nil {
 		return "", err
 	}
 	in := s.newIntake(id)
 	defer in.release()
+	in.limits = s.set.Load()
+	if err := in.hold(1, 0); err != nil {
+		return "", err
+	}
 	if err := in.stream(ctx, body); err != nil {
 		return "", err
 	}
@@ -86,6 +95,9 @@ type intake struct {
 	written int // chunks in the log
 	size    int64
 	done    bool
+
+	limits *Settings // nil: an operator's import, which is not refused because the queue is full
+	held   [2]int64  // messages and bytes that are counted for it
 }
 
 func (s *Store) newIntake(id ulid.ULID) *intake {
@@ -101,6 +113,9 @@ func (in *intake) stream(ctx context.Context, body io.Reader) error {
 		n, err := readChunk(body, in.last[:])
 		in.n = n
 		in.size += int64(n)
+		if err := in.hold(0, int64(n)); err != nil {
+			return err
+		}
 		if err == io.EOF {
 			return nil
 		}
@@ -111,6 +126,19 @@ func (in *intake) stream(ctx context.Context, body io.Reader) error {
 			return err
 		}
 	}
+}
+
+// hold counts the message, and its bytes as they come: what is on the way
+// together never goes beyond the limits.
+func (in *intake) hold(messages, bytes int64) error {
+	if in.limits == nil {
+		in.s.usage.add(messages, bytes)
+	} else if err := in.s.usage.take(in.limits, messages, bytes); err != nil {
+		return err
+	}
+	in.held[0] += messages
+	in.held[1] += bytes
+	return nil
 }
 
 // readChunk fills buf. io.EOF: the body ended, and n bytes are its last ones
@@ -134,7 +162,7 @@ func readChunk(body io.Reader, buf []byte) (n int, err error) {
 // writeAhead writes a full chunk. The first one is preceded by the marker by
 // which an open finds the chunks of a message that never came to be.
 func (in *intake) writeAhead() error {
-	if err := in.s.accepting(); err != nil {
+	if err := in.s.refusal(0); err != nil {
 		return err
 	}
 	b := in.s.db.NewBatch()
@@ -184,7 +212,11 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 // be is deleted. (If that cannot be written either, the next open does it.)
 func (in *intake) release() {
 	chunkPool.Put(in.last)
-	if in.done || in.written == 0 {
+	if in.done {
+		return
+	}
+	in.s.usage.add(-in.held[0], -in.held[1])
+	if in.written == 0 {
 		return
 	}
 	b := in.s.db.NewBatch()
@@ -231,12 +263,12 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 		set(b, groupKey(g.hop, g.group), encodeMembers(g.members))
 	}
 	set(b, metaKey(id), mustJSON(m))
-	s.stageDeadline(b, id, 0, m.deadline())
+	s.stageDeadline(b, id, 0, m.deadline(), body.size)
 	return groups, nil
 }
 
-// stageDeadline moves the t/ key of a message.
-func (s *Store) stageDeadline(b *pebble.Batch, id ulid.ULID, old, now int64) {
+// stageDeadline moves the t/ key of a message of so many bytes; 0 is no key.
+func (s *Store) stageDeadline(b *pebble.Batch, id ulid.ULID, old, now, size int64) {
 	if old == now {
 		return
 	}
@@ -247,7 +279,7 @@ func (s *Store) stageDeadline(b *pebble.Batch, id ulid.ULID, old, now int64) {
 		s.floorMu.Lock()
 		s.floor = min(s.floor, now)
 		s.floorMu.Unlock()
-		set(b, deadlineKey(now, id), nil)
+		set(b, deadlineKey(now, id), binary.AppendUvarint(nil, uint64(size)))
 	}
 }
 
