@@ -20,6 +20,7 @@ type path struct {
 type pathArgs struct {
 	path   path
 	params []string // "KEY" or "KEY=value", as given
+	size   int64    // that MAIL announces, 0 = none
 }
 
 // parseMail reads the argument of MAIL. A SIZE within the limit is taken out:
@@ -38,7 +39,8 @@ func parseMail(arg string, maxSize int64) (pathArgs, *smtp.SMTPError) {
 		key, val, _ := strings.Cut(p, "=")
 		switch strings.ToUpper(key) {
 		case "SIZE":
-			if r := checkSize(val, maxSize); r != nil {
+			var r *smtp.SMTPError
+			if a.size, r = readSize(val, maxSize); r != nil {
 				return a, r
 			}
 			continue
@@ -179,15 +181,16 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// checkSize compares a SIZE parameter (RFC 1870: 1 to 20 digits) with the limit.
-func checkSize(val string, limit int64) *smtp.SMTPError {
+// readSize reads a SIZE parameter (RFC 1870: 1 to 20 digits) within the limit.
+func readSize(val string, limit int64) (int64, *smtp.SMTPError) {
 	if val == "" || len(val) > 20 || strings.Trim(val, "0123456789") != "" {
-		return reply(501, 5, 5, 4, "SIZE takes a number of octets")
+		return 0, reply(501, 5, 5, 4, "SIZE takes a number of octets")
 	}
-	if n, err := strconv.ParseInt(val, 10, 64); err != nil || n > limit {
-		return refuseTooBig
+	n, err := strconv.ParseInt(val, 10, 64)
+	if err != nil || n > limit {
+		return 0, refuseTooBig
 	}
-	return nil
+	return n, nil
 }
 
 // line is the command for go-smtp: in one canonical form, with the path that

@@ -102,7 +102,7 @@ func (s *session) Mail(_ string, opts *smtp.MailOptions) error {
 	if s.txn != nil { // inOrder has refused it; go-smtp would mix the recipients
 		return reply(503, 5, 5, 1, "a transaction is open")
 	}
-	if err := s.srv.queue.Accepting(opts.Size); err != nil {
+	if err := s.srv.queue.Accepting(s.mail.size); err != nil {
 		if !queue.TryLater(err) { // that is told with the refusal, for each MAIL
 			s.srv.events.Fault("queue", err)
 		}
