@@ -2,7 +2,7 @@
 
 GO ?= go
 
-.PHONY: help build test race stress fuzz lint fmt demo clean
+.PHONY: help build test race stress soak fuzz lint fmt demo clean
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -16,8 +16,12 @@ test: ## all tests, about four minutes
 race: ## the same with the race detector
 	$(GO) test -race -shuffle=on -timeout 30m ./...
 
-stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages
-	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Load|ParkedHop|FullQueue|PowerCut' ./queue/... ./cmd/... -v
+stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages, a short soak
+	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Soak|Load|ParkedHop|FullQueue|PowerCut' ./queue/... ./cmd/... -v
+
+SOAK ?= 5m
+soak: ## SOAK of load at 70 % of capacity while faults come and go; as root, else no disk is filled
+	SRVRELAY_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -run '^TestSoak$$' ./cmd/srvrelay -v
 
 FUZZTIME ?= 10m
 fuzz: ## every fuzz target in turn, FUZZTIME each
