@@ -48,6 +48,7 @@ configuration is wrong.`,
 			if err != nil {
 				return err
 			}
+			limitMemory()
 			log := newMaillog(c.ErrOrStderr(), cfg.Log.Format, cfg.Log.Level)
 			for _, w := range cfg.Warnings {
 				log.Warn("configuration: " + w)

@@ -33,6 +33,9 @@ func soakTime(t *testing.T) time.Duration {
 	return time.Duration(size(6, 40)) * time.Second
 }
 
+// trend is how long a run must be for its trend to say something.
+const trend = 30 * time.Second
+
 // soakMinFree is what the soak's relay leaves free of its disk.
 const soakMinFree = 64 << 20
 
@@ -60,6 +63,9 @@ type soak struct {
 // TestSoak: for a long time and under faults that come and go, what the relay
 // uses stays flat, and every message that was accepted is delivered or reported.
 func TestSoak(t *testing.T) {
+	if soakTime(t) < trend {
+		t.Parallel()
+	}
 	s := newSoak(t)
 	idle := s.read(0)
 	s.measure()
@@ -374,8 +380,8 @@ func (s *soak) flat(idle reading) {
 	if end := s.read(s.run); end.goroutines > idle.goroutines+12 {
 		s.Errorf("goroutines leak: %d when idle at the start, %d at the end", idle.goroutines, end.goroutines)
 	}
-	if s.run < 30*time.Second || raced() {
-		return // too short for a trend
+	if s.run < trend || raced() {
+		return
 	}
 	flat(s.T, "RSS, KiB", s.readings, 32<<10, func(r reading) int64 { return r.rss })
 	flat(s.T, "goroutines", s.readings, 100, func(r reading) int64 { return r.goroutines })
