@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -56,6 +57,8 @@ type conn struct {
 	commands   int    // since the last accepted message
 	bad        int    // 5xx replies
 	authFailed int
+
+	rcpts atomic.Int64 // of the open transaction
 
 	mu     sync.Mutex
 	idle   bool // waits, and no transaction is open

@@ -117,6 +117,7 @@ type Limits struct {
 	Commands     int // since the last accepted message, default 1000 and three for each allowed recipient
 	BadCommands  int // 5xx replies on one connection, default 100
 	AuthFailures int // on one connection, default 3
+	Recipients   int // of all open transactions together, about, default 100,000
 	Unknown      int // unknown recipients a minute from one address at inbound doors, default 20
 }
 
@@ -137,6 +138,7 @@ func (c *Config) setDefaults() {
 	def(&c.Limits.Commands, 1000+3*c.MaxRecipients)
 	def(&c.Limits.BadCommands, 100)
 	def(&c.Limits.AuthFailures, 3)
+	def(&c.Limits.Recipients, 100_000)
 	def(&c.Limits.Unknown, 20)
 	def(&c.Timeouts.Command, 5*time.Minute)
 	def(&c.Timeouts.Block, 3*time.Minute)

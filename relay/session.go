@@ -140,9 +140,24 @@ func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 	if s.txn.seen[key] {
 		return nil
 	}
+	if n := len(s.txn.env.To); n > 0 && n%rcptsAtOnce == 0 && s.srv.recipients() >= s.conn.set.Limits.Recipients {
+		return refuseCrowd
+	}
 	s.txn.seen[key] = true
 	s.txn.env.To = append(s.txn.env.To, rcpt)
+	s.conn.rcpts.Store(int64(len(s.txn.env.To)))
 	return nil
+}
+
+// rcptsAtOnce is how many recipients a transaction may add between two looks at
+// those of all others: as many as every client may expect to name (RFC 5321 4.5.3.1.8).
+const rcptsAtOnce = 100
+
+// recipients is how many all open transactions have, which is what they hold in memory.
+func (s *Server) recipients() int {
+	n := int64(0)
+	s.each(func(c *conn) { n += c.rcpts.Load() })
+	return int(n)
 }
 
 var notifyBits = map[smtp.DSNNotify]queue.Notify{
@@ -259,7 +274,10 @@ func (s *session) trace() trace {
 }
 
 // Reset ends the transaction, however it went.
-func (s *session) Reset() { s.txn, s.source = nil, nil }
+func (s *session) Reset() {
+	s.txn, s.source = nil, nil
+	s.conn.rcpts.Store(0)
+}
 
 // Logout is called at the end; there is nothing to give back.
 func (s *session) Logout() error { return nil }
