@@ -39,3 +39,26 @@ func TestTablesAreBounded(t *testing.T) {
 		t.Errorf("%d budgets, %d domains seen, %d failing; at most %d of each should be", len(b.domains), len(m.seen), len(m.failures), maxRemembered)
 	}
 }
+
+// Of more hops than there are workers, each with a server that says nothing,
+// as many are tried at one time as there are workers.
+func TestConcurrencyIsBounded(t *testing.T) {
+	n := newNetwork()
+	p := plans{}
+	for i := range 300 {
+		a := fmt.Sprintf("198.51.100.%d:%d", i%250+1, 2000+i)
+		n.hosts[a] = &host{silent: true}
+		p[fmt.Sprintf("tarpit%d.test", i)] = []string{a}
+	}
+	play(t, p, n, func(q *memQueue, d *Deliverer) {
+		for i := range 300 {
+			q.put(fmt.Sprintf("tarpit%d.test", i), 20)
+		}
+		time.Sleep(time.Second)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if want := d.set.Load().Concurrency; d.running != want {
+			t.Errorf("%d attempts at one time, want %d", d.running, want)
+		}
+	})
+}
