@@ -133,6 +133,19 @@ func TestSlowDiskIsNoStall(t *testing.T) {
 
 // Messages that are being received hold memory: only so many at one time.
 func TestIntakesAreBounded(t *testing.T) {
+	var p progress
+	for range maxIntakes {
+		if err := p.enter(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.enter(); !errors.Is(err, queue.ErrBusy) {
+		t.Errorf("one too many: %v", err)
+	}
+	p.leave()
+	if err := p.enter(); err != nil {
+		t.Errorf("a place was given back: %v", err)
+	}
 	s := openMem(t, vfs.NewMem())
 	var wg sync.WaitGroup
 	const tooMany = 20

@@ -129,6 +129,13 @@ func TestUsageAfterRestart(t *testing.T) {
 	if err := s.Accepting(0); !errors.Is(err, queue.ErrQueueFull) {
 		t.Errorf("full after a restart: %v", err)
 	}
+	for _, routes := range []string{"others", "others"} { // the index is made anew, without a deadline for the held one; and as it is then
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openMem(t, fs, func(o *Options) { o.Routing.Fingerprint = routes })
+		checkStore(t, s)
+	}
 }
 
 // A raised limit counts at once.
