@@ -3,6 +3,7 @@
 GO ?= go
 
 .PHONY: help build test race stress bench bench-short fuzz lint fmt demo clean
+.PHONY: help build test race stress soak fuzz lint fmt demo clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,6 +26,12 @@ bench: ## speed, memory and latency against the goals and Postfix, 20 minutes
 
 bench-short: ## the same in two minutes, with a short queue
 	$(GO) run ./cmd/relaybench run -repeats 1 -each 1s -n 10000 $(BENCH)
+stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages, a short soak
+	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Soak|Load|ParkedHop|FullQueue|PowerCut' ./queue/... ./cmd/... -v
+
+SOAK ?= 5m
+soak: ## SOAK of load at 70 % of capacity while faults come and go; as root, else no disk is filled
+	SRVRELAY_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -run '^TestSoak$$' ./cmd/srvrelay -v
 
 FUZZTIME ?= 10m
 fuzz: ## every fuzz target in turn, FUZZTIME each

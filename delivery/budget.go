@@ -38,6 +38,9 @@ func (b *budget) failed(domain string, now time.Time) {
 	defer b.mu.Unlock()
 	m := b.domains[domain]
 	if m == nil || now.Sub(m.start) >= time.Minute {
+		if m == nil {
+			makeRoom(b.domains)
+		}
 		m = &minute{start: now}
 		b.domains[domain] = m
 	}

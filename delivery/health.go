@@ -71,6 +71,9 @@ func (l *waitLine) next() string {
 	return hop
 }
 
+// maxTargets bounds the table: strangers' records name what is in it.
+const maxTargets = 50_000
+
 // forgetDown is how long a down target that nobody asks about is remembered,
 // and a target's wish for fewer connections.
 const forgetDown = time.Hour
@@ -127,10 +130,25 @@ func (h *health) info(ep plan.Endpoint) TargetInfo {
 func (h *health) get(ep plan.Endpoint) *targetState {
 	t := h.targets[ep]
 	if t == nil {
+		h.makeRoom()
 		t = &targetState{limit: h.limit}
 		h.targets[ep] = t
 	}
 	return t
+}
+
+// makeRoom forgets some target that nobody is at work on when the table is
+// full: it is found down again by whoever tries it next.
+func (h *health) makeRoom() {
+	if len(h.targets) < maxTargets {
+		return
+	}
+	for ep, t := range h.targets {
+		if t.conns == 0 && t.large == 0 && t.waiting() == 0 && !t.probing {
+			delete(h.targets, ep)
+			return
+		}
+	}
 }
 
 // tidy forgets a target about which there is nothing to remember.

@@ -15,6 +15,10 @@ import (
 var (
 	// ErrFull: too little free space; try again later (452 4.3.1 at the door).
 	ErrFull = errors.New("queue: not enough free space")
+	// ErrQueueFull: as much is queued as the operator allows; try again later.
+	ErrQueueFull = errors.New("queue: the queue is full")
+	// ErrBusy: the disk does not keep up with what comes in; try again later.
+	ErrBusy = errors.New("queue: the disk does not keep up")
 	// ErrLeaseLost: another holder took the lease over; nothing was changed.
 	ErrLeaseLost = errors.New("queue: lease lost")
 	// ErrNotFound: no such message.
@@ -30,6 +34,12 @@ var (
 	// ErrClosed: the engine is closed.
 	ErrClosed = errors.New("queue: closed")
 )
+
+// TryLater tells whether an error of Accepting or Put means no more than that
+// new mail cannot be taken at the moment.
+func TryLater(err error) bool {
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrQueueFull) || errors.Is(err, ErrBusy)
+}
 
 // Queue is what an engine does: the whole life of an accepted message, one
 // verb a step. All methods may be called concurrently.
@@ -106,8 +116,10 @@ func (w *Waiting) Note(l Lane, due, now time.Time) {
 type Store interface {
 	Queue
 
-	// Accepting returns nil, or why Put would be refused now (ErrFull).
-	Accepting() error
+	// Accepting returns nil, or why Put would be refused now (TryLater tells
+	// that it is nothing broken). size is that of the message if it is known, 0
+	// if not: one that cannot fit is refused before it comes.
+	Accepting(size int64) error
 	// List calls fn for messages in order of arrival, starting after the given
 	// ID ("" = the oldest), until fn returns false.
 	List(ctx context.Context, after ID, fn func(*Message) bool) error

@@ -12,8 +12,8 @@ import (
 
 // Limits of what a report quotes of the message that it is about.
 const (
-	maxQuotedMessage = 1 << 20  // RET=FULL: larger messages are quoted by header
-	maxQuotedHeader  = 64 << 10 // bytes
+	maxQuotedMessage = 128 << 10 // RET=FULL: larger messages are quoted by header; a report is built in memory, and many at one time
+	maxQuotedHeader  = 64 << 10  // bytes
 )
 
 // ReportCompany is how long the first failure of a message waits for the

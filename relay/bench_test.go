@@ -23,7 +23,7 @@ var chunks = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 // nowhere is a Queue that reads as the store does, and keeps nothing.
 type nowhere struct{}
 
-func (nowhere) Accepting() error { return nil }
+func (nowhere) Accepting(int64) error { return nil }
 
 func (nowhere) Put(_ context.Context, env *queue.Envelope, body io.Reader) (queue.ID, error) {
 	chunk := chunks.Get().(*[64 << 10]byte)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -41,6 +42,8 @@ type conn struct {
 	commands   int    // since the last accepted message
 	bad        int    // 5xx replies
 	authFailed int
+
+	rcpts atomic.Int64 // of the open transaction, for the count over all connections
 }
 
 func newConn(s *Server, set *settings, d *door, l Listener, raw net.Conn) *conn {

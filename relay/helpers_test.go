@@ -23,6 +23,7 @@ type memQueue struct {
 	mu    sync.Mutex
 	msgs  []stored
 	full  bool
+	room  error         // what Accepting says to a size above 1000
 	fail  error         // Put fails with it after the whole body
 	soon  error         // Put fails with it before the body
 	boom  bool          // Put panics
@@ -36,11 +37,14 @@ type stored struct {
 	body string
 }
 
-func (q *memQueue) Accepting() error {
+func (q *memQueue) Accepting(size int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.full {
 		return queue.ErrFull
+	}
+	if size > 1000 {
+		return q.room
 	}
 	return nil
 }

@@ -30,8 +30,9 @@ import (
 type Queue interface {
 	// Put makes a message durable before it returns nil (see queue.Queue).
 	Put(ctx context.Context, env *queue.Envelope, body io.Reader) (queue.ID, error)
-	// Accepting returns nil, or why Put would be refused now.
-	Accepting() error
+	// Accepting returns nil, or why Put would be refused now for a message of so
+	// many bytes (0 = not known).
+	Accepting(size int64) error
 }
 
 // Authenticator checks a name and a password. False is "wrong"; an error is
@@ -116,6 +117,7 @@ type Limits struct {
 	Commands     int // since the last accepted message, default 1000 and three for each allowed recipient
 	BadCommands  int // 5xx replies on one connection, default 100
 	AuthFailures int // on one connection, default 3
+	Recipients   int // of all open transactions together, about, default 100,000
 	Unknown      int // unknown recipients a minute from one address at inbound doors, default 20
 }
 
@@ -136,6 +138,7 @@ func (c *Config) setDefaults() {
 	def(&c.Limits.Commands, 1000+3*c.MaxRecipients)
 	def(&c.Limits.BadCommands, 100)
 	def(&c.Limits.AuthFailures, 3)
+	def(&c.Limits.Recipients, 100_000)
 	def(&c.Limits.Unknown, 20)
 	def(&c.Timeouts.Command, 5*time.Minute)
 	def(&c.Timeouts.Block, 3*time.Minute)

@@ -31,6 +31,7 @@ func parseEnhanced(s string) (e smtp.EnhancedCode, ok bool) {
 // The refusals that are said in more than one place.
 var (
 	refuseFull     = reply(452, 4, 3, 1, "not enough space, try again later")
+	refuseCrowd    = reply(452, 4, 5, 3, "too many recipients at one time, send to these and to the others later")
 	refuseInternal = reply(451, 4, 3, 0, "a fault of ours, try again later")
 	refuseTooBig   = reply(552, 5, 3, 4, "message too big")
 	refuseAuth     = reply(530, 5, 7, 0, "authentication required")

@@ -75,8 +75,8 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 			return pathRefusal(err, 7)
 		}
 	}
-	if err := s.srv.queue.Accepting(); err != nil {
-		if !errors.Is(err, queue.ErrFull) { // that is told with the refusal, for each MAIL
+	if err := s.srv.queue.Accepting(opts.Size); err != nil {
+		if !queue.TryLater(err) { // that is told with the refusal, for each MAIL
 			s.srv.events.Fault("queue", err)
 		}
 		return refuseFull
@@ -110,8 +110,23 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	for _, n := range opts.Notify {
 		rcpt.Notify |= notifyBits(n)
 	}
+	if n := len(s.txn.env.To); n > 0 && n%rcptsAtOnce == 0 && s.srv.recipients() >= s.conn.set.Limits.Recipients {
+		return refuseCrowd
+	}
 	s.txn.add(rcpt)
+	s.conn.rcpts.Store(int64(len(s.txn.env.To)))
 	return nil
+}
+
+// rcptsAtOnce is how many recipients a transaction may add between two looks at
+// those of all others: as many as every client may expect to name (RFC 5321 4.5.3.1.8).
+const rcptsAtOnce = 100
+
+// recipients is how many all open transactions have, which is what they hold in memory.
+func (s *Server) recipients() int {
+	n := int64(0)
+	s.each(func(c *conn) { n += c.rcpts.Load() })
+	return int(n)
 }
 
 // vet decides about a recipient.
@@ -207,7 +222,7 @@ func (s *session) refusal(err error) *smtp.SMTPError {
 		return r
 	}
 	s.srv.events.Fault("queue", err)
-	if errors.Is(err, queue.ErrFull) {
+	if queue.TryLater(err) {
 		return refuseFull
 	}
 	return refuseInternal
@@ -255,7 +270,10 @@ func (s *session) trace() trace {
 }
 
 // Reset ends the transaction, however it went.
-func (s *session) Reset() { s.txn = nil }
+func (s *session) Reset() {
+	s.txn = nil
+	s.conn.rcpts.Store(0)
+}
 
 // Logout is called at the end; there is nothing to give back.
 func (s *session) Logout() error { return nil }

@@ -243,6 +243,8 @@ func TestStoreErrors(t *testing.T) {
 	}{
 		{nil, fmt.Errorf("put: %w", queue.ErrFull), "452 4.3.1"},
 		{fmt.Errorf("put: %w", queue.ErrFull), nil, "452 4.3.1"},
+		{fmt.Errorf("put: %w", queue.ErrQueueFull), nil, "452 4.3.1"},
+		{nil, fmt.Errorf("put: %w", queue.ErrBusy), "452 4.3.1"},
 		{nil, secret, "451 4.3.0"},
 		{secret, nil, "451 4.3.0"},
 	} {
@@ -260,6 +262,26 @@ func TestStoreErrors(t *testing.T) {
 	c.do("DATA", "354")
 	c.do(hello+".", "250 2.0.0 queued")
 	f.queue.one(t)
+}
+
+// An announced size that cannot be taken now is refused at MAIL. That the queue
+// is full, or slow, is told to the client, and is no fault of ours; what is
+// broken is.
+func TestSizeThatDoesNotFit(t *testing.T) {
+	for err, faults := range map[error]int{queue.ErrFull: 0, queue.ErrQueueFull: 0, queue.ErrBusy: 0, errors.New("broken"): 1} {
+		f := start(t, nil)
+		f.queue.room = fmt.Errorf("accepting: %w", err)
+		c := f.ready(trustedDoor)
+		c.do("MAIL FROM:<a@b.example> SIZE=1001", "452 4.3.1")
+		c.do("MAIL FROM:<a@b.example> SIZE=1000", "250")
+		c.do("RSET", "250")
+		c.do("MAIL FROM:<a@b.example>", "250")
+		unlock := f.events.lock()
+		if len(f.events.faults) != faults {
+			t.Errorf("%v: %d faults, want %d", err, len(f.events.faults), faults)
+		}
+		unlock()
+	}
 }
 
 func TestUTF8AndEightBit(t *testing.T) {

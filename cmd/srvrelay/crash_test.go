@@ -190,6 +190,16 @@ func (d disk) fill(leave int64) {
 	}
 }
 
+// take fills so many bytes of it at once.
+func (d disk) take(bytes int64) error {
+	f, err := os.OpenFile(filepath.Join(d.dir, "filler"), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return syscall.Fallocate(int(f.Fd()), 0, 0, bytes)
+}
+
 func (d disk) clear() {
 	if err := os.Remove(filepath.Join(d.dir, "filler")); err != nil {
 		d.Fatal(err)

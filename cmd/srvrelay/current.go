@@ -181,7 +181,10 @@ func deliverySettings(cfg *config.Config) delivery.Settings {
 
 // storeSettings are those that a reload may change.
 func storeSettings(cfg *config.Config) pebblestore.Settings {
-	return pebblestore.Settings{Hostname: cfg.Hostname, Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree}
+	return pebblestore.Settings{
+		Hostname: cfg.Hostname, Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree,
+		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+	}
 }
 
 func adminSocket(cfg *config.Config) string { return cfg.Admin.Socket }

@@ -34,7 +34,7 @@ func doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "doctor", Short: "Check this machine and the configuration", Args: args(cobra.NoArgs),
 		Long: `Looks for what keeps mail from coming in or going out: the configuration and its
-files, the disk, the resolvers, the listeners, port 25 to the world, the way of
+files, the disk, the queue, the resolvers, the listeners, port 25 to the world, the way of
 each relay domain, the hostname and its addresses, the certificate, the clock,
 limits and secrets. It works with and without a running relay, and changes
 nothing. Each finding says what is, why it matters, and what to do.
@@ -125,6 +125,12 @@ func doctorEnv(ctx context.Context, cfg *config.Config, probes []string, connect
 		e.Relay = doctor.Stopped
 	default: // whatever it says, it is there
 		e.Relay = doctor.Running
+		e.Door = func(ctx context.Context) (doctor.Door, error) {
+			d, err := client.Door(ctx)
+			return doctor.Door{
+				Refusing: d.Refusing, Fix: d.Fix, Messages: d.Messages, MaxMessages: d.MaxMessages, Bytes: d.Bytes, MaxBytes: d.MaxBytes,
+			}, err
+		}
 		e.PID, _ = client.PID() // without: the limits of this process are looked at
 	}
 	return e, nil

@@ -19,6 +19,10 @@ func printExplanation(s screen, e admin.Explanation, now time.Time) {
 	fmt.Fprintln(s)
 	printEvidence(s, e, now)
 	printAdvice(s, e, now)
+	if e.Refusing != "" {
+		fmt.Fprintln(s)
+		doorText(s, e.Refusing, e.Fix)
+	}
 	if !e.Running {
 		fmt.Fprintln(s, "\n  No relay is running here: which targets are down is not known.")
 	}

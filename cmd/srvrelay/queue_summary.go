@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,19 @@ with mail that waits or is held. The states:
 	return c
 }
 
+// doorText says that the doors are closed to new mail, why, and what to do.
+func doorText(s screen, refusing, fix string) {
+	if refusing == "" {
+		return
+	}
+	s.paragraph("", "No new mail is taken (452): "+strings.TrimPrefix(queue.Safe(refusing, 500), "queue: "))
+	fmt.Fprintf(s, "  fix: %s\n\n", queue.Safe(fix, 300))
+}
+
 func summaryText(s screen, sum admin.Summary, now time.Time) error {
+	if sum.Door != nil {
+		doorText(s, sum.Door.Refusing, sum.Door.Fix)
+	}
 	if sum.Messages == 0 {
 		_, err := fmt.Fprintln(s, "The queue is empty.")
 		return err

@@ -41,7 +41,7 @@ func newRig(t *testing.T, zone, config string, servers map[string]sink.Options) 
 	r.scenario = newScenario(t)
 	r.sections["config"] = config
 	for name, o := range servers {
-		if !o.Discard {
+		if !o.Discard && o.OnMessage == nil {
 			o.OnMessage = r.book.deliver
 		}
 		srv, err := sink.Start("127.0.0.1:0", o)

@@ -48,6 +48,7 @@ configuration is wrong.`,
 			if err != nil {
 				return err
 			}
+			limitMemory()
 			log := newMaillog(c.ErrOrStderr(), cfg.Log.Format, cfg.Log.Level)
 			defer log.out.flush()
 			for _, w := range cfg.Warnings {
@@ -122,6 +123,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	s.store, err = pebblestore.Open(pebblestore.Options{
 		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(cur.routes), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
+		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
 	})
 	if err != nil {
 		return s, err

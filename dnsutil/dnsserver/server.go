@@ -29,6 +29,7 @@
 //	;!wrong-question NAME [TYPE]  answers, but to a question that was not asked
 //	;!nochase NAME [TYPE]         answers with the first CNAME only
 //	;!invent ADDRESS              gives this address to names that do not exist
+//	;!slow DURATION               takes so long for every answer
 //	;!ad                          sets AD (RFC 4035) in every answer
 package dnsserver
 
@@ -40,6 +41,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -151,7 +153,9 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 	q := question{name: lower(req.Question[0].Name), qtype: req.Question[0].Qtype}
 	s.note(q.String())
 	overUDP := w.LocalAddr().Network() == "udp"
-	if m := s.zone.Load().reply(req, q, overUDP); m != nil {
+	z := s.zone.Load()
+	time.Sleep(z.slow)
+	if m := z.reply(req, q, overUDP); m != nil {
 		// The peer may be gone; then there is nobody to tell.
 		_ = w.WriteMsg(m)
 	}

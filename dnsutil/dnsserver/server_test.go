@@ -49,6 +49,15 @@ func start(t *testing.T, zone string) *Server {
 	return s
 }
 
+// TestSlow: the answer comes, and not before its time.
+func TestSlow(t *testing.T) {
+	s := start(t, zoneText+";!slow 30ms\n")
+	begin := time.Now()
+	if m := ask(t, s, "udp", "_smtp._tcp.example.org", dns.TypeSRV); len(m.Answer) != 1 || time.Since(begin) < 30*time.Millisecond {
+		t.Errorf("after %v: %v", time.Since(begin), m)
+	}
+}
+
 func ask(t *testing.T, s *Server, network, name string, qtype uint16) *dns.Msg {
 	t.Helper()
 	m := new(dns.Msg)

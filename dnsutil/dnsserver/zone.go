@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -20,6 +21,7 @@ type zone struct {
 	faults  map[question]fault // qtype 0: every type
 	ad      bool
 	invent  netip.Addr // IPv4, for names that do not exist; invalid: none
+	slow    time.Duration
 }
 
 // question is a name and a type; the class is always IN.
@@ -131,8 +133,13 @@ func (z *zone) parseFault(words []string) error {
 		z.invent = addr
 		return nil
 	}
+	if len(words) == 2 && words[0] == "slow" {
+		var err error
+		z.slow, err = time.ParseDuration(words[1])
+		return err
+	}
 	if len(words) < 2 || len(words) > 3 || !fault(words[0]).known() {
-		return fmt.Errorf("unknown directive %q: want ;!FAULT NAME [TYPE], ;!invent ADDRESS or ;!ad", ";!"+strings.Join(words, " "))
+		return fmt.Errorf("unknown directive %q: want ;!FAULT NAME [TYPE], ;!invent ADDRESS, ;!slow DURATION or ;!ad", ";!"+strings.Join(words, " "))
 	}
 	q := question{name: lower(words[1])}
 	if _, ok := dns.IsDomainName(q.name); !ok {

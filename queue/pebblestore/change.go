@@ -120,7 +120,7 @@ func (c *change) stage() {
 		}
 		c.record(c.tried)
 		set(c.b, metaKey(c.id), mustJSON(c.m))
-		c.s.stageDeadline(c.b, c.id, c.oldDeadline, c.m.deadline())
+		c.s.stageDeadline(c.b, c.id, c.oldDeadline, c.m.deadline(), c.m.Size)
 	}
 	for _, mv := range c.moved {
 		for _, g := range mv.to {
@@ -189,6 +189,12 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 		c.s.folder.release(c.m.File)
 	default:
 		c.s.folder.releaseLater(c.m.File)
+	}
+	for _, f := range c.fresh {
+		c.s.usage.add(1, f.meta.Size)
+	}
+	if c.removed {
+		c.s.usage.add(-1, -c.m.Size)
 	}
 	c.s.addGroups(c.added)
 	c.s.addGroups(c.reports)

@@ -12,7 +12,7 @@
 //	l/<number>                      the message whose large body is the file bodies/<number>
 //	a/<id><n>                       one attempt, JSON; the newest 200
 //	h/<hop>\0<lane><due><id><first> a group: recipients of one message and hop with one due time
-//	t/<when><id>                    when Sweep must look at a message
+//	t/<when><id>                    when Sweep must look at a message; each has one, of which its size is the value
 //	x/<key>                         a fact
 //
 // <id> is the 16 bytes of the ULID; numbers are big-endian, so that the order

@@ -218,7 +218,7 @@ func TestLogFailureIsFatal(t *testing.T) {
 			if _, err := s.Put(ctx, message("c@c.example"), strings.NewReader("lost")); err == nil {
 				t.Error("a put after the end")
 			}
-			if s.Accepting() == nil {
+			if s.Accepting(0) == nil {
 				t.Error("accepting after the end")
 			}
 			if err := s.Close(); err == nil {

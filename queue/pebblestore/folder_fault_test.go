@@ -82,7 +82,7 @@ func TestBodyFailure(t *testing.T) {
 			}
 			put(t, s, 100, "d@d.example") // small ones go on
 			fail.Store(nil)
-			if err := s.Accepting(); err != nil {
+			if err := s.Accepting(0); err != nil {
 				t.Errorf("accepting: %v", err)
 			}
 			put(t, s, large, "c@c.example")
@@ -113,7 +113,7 @@ func TestFolderSyncFailureIsFatal(t *testing.T) {
 	if err := <-fatal; !errors.Is(err, syscall.EIO) {
 		t.Errorf("fatal: %v", err)
 	}
-	if s.Accepting() == nil {
+	if s.Accepting(0) == nil {
 		t.Error("accepting after the end")
 	}
 }

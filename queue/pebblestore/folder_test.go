@@ -200,7 +200,7 @@ func TestSpareFilesMakeSpace(t *testing.T) {
 	})
 	put(t, s, large, "b@b.example")
 	settle(t, s, claim(t, s, "b.example"), queue.Sent)
-	if err := s.Accepting(); err != nil || len(files(t, s)) != 0 {
+	if err := s.Accepting(0); err != nil || len(files(t, s)) != 0 {
 		t.Errorf("accepting: %v, with the files %v", err, files(t, s))
 	}
 }

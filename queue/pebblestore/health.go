@@ -20,13 +20,11 @@ type health struct {
 	trouble error     // flush or compaction fails; it is tried again
 	logged  time.Time // when trouble was logged
 	last    time.Time // when trouble was last met
-	stalled time.Time // since when writes wait for a flush; zero = they do not
 }
 
 const (
 	troubleEvery = time.Minute     // between two log lines about the same trouble
 	troubleFresh = 5 * time.Second // of trouble, before new mail may find out whether it is over
-	stallLimit   = 2 * time.Second // of waiting writes, before new mail is refused
 )
 
 func (h *health) fatal() error {
@@ -58,12 +56,6 @@ func (h *health) set(err error, now time.Time) (log bool) {
 	return true
 }
 
-func (h *health) stall(since time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.stalled = since
-}
-
 // check returns why new mail should not be taken, as far as the engine knows.
 func (h *health) check(now time.Time) error {
 	h.mu.Lock()
@@ -79,8 +71,6 @@ func (h *health) check(now time.Time) error {
 		return fmt.Errorf("%w: the disk is full: %w", queue.ErrFull, h.trouble)
 	case fresh:
 		return fmt.Errorf("queue: the storage engine cannot write: %w", h.trouble)
-	case !h.stalled.IsZero() && now.Sub(h.stalled) > stallLimit:
-		return fmt.Errorf("queue: the disk has been too slow for the storage engine for %v", now.Sub(h.stalled).Round(time.Second))
 	}
 	return nil
 }
@@ -122,10 +112,8 @@ func (s *Store) events() *pebble.EventListener {
 			s.opt.Log.Warn("the disk is slow", "file", queue.Safe(i.Path, 255), "operation", i.OpType.String(), "duration", i.Duration)
 		},
 		WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
-			s.health.stall(time.Now())
 			s.opt.Log.Warn("the queue's writes wait for the disk", "reason", queue.Safe(i.Reason, 255))
 		},
-		WriteStallEnd: func() { s.health.stall(time.Time{}) },
 	}
 }
 
@@ -206,18 +194,30 @@ func diskSpace(fs vfs.FS, dir string) func() (int64, error) {
 }
 
 // Accepting implements queue.Store.
-func (s *Store) Accepting() error {
+func (s *Store) Accepting(size int64) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
 	defer s.end()
-	return s.accepting()
+	if err := s.accepting(); err != nil || size <= 0 {
+		return err
+	}
+	if err := s.refusal(size); err != nil {
+		return err
+	}
+	return s.usage.over(s.set.Load(), 1, size)
 }
 
 // accepting is Accepting of an open store. The door tells a client as little
 // as it may; what is wrong stands in the log, once when it begins and ends.
 func (s *Store) accepting() error {
-	err := s.refusal()
+	err := s.refusal(0)
+	if err == nil {
+		err = s.progress.check()
+	}
+	if err == nil {
+		err = s.usage.over(s.set.Load(), 1, 0)
+	}
 	refuses := err != nil
 	switch was := s.refusing.Swap(refuses); {
 	case refuses && !was:
@@ -228,8 +228,8 @@ func (s *Store) accepting() error {
 	return err
 }
 
-// refusal is why new mail is not taken now, or nil.
-func (s *Store) refusal() error {
+// refusal is why a body of so many bytes cannot be stored now, or nil.
+func (s *Store) refusal(size int64) error {
 	now := time.Now()
 	if err := s.health.check(now); err != nil {
 		return err
@@ -242,11 +242,11 @@ func (s *Store) refusal() error {
 	if err != nil {
 		return fmt.Errorf("queue: the free space of %s is not known: %w", s.opt.Dir, err)
 	}
-	if free < minFree && s.folder.clear() { // the space of files that are kept for later
+	if free-size < minFree && s.folder.clear() { // the space of files that are kept for later
 		free = s.space.again(now)
 	}
-	if free < minFree {
-		return fmt.Errorf("%w: %d MiB in %s, at least %d MiB are wanted", queue.ErrFull, free>>20, s.opt.Dir, minFree>>20)
+	if free-size < minFree {
+		return fmt.Errorf("%w: %d MiB in %s, at least %d MiB are wanted", queue.ErrFull, free>>20, s.opt.Dir, (minFree+size)>>20)
 	}
 	return nil
 }

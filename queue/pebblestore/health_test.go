@@ -33,7 +33,7 @@ func TestMinFree(t *testing.T) {
 	s := openMem(t, vfs.NewMem(), withFree(&free))
 	put(t, s, 10, "b@b.example")
 	free.Store(100<<20 - 1)
-	if err := s.Accepting(); !errors.Is(err, queue.ErrFull) {
+	if err := s.Accepting(0); !errors.Is(err, queue.ErrFull) {
 		t.Errorf("accepting: %v", err)
 	}
 	if _, err := s.Put(ctx, message("c@c.example"), strings.NewReader("x")); !errors.Is(err, queue.ErrFull) {
@@ -43,7 +43,7 @@ func TestMinFree(t *testing.T) {
 		t.Errorf("a failure on a nearly full disk: %+v", fx)
 	}
 	free.Store(200 << 20)
-	if err := s.Accepting(); err != nil {
+	if err := s.Accepting(0); err != nil {
 		t.Errorf("accepting after there is space: %v", err)
 	}
 	put(t, s, 10, "c@c.example")
@@ -56,11 +56,11 @@ func TestRefusalIsLogged(t *testing.T) {
 	var log bytes.Buffer
 	s := openMem(t, vfs.NewMem(), withFree(&free), func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	for range 3 {
-		_ = s.Accepting()
+		_ = s.Accepting(0)
 	}
 	free.Store(200 << 20)
 	for range 3 {
-		_ = s.Accepting()
+		_ = s.Accepting(0)
 	}
 	text := log.String()
 	if strings.Count(text, "new mail is refused") != 1 || strings.Count(text, "new mail is taken again") != 1 || !strings.Contains(text, "at least 100 MiB are wanted") {
@@ -88,7 +88,7 @@ func TestUnknownFreeSpace(t *testing.T) {
 		o.MinFree = 1
 		o.FreeSpace = func() (int64, error) { return 0, syscall.EIO }
 	})
-	if err := s.Accepting(); !errors.Is(err, syscall.EIO) {
+	if err := s.Accepting(0); !errors.Is(err, syscall.EIO) {
 		t.Errorf("accepting: %v", err)
 	}
 }
@@ -127,32 +127,23 @@ func TestEngineTrouble(t *testing.T) {
 	s := openMem(t, vfs.NewMem())
 	e := s.events()
 	e.BackgroundError(syscall.ENOSPC)
-	if err := s.Accepting(); !errors.Is(err, queue.ErrFull) {
+	if err := s.Accepting(0); !errors.Is(err, queue.ErrFull) {
 		t.Errorf("a flush without space: %v", err)
 	}
 	e.BackgroundError(syscall.EIO)
-	if err := s.Accepting(); !errors.Is(err, syscall.EIO) || errors.Is(err, queue.ErrFull) {
+	if err := s.Accepting(0); !errors.Is(err, syscall.EIO) || errors.Is(err, queue.ErrFull) {
 		t.Errorf("a flush that fails: %v", err)
 	}
 	if _, err := s.Put(ctx, message("b@b.example"), strings.NewReader("x")); !errors.Is(err, syscall.EIO) {
 		t.Errorf("put: %v", err)
 	}
 	e.FlushEnd(pebble.FlushInfo{Err: syscall.EIO})
-	if s.Accepting() == nil {
+	if s.Accepting(0) == nil {
 		t.Error("a failed flush ended the trouble")
 	}
 	e.FlushEnd(pebble.FlushInfo{})
-	if err := s.Accepting(); err != nil {
+	if err := s.Accepting(0); err != nil {
 		t.Errorf("after a good flush: %v", err)
-	}
-	now := time.Now()
-	s.health.stall(now)
-	if s.health.check(now.Add(time.Second)) != nil || s.health.check(now.Add(3*time.Second)) == nil {
-		t.Error("a stall matters after two seconds, not before")
-	}
-	e.WriteStallEnd()
-	if s.health.check(now.Add(time.Hour)) != nil {
-		t.Error("the stall does not end")
 	}
 }
 
@@ -181,7 +172,7 @@ func TestFlushWithoutSpace(t *testing.T) {
 	for range 3 { // the first refusals have been told by the third
 		<-refused
 	}
-	if err := s.Accepting(); !errors.Is(err, queue.ErrFull) {
+	if err := s.Accepting(0); !errors.Is(err, queue.ErrFull) {
 		t.Errorf("accepting: %v", err)
 	}
 	l := claim(t, s, "b.example")
@@ -194,7 +185,7 @@ func TestFlushWithoutSpace(t *testing.T) {
 	if err := s.db.Flush(); err != nil { // the next flush begins after the last has told its end
 		t.Fatal(err)
 	}
-	if err := s.Accepting(); err != nil {
+	if err := s.Accepting(0); err != nil {
 		t.Errorf("accepting again: %v", err)
 	}
 	checkStore(t, s)

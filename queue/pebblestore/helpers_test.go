@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -137,6 +138,14 @@ func readBody(t testing.TB, s *Store, id queue.ID) string {
 	return string(b)
 }
 
+// counted returns the usage, once what was there at the open is in it.
+func counted(s *Store) Usage {
+	for !s.Usage().Counted {
+		runtime.Gosched()
+	}
+	return s.Usage()
+}
+
 // checkStore reads every key and wants that they fit together: no part
 // without its message, each waiting recipient in exactly one group at its
 // time and hop, one deadline a message, the exact count of each hop.
@@ -194,9 +203,10 @@ func checkStore(t testing.TB, s *Store) {
 	if err != nil {
 		t.Error(err)
 	}
-	open, held := 0, 0
+	open, held, bytes := 0, 0, int64(0)
 	checkFolder(t, s, files)
 	for id, m := range metas {
+		bytes += m.Size
 		if owner, ok := files[m.File]; m.File != 0 && (!ok || owner != id) {
 			t.Errorf("the file %d of %s is that of %s", m.File, id, owner)
 		}
@@ -246,6 +256,9 @@ func checkStore(t testing.TB, s *Store) {
 		delete(counts, hop)
 	}
 	checkCache(t, s)
+	if u := counted(s); u.Messages != int64(len(metas)) || u.Bytes != bytes {
+		t.Errorf("it counts %d messages and %d bytes, there are %d and %d", u.Messages, u.Bytes, len(metas), bytes)
+	}
 	if len(counts) > 0 {
 		t.Errorf("hops that memory does not know: %v", counts)
 	}

@@ -18,7 +18,7 @@ func (s *Store) Import(ctx context.Context, m *queue.Message, body io.Reader) er
 		return err
 	}
 	defer s.end()
-	if err := s.accepting(); err != nil {
+	if err := s.refusal(0); err != nil { // the limits are for strangers: an operator may go beyond them
 		return err
 	}
 	env := m.Envelope
@@ -39,6 +39,7 @@ func (s *Store) Import(ctx context.Context, m *queue.Message, body io.Reader) er
 	}
 	in := s.newIntake(id)
 	defer in.release()
+	_ = in.hold(1, 0) // without limits it cannot fail
 	if err := in.stream(ctx, body); err != nil {
 		return err
 	}

@@ -32,7 +32,8 @@ func Open(opt Options) (*Store, error) {
 		fs = vfs.Default
 	}
 	s := &Store{opt: opt, opened: ulid.Timestamp(time.Now())} // floor 0: the first Sweep looks at all deadlines
-	s.Reconfigure(Settings{opt.Hostname, opt.Postmaster, opt.MinFree})
+	s.Reconfigure(Settings{opt.Hostname, opt.Postmaster, opt.MinFree, opt.MaxMessages, opt.MaxBytes})
+	s.progress.start = time.Now()
 	s.routes.now = opt.Routing.WithDefaults()
 	s.hops = hopIndex{read: s.readHop, hops: map[string]*hop{}}
 	s.parks.m = map[string]park{}
@@ -162,7 +163,10 @@ func (s *Store) recover() error {
 			return err
 		}
 	}
-	return s.scanHops()
+	if err := s.scanHops(); err != nil {
+		return err
+	}
+	return s.startCount()
 }
 
 // checkFormat refuses what we have not written, and signs a new store.
@@ -305,7 +309,7 @@ func (s *Store) reindex(b *pebble.Batch, key, value []byte) error {
 	}
 	m.arm(s.routes.now, all)
 	set(b, bytes.Clone(key), mustJSON(m))
-	s.stageDeadline(b, id, 0, m.deadline())
+	s.stageDeadline(b, id, 0, m.deadline(), m.Size)
 	return nil
 }
 

@@ -30,7 +30,7 @@ func TestRealFolder(t *testing.T) {
 		t.Errorf("a second open: %v", err)
 	}
 	id := put(t, s, 200<<10, "b@b.example")
-	if err := s.Accepting(); err != nil {
+	if err := s.Accepting(0); err != nil {
 		t.Error(err)
 	}
 	if free, err := s.space.get(time.Now()); err != nil || free <= 0 {

@@ -3,6 +3,7 @@ package pebblestore
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -28,12 +29,20 @@ func (s *Store) Put(ctx context.Context, env *queue.Envelope, body io.Reader) (q
 	if err := s.accepting(); err != nil {
 		return "", err
 	}
+	if err := s.progress.enter(); err != nil {
+		return "", err
+	}
+	defer s.progress.leave()
 	id, err := s.nameMessage(env)
 	if err != nil {
 		return "", err
 	}
 	in := s.newIntake(id)
 	defer in.release()
+	in.limits = s.set.Load()
+	if err := in.hold(1, 0); err != nil {
+		return "", err
+	}
 	if err := in.stream(ctx, body); err != nil {
 		return "", err
 	}
@@ -97,6 +106,9 @@ type intake struct {
 	file *bodyWriter
 	size int64
 	done bool
+
+	limits *Settings // nil: an operator's import, which is not refused because the queue is full
+	held   [2]int64  // messages and bytes that are counted for it
 }
 
 func (s *Store) newIntake(id ulid.ULID) *intake {
@@ -112,6 +124,9 @@ func (in *intake) stream(ctx context.Context, body io.Reader) error {
 		n, err := readChunk(body, in.last[:])
 		in.n = n
 		in.size += int64(n)
+		if err := in.hold(0, int64(n)); err != nil {
+			return err
+		}
 		if err == io.EOF {
 			return nil
 		}
@@ -122,6 +137,19 @@ func (in *intake) stream(ctx context.Context, body io.Reader) error {
 			return err
 		}
 	}
+}
+
+// hold counts the message, and its bytes as they come: what is on the way
+// together never goes beyond the limits.
+func (in *intake) hold(messages, bytes int64) error {
+	if in.limits == nil {
+		in.s.usage.add(messages, bytes)
+	} else if err := in.s.usage.take(in.limits, messages, bytes); err != nil {
+		return err
+	}
+	in.held[0] += messages
+	in.held[1] += bytes
+	return nil
 }
 
 // readChunk fills buf. io.EOF: the body ended, and n bytes are its last ones
@@ -147,7 +175,7 @@ func (in *intake) writeAhead() error {
 	if in.s.opt.ReadOnly {
 		return queue.ErrReadOnly
 	}
-	if err := in.s.accepting(); err != nil {
+	if err := in.s.refusal(0); err != nil {
 		return err
 	}
 	if in.file == nil {
@@ -224,7 +252,11 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 // deleted, but not after a commit that failed: the message may be on the disk.
 func (in *intake) release() {
 	chunkPool.Put(in.last)
-	if in.file != nil && !in.done && in.s.health.fatal() == nil {
+	if in.done {
+		return
+	}
+	in.s.usage.add(-in.held[0], -in.held[1])
+	if in.file != nil && in.s.health.fatal() == nil {
 		in.file.giveUp()
 	}
 }
@@ -275,13 +307,13 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 		set(b, groupKey(g.hop, g.group), encodeMembers(g.members))
 	}
 	set(b, metaKey(id), mustJSON(m))
-	s.stageDeadline(b, id, 0, m.deadline())
+	s.stageDeadline(b, id, 0, m.deadline(), body.size)
 	m.To = nil // they are in rcpts
 	return &fresh{meta: m, rcpts: slices.Clone(env.To), groups: groups, once: true}, nil
 }
 
-// stageDeadline moves the t/ key of a message.
-func (s *Store) stageDeadline(b *pebble.Batch, id ulid.ULID, old, now int64) {
+// stageDeadline moves the t/ key of a message of so many bytes; 0 is no key.
+func (s *Store) stageDeadline(b *pebble.Batch, id ulid.ULID, old, now, size int64) {
 	if old == now {
 		return
 	}
@@ -292,7 +324,7 @@ func (s *Store) stageDeadline(b *pebble.Batch, id ulid.ULID, old, now int64) {
 		s.floorMu.Lock()
 		s.floor = min(s.floor, now)
 		s.floorMu.Unlock()
-		set(b, deadlineKey(now, id), nil)
+		set(b, deadlineKey(now, id), binary.AppendUvarint(nil, uint64(size)))
 	}
 }
 

@@ -1,9 +1,11 @@
 package pebblestore
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
@@ -41,9 +43,13 @@ type meta struct {
 	Report int64 `json:"report,omitempty"`
 }
 
-// deadline is when Sweep must look at the message first, 0 = never.
+// never is the deadline of a message that nothing falls due for: all of its
+// recipients are held.
+const never = math.MaxInt64
+
+// deadline is when Sweep must look at the message first.
 func (m *meta) deadline() int64 {
-	return earlier(earlier(m.Delay, m.Expire), m.Report)
+	return cmp.Or(earlier(earlier(m.Delay, m.Expire), m.Report), never)
 }
 
 // arm sets Delay and Expire by all recipients of the message.

@@ -5,6 +5,9 @@ type Settings struct {
 	Hostname   string
 	Postmaster string
 	MinFree    int64
+
+	MaxMessages int64 // queued at one time; with more, Put refuses. 0 = no limit
+	MaxBytes    int64 // of their bodies
 }
 
 // Reconfigure puts other settings in force.

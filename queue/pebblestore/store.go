@@ -37,6 +37,9 @@ type Options struct {
 	MinFree   int64                 // bytes; with less free space Put refuses
 	FreeSpace func() (int64, error) // nil: of Dir's file system, looked at once a second
 
+	MaxMessages int64 // see Settings
+	MaxBytes    int64
+
 	Chance func() float64 // jitter in [0,1); nil: math/rand/v2
 	Log    *slog.Logger   // troubles of the engine only; nil: none
 	// Fatal is called when the log could not be written: what is on the disk
@@ -64,6 +67,8 @@ type Store struct {
 	stripes   [256]sync.Mutex // serialise the changes of one message
 	space     freeSpace
 	health    health
+	usage     usage
+	progress  progress
 	opening   atomic.Bool // the engine is being opened
 	refusing  atomic.Bool // new mail is refused, and the log says so
 
@@ -156,6 +161,8 @@ func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 	if err := s.health.fatal(); err != nil {
 		return err
 	}
+	s.progress.begin()
+	defer s.progress.end()
 	defer func() {
 		if p := recover(); p != nil { // Pebble panics when the log cannot take the batch
 			err = s.die(fmt.Errorf("%v", p))

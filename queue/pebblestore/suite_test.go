@@ -17,7 +17,7 @@ type checkedStore struct {
 }
 
 func (c checkedStore) Close() error {
-	if !errors.Is(c.Accepting(), queue.ErrClosed) {
+	if !errors.Is(c.Accepting(0), queue.ErrClosed) {
 		checkStore(c.t, c.Store)
 	}
 	return c.Store.Close()

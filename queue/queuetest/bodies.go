@@ -137,7 +137,7 @@ func (errReader) Read([]byte) (int, error) { return 0, errCut }
 
 // RET=FULL quotes all of it, up to a limit.
 func bodyReported(f *fixture) {
-	for _, size := range []int{60 << 10, 64 << 10, 300 << 10, 1 << 20} {
+	for _, size := range []int{60 << 10, 64 << 10, 100 << 10, 128 << 10} {
 		body := "Subject: large\r\n\r\n" + bodyOf("quoted", size-18)
 		f.putEnv(&queue.Envelope{Sender: "alice@a.example", Mode: queue.Submission, Ret: "FULL", To: to("b@b.example")}, body)
 		_, report := f.oneReport(f.settle(f.claim("b.example"), refused), queue.ReportFailed, "alice@a.example")

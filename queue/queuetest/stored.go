@@ -183,7 +183,7 @@ func closed(f *fixture) {
 	f.is(err, queue.ErrClosed)
 	_, err = f.s.Get(ctx, id)
 	f.is(err, queue.ErrClosed)
-	f.is(f.s.Accepting(), queue.ErrClosed)
+	f.is(f.s.Accepting(0), queue.ErrClosed)
 	f.is(f.s.List(ctx, "", func(*queue.Message) bool { return true }), queue.ErrClosed)
 	f.is(f.s.Close(), queue.ErrClosed)
 }

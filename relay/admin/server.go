@@ -23,6 +23,7 @@ type Backend struct {
 	Reload  func(ctx context.Context) Reloaded
 	Unpark  func(ctx context.Context, hop string) error
 	Acted   func(queue.Effects) // for the log
+	Door    func() Door         // nil: no relay is running
 }
 
 // Listen opens the socket in a folder that is the owner's only (0700); a
@@ -90,6 +91,7 @@ func (b Backend) handler() http.Handler {
 		hops, err := b.Store.Hops(r.Context())
 		answer(w, hops, err)
 	})
+	mux.HandleFunc("GET /door", func(w http.ResponseWriter, r *http.Request) { answer(w, b.door(), nil) })
 	mux.HandleFunc("GET /explain", b.explain)
 	mux.HandleFunc("GET /explain/{id}", withID(b.explainMessage))
 	mux.HandleFunc("POST /reload", b.reload)

@@ -15,6 +15,7 @@ type Summary struct {
 	Hops     []HopSummary `json:"hops"`
 	Messages int          `json:"messages"`
 	Bytes    int64        `json:"bytes"`
+	Door     *Door        `json:"door,omitempty"` // of a running relay
 	Next     queue.ID     `json:"next,omitempty"` // of a part: where the next one begins
 }
 
@@ -52,6 +53,7 @@ func (s *Summary) add(part Summary) {
 	}
 	s.Messages += part.Messages
 	s.Bytes += part.Bytes
+	s.Door = part.Door
 }
 
 // states in the order in which they say most about a hop.
@@ -81,7 +83,7 @@ func (b Backend) summary(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, err)
 		return
 	}
-	var sum Summary
+	sum := Summary{Door: b.door()}
 	byHop := map[string]HopSummary{}
 	_, sum.Next, err = b.scan(r.Context(), page{After: queue.ID(r.FormValue("after"))}, func(m *queue.Message) bool {
 		sum.Messages++

@@ -40,6 +40,9 @@ type Explanation struct {
 	Waiting int          `json:"waiting"` // groups of recipients in the queue for this hop
 	Due     time.Time    `json:"due,omitzero"`
 	Status  queue.Status `json:"status,omitzero"` // why it is parked
+	// Refusing: no new mail is taken now, and why; Fix: what to do about it.
+	Refusing string `json:"refusing,omitempty"`
+	Fix      string `json:"fix,omitempty"`
 }
 
 // Route is one of the operator's routes that was looked at.

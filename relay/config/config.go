@@ -91,6 +91,8 @@ type Limits struct {
 	MaxMessageSize           int64 `key:"max_message_size" min:"1KiB" max:"4GiB" default:"50MiB" doc:"The largest message, announced as SIZE."`
 	MaxRecipients            int   `key:"max_recipients" min:"1" max:"100000" default:"1000" doc:"Recipients of one message. RFC 5321 4.5.3.1.8 wants at least 100."`
 	MinFree                  int64 `key:"min_free" min:"0B" max:"1024GiB" default:"100MiB" doc:"Free space on the disk of data_dir below which no new mail is taken (452 4.3.1). The queue goes on being delivered."`
+	MaxQueuedMessages        int   `key:"max_queued_messages" min:"1" max:"1000000000" default:"2000000" doc:"Messages in the queue at one time, held ones too; with so many no new mail is taken (452 4.3.1) until some are delivered. Reports and what 'queue import' brings are not refused."`
+	MaxQueueSize             int64 `key:"max_queue_size" min:"1MiB" max:"1048576GiB" default:"8GiB" doc:"Bytes of all queued messages together; beyond them no new mail is taken (452 4.3.1). On the disk the queue takes up to half as much again. A relay with a large disk of its own may have more, one that shares a small disk should have less; 'min_free' holds in any case."`
 	MaxConnections           int   `key:"max_connections" min:"1" max:"100000" default:"500" doc:"Connections of clients at one time, over all listeners (421 beyond)."`
 	MaxConnectionsPerAddress int   `key:"max_connections_per_address" min:"1" max:"100000" default:"50" doc:"Connections of one address at one time; IPv6 addresses count by /64. Trusted clients are exempt."`
 }

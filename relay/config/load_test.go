@@ -40,7 +40,7 @@ func defaults() *Config {
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
 		Routes:          []Route{},
-		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxConnections: 500, MaxConnectionsPerAddress: 50},
+		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50},
 		DNS:             DNS{Servers: []string{}},
 		Delivery: Delivery{
 			Services: []string{"_smtp._tcp"}, MXFallback: true, MXPort: 25, ConnectionsPerTarget: 10, Concurrency: 200,

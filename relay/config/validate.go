@@ -54,6 +54,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.certificate()
 	v.routes()
 	v.recipients()
+	v.limits()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
@@ -92,6 +93,13 @@ func (v *validator) names() {
 	}
 	if v.opensInbound() && len(v.RelayDomains) == 0 && v.Postmaster == "" && !v.bad("relay_domains") {
 		v.warn("relay_domains", "is empty, so the inbound listener takes mail for nobody (list the domains to take mail for)")
+	}
+}
+
+func (v *validator) limits() {
+	l := v.Limits
+	if l.MaxQueueSize < l.MaxMessageSize && !v.bad("limits") {
+		v.add("limits.max_queue_size", "is %s, and limits.max_message_size is %s: the largest messages could never be taken", FormatSize(l.MaxQueueSize), FormatSize(l.MaxMessageSize))
 	}
 }
 

@@ -59,6 +59,7 @@ var checks = []check{
 	{"configuration", checkConfiguration},
 	{"data directory", checkDataDir},
 	{"disk", checkDisk},
+	{"queue", checkQueue},
 	{"resolver", checkResolvers},
 	{"listeners", checkListeners},
 	{"outbound", checkOutbound},
