@@ -245,10 +245,18 @@ func (k *backlog) drain(ctx context.Context) error {
 	}
 	defer k.watch(ctx, func() string { return fmt.Sprintf("%d of %d drained", k.book.arrivals.Load(), k.book.acks.Load()) })()
 	begin := k.book.now()
-	if err := k.book.complete(ctx, drainPatience); err != nil {
-		return err
+	limited, cancel := context.WithTimeout(ctx, drainLimit)
+	defer cancel()
+	err := k.book.complete(limited, drainPatience)
+	lost := 0
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		k.note("drain: %d of %d in %s; the rest was not waited for, and may or may not be lost", k.book.arrivals.Load(), k.book.acks.Load(), drainLimit)
+	default:
+		lost = k.book.lost()
 	}
-	lost := k.book.lost()
 	k.audit(k.relay.relay, sample{sendings: sendings{Sent: int(k.book.acks.Load())}, Lost: lost, Duplicates: int(k.book.duplicates.Load())})
 	rate, first := drained(k.book.times())
 	empty := k.rates[0].Median
@@ -258,8 +266,12 @@ func (k *backlog) drain(ctx context.Context) error {
 	return nil
 }
 
-// drainPatience is longer than a hop is left alone after failures.
-const drainPatience = 3 * time.Minute
+const (
+	// drainPatience is longer than a hop is left alone after failures.
+	drainPatience = 3 * time.Minute
+	// drainLimit is enough for a million messages at 1,700 a second.
+	drainLimit = 10 * time.Minute
+)
 
 // drained is the rate of the arrivals without the first and the last tenth, in
 // which not all hops take part, and the time of the first.

@@ -24,9 +24,12 @@ type client struct {
 const replyLimit = 2 * time.Minute
 
 // refusal is a reply that is no good: the message was not taken.
-type refusal struct {
+type refusal struct{ text string }
+
+// answer is the last line of a reply, good until the next one is read.
+type answer struct {
 	code int
-	text string
+	line []byte
 }
 
 func (r *refusal) Error() string { return "refused: " + r.text }
@@ -63,9 +66,9 @@ func (c *client) send(mail []byte, rcpts [][]byte, m message) (sent time.Time, e
 		return time.Time{}, err
 	}
 	sent = time.Now()
-	code, line, err := c.reply()
-	if err == nil && code != 250 {
-		err = &refusal{code, string(line)}
+	a, err := c.reply()
+	if err == nil && a.code != 250 {
+		err = &refusal{string(a.line)}
 	}
 	return sent, err
 }
@@ -74,11 +77,11 @@ func (c *client) send(mail []byte, rcpts [][]byte, m message) (sent time.Time, e
 func (c *client) envelope(mail []byte, rcpts [][]byte) error {
 	var bad *refusal
 	look := func() (code int, err error) {
-		code, line, err := c.reply()
-		if err == nil && code/100 > 3 && bad == nil {
-			bad = &refusal{code, string(line)}
+		a, err := c.reply()
+		if err == nil && a.code/100 > 3 && bad == nil {
+			bad = &refusal{string(a.line)}
 		}
-		return code, err
+		return a.code, err
 	}
 	c.out = append(c.out[:0], mail...)
 	commands := 1
@@ -157,18 +160,18 @@ func (c *client) expect(want int) (string, error) {
 	}
 }
 
-// reply reads a reply and returns its last line, which is good until the next call.
-func (c *client) reply() (code int, line []byte, err error) {
+// reply reads a reply.
+func (c *client) reply() (answer, error) {
 	for {
 		line, err := c.line()
 		if err != nil {
-			return 0, nil, err
+			return answer{}, err
 		}
 		if len(line) < 4 || line[3] != '-' {
-			if code = codeOf(line); code == 421 {
-				return 0, nil, fmt.Errorf("the relay closes: %q", line)
+			if codeOf(line) == 421 {
+				return answer{}, fmt.Errorf("the relay closes: %q", line)
 			}
-			return code, line, nil
+			return answer{codeOf(line), line}, nil
 		}
 	}
 }

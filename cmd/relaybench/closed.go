@@ -11,10 +11,9 @@ import (
 // outcome is what the repeats of a scenario have shown of one relay.
 type outcome struct {
 	samples []sample
-	idle    []float64 // bytes, before the load
-	after   []float64 // bytes, after it
-	calls   float64   // syncs for a message
-	noCalls error
+	idle    []float64          // bytes, before the load
+	after   []float64          // bytes, after it
+	counts  map[string]float64 // calls for a message, by what is counted
 }
 
 // each makes a spread of one figure of all samples.
@@ -59,12 +58,8 @@ func closed(l load, against *goal) func(*bench, context.Context) error {
 			}
 		}
 		for _, r := range b.relays {
-			o := found[r.name()]
-			if o.calls, o.noCalls = b.field.countCalls(ctx, r, b.dir, straceLoad(l, b.each), syncCalls); o.noCalls != nil {
-				b.note("%s: the syncs of %s were not counted: %v", name, r.name(), o.noCalls)
-			}
-			if ctx.Err() != nil {
-				return ctx.Err()
+			if err := b.count(ctx, r, l, found[r.name()]); err != nil {
+				return err
 			}
 		}
 		if name == capacityScenario {
@@ -207,16 +202,53 @@ func memory(o *outcome, idle bool) *spread {
 	return &s
 }
 
+// counted are the calls that are counted under strace: the syncs of every
+// scenario, and all calls of one, as that slows a relay down a lot.
+var counted = []struct{ measure, names, only string }{
+	{"syncs, a message", syncCalls, ""},
+	{"system calls, a message (slowed down by counting)", "all", capacityScenario},
+}
+
+// count runs a relay under strace. What cannot be counted is told, and is no failure.
+func (b *bench) count(ctx context.Context, r relay, l load, o *outcome) error {
+	o.counts = map[string]float64{}
+	for _, c := range counted {
+		if c.only != "" && c.only != b.scenario {
+			continue
+		}
+		n, err := b.field.countCalls(ctx, r, b.dir, straceLoad(l, b.each), c.names)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			b.note("%s: %s: no %s: %v", b.scenario, r.name(), c.measure, err)
+			continue
+		}
+		o.counts[c.measure] = n
+	}
+	return nil
+}
+
+// tellCalls makes the rows of what was counted, n/a where it was not.
 func (b *bench) tellCalls(name string, ours, theirs *outcome) {
-	r := row{Scenario: name, Measure: "syncs, a message"}
-	if ours.noCalls != nil {
-		r.Missing = ours.noCalls.Error()
+	figure := func(o *outcome, measure string) *spread {
+		if o == nil {
+			return nil
+		}
+		n, ok := o.counts[measure]
+		if !ok {
+			return nil
+		}
+		return &spread{n, n, n}
+	}
+	for _, c := range counted {
+		if c.only != "" && c.only != name {
+			continue
+		}
+		r := row{Scenario: name, Measure: c.measure, Ours: figure(ours, c.measure), Theirs: figure(theirs, c.measure)}
+		if r.Ours == nil {
+			r.Missing = "see below"
+		}
 		b.add(r)
-		return
 	}
-	r.Ours = &spread{ours.calls, ours.calls, ours.calls}
-	if theirs != nil && theirs.noCalls == nil {
-		r.Theirs = &spread{theirs.calls, theirs.calls, theirs.calls}
-	}
-	b.add(r)
 }

@@ -203,13 +203,13 @@ func members(t *testing.T, session int) (n int) {
 type orphans struct{ addr string }
 
 func (orphans) name() string { return "orphans" }
-func (o orphans) prepare(string, *field) ([]string, string, error) {
-	return []string{"sh", "-c", "sleep 1000 & wait"}, o.addr, nil
+func (o orphans) prepare(string, *field) (launch, error) {
+	return launch{[]string{"sh", "-c", "sleep 1000 & wait"}, o.addr}, nil
 }
 
 type broken struct{}
 
 func (broken) name() string { return "broken" }
-func (broken) prepare(string, *field) ([]string, string, error) {
-	return []string{"sh", "-c", "echo no luck; exit 1"}, "127.0.0.1:1", nil
+func (broken) prepare(string, *field) (launch, error) {
+	return launch{[]string{"sh", "-c", "echo no luck; exit 1"}, "127.0.0.1:1"}, nil
 }

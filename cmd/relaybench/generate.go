@@ -142,17 +142,22 @@ func (g *generator) disconnect(conn net.Conn) {
 	delete(g.open, conn)
 }
 
-// take returns the number of the next message and when it is due: in a closed
+// turn is a message to be sent.
+type turn struct {
+	seq int
+	due time.Time
+}
+
+// take returns the next message and when it is due: in a closed
 // loop now, in an open loop by the schedule, whether or not the connections
 // can keep up with it.
-func (g *generator) take() (seq int, due time.Time, ok bool) {
-	seq = int(g.next.Add(1) - 1)
-	due = time.Now()
+func (g *generator) take() (next turn, ok bool) {
+	next = turn{int(g.next.Add(1) - 1), time.Now()}
 	if g.Rate > 0 {
-		due = g.start.Add(time.Duration(float64(seq) / g.Rate * float64(time.Second)))
+		next.due = g.start.Add(time.Duration(float64(next.seq) / g.Rate * float64(time.Second)))
 	}
-	ok = seq < min(g.Messages, len(g.ledger.accepted)) && !g.stop.Load() && (g.For == 0 || due.Sub(g.start) < g.For)
-	return seq, due, ok
+	ok = next.seq < min(g.Messages, len(g.ledger.accepted)) && !g.stop.Load() && (g.For == 0 || next.due.Sub(g.start) < g.For)
+	return next, ok
 }
 
 // refusedPause keeps a relay that refuses from being hammered.
@@ -165,17 +170,17 @@ func (g *generator) work(ctx context.Context) {
 	w.mail = fmt.Appendf(nil, "MAIL FROM:<sender@client.%s>\r\n", suffix)
 	defer w.finish()
 	for {
-		seq, due, ok := g.take()
+		next, ok := g.take()
 		if !ok {
 			return
 		}
 		if g.Rate > 0 {
-			if free := time.Now(); free.Before(due) {
-				g.until(ctx, due)
-				w.lateness = append(w.lateness, time.Since(due))
+			if free := time.Now(); free.Before(next.due) {
+				g.until(ctx, next.due)
+				w.lateness = append(w.lateness, time.Since(next.due))
 			}
 		}
-		err := w.one(seq, due)
+		err := w.one(next)
 		var no *refusal
 		switch {
 		case err == nil:
@@ -221,7 +226,7 @@ type worker struct {
 
 // one sends one message. Its time is that of the reply to the final dot: from
 // the writing of the dot, or in an open loop from when it was due.
-func (w *worker) one(seq int, due time.Time) error {
+func (w *worker) one(next turn) error {
 	if w.client == nil {
 		var err error
 		if w.client, err = w.connect(); err != nil {
@@ -232,10 +237,10 @@ func (w *worker) one(seq int, due time.Time) error {
 	if w.sent%50 == 0 {
 		w.client.extend()
 	}
-	w.text.number(seq)
+	w.text.number(next.seq)
 	for i := range w.rcpts {
 		b := append(w.rcpts[i][:0], "RCPT TO:<"...)
-		b = appendRcpt(b, i, (seq*w.Recipients+i)%w.Domains, w.Class, w.Ports)
+		b = appendRcpt(b, i, (next.seq*w.Recipients+i)%w.Domains, w.Class, w.Ports)
 		w.rcpts[i] = append(b, ">\r\n"...)
 	}
 	sent, err := w.client.send(w.mail, w.rcpts, w.text)
@@ -243,10 +248,10 @@ func (w *worker) one(seq int, due time.Time) error {
 		return err
 	}
 	if w.Rate > 0 {
-		sent = due
+		sent = next.due
 	}
 	w.replies = append(w.replies, time.Since(sent))
-	w.ledger.accept(seq)
+	w.ledger.accept(next.seq)
 	w.sent++
 	if w.PerConnection > 0 && w.sent >= w.PerConnection {
 		w.hangUp()

@@ -52,24 +52,30 @@ func (m message) number(seq int) {
 	}
 }
 
-// identify finds run and number in the first bytes of a message as it arrives,
+// mark is what tells one message from all others.
+type mark struct {
+	run uint32
+	seq int
+}
+
+// identify finds the mark in the first bytes of a message as it arrives,
 // with whatever the relay has put before it. A message that quotes another one
 // in its body is not that one.
-func identify(head []byte) (run uint32, seq int, ok bool) {
+func identify(head []byte) (m mark, ok bool) {
 	if end := bytes.Index(head, []byte("\r\n\r\n")); end >= 0 {
 		head = head[:end]
 	}
 	at := bytes.Index(head, []byte(idPrefix))
 	if at < 0 || len(head) < at+len(idPrefix)+runDigits+1+seqDigits {
-		return 0, 0, false
+		return m, false
 	}
 	digits := head[at+len(idPrefix):]
 	r, err := strconv.ParseUint(string(digits[:runDigits]), 10, 32)
 	if err != nil || digits[runDigits] != '.' {
-		return 0, 0, false
+		return m, false
 	}
 	n, err := strconv.ParseUint(string(digits[runDigits+1:runDigits+1+seqDigits]), 10, 40)
-	return uint32(r), int(n), err == nil
+	return mark{uint32(r), int(n)}, err == nil
 }
 
 // dotScanner finds the end of a message (RFC 5321 4.1.1.4) in blocks as they

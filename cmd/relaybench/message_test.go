@@ -27,8 +27,8 @@ func TestMessageCarriesItsNumber(t *testing.T) {
 		for _, seq := range []int{0, 1, 9_999_999_999, 42} {
 			m.number(seq)
 			got := append([]byte("Received: from a by b\r\n\tid x;\r\n"), m.text...)
-			if run, n, ok := identify(got); run != 7 || n != seq || !ok {
-				t.Errorf("run %d, number %d, %t; want 7, %d", run, n, ok, seq)
+			if found, ok := identify(got); found != (mark{7, seq}) || !ok {
+				t.Errorf("%+v, %t; want run 7, %d", found, ok, seq)
 			}
 		}
 	}
@@ -41,7 +41,7 @@ func TestQuotedMessageIsAnother(t *testing.T) {
 		"report": "Subject: undelivered\r\n\r\n" + string(m.text), "empty": "", "cut": string(m.text[:m.at+3]),
 		"letters": strings.Replace(string(m.text), "00000007.", "zzzzzzzz.", 1),
 	} {
-		if _, _, ok := identify([]byte(text)); ok {
+		if _, ok := identify([]byte(text)); ok {
 			t.Errorf("%s: taken for a message of ours", name)
 		}
 	}

@@ -54,12 +54,12 @@ func findPostfix() (*postfix, error) {
 
 func (*postfix) name() string { return "Postfix" }
 
-func (p *postfix) prepare(dir string, f *field) (command []string, addr string, err error) {
+func (p *postfix) prepare(dir string, f *field) (launch, error) {
 	port, err := freePort()
 	if err != nil {
-		return nil, "", err
+		return launch{}, err
 	}
-	addr = fmt.Sprintf("127.0.0.1:%d", port)
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	var transport strings.Builder
 	for _, c := range []class{live, dead, slow} {
 		for i, port := range f.ports[c] {
@@ -73,10 +73,10 @@ func (p *postfix) prepare(dir string, f *field) (command []string, addr string, 
 		"transport": transport.String(),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return nil, "", err
+			return launch{}, err
 		}
 	}
-	return []string{filepath.Join(p.daemons, "master"), "-c", dir, "-s"}, addr, p.folders(dir)
+	return launch{[]string{filepath.Join(p.daemons, "master"), "-c", dir, "-s"}, addr}, p.folders(dir)
 }
 
 // postfixMain: what is tuned is in the second part. The next hops are written

@@ -20,9 +20,14 @@ import (
 // relay is a program that can be measured.
 type relay interface {
 	name() string
-	// prepare writes a configuration into dir, where everybody may enter, and
-	// returns the command that runs it and the address that it takes mail at.
-	prepare(dir string, f *field) (command []string, addr string, err error)
+	// prepare writes a configuration into dir, where everybody may enter.
+	prepare(dir string, f *field) (launch, error)
+}
+
+// launch is how a relay is run, and where it takes mail.
+type launch struct {
+	command []string
+	addr    string
 }
 
 // Bounds of starting and stopping a relay; a stop may sync a lot.
@@ -34,16 +39,14 @@ const (
 
 // running is a relay at work.
 type running struct {
-	relay   relay
-	dir     string
-	command []string
-	addr    string
-	pid     int // of the relay, even if something else runs it
-	cmd     *exec.Cmd
-	log     *os.File
-	done    chan struct{}
-	begun   time.Time     // when it was started
-	took    time.Duration // from that to a banner
+	launch
+	relay relay
+	dir   string
+	pid   int // of the relay, even if something else runs it
+	cmd   *exec.Cmd
+	log   *os.File
+	done  chan struct{}
+	begun time.Time // when it was started
 }
 
 // startRelay starts a relay on an empty queue, below dir.
@@ -57,7 +60,7 @@ func startRelay(ctx context.Context, r relay, f *field, dir string) (*running, e
 	}
 	p := &running{relay: r, dir: own}
 	if err = os.Chmod(own, 0o755); err == nil { // a relay may run as somebody else
-		p.command, p.addr, err = r.prepare(own, f)
+		p.launch, err = r.prepare(own, f)
 	}
 	if err == nil {
 		err = p.start(ctx, nil)
@@ -96,7 +99,6 @@ func (p *running) start(ctx context.Context, under []string) (err error) {
 		tail := p.tail()
 		return errors.Join(fmt.Errorf("it did not start: %w\n%s", err, tail), p.stop())
 	}
-	p.took = time.Since(p.begun)
 	if len(under) > 0 {
 		p.pid, err = onlyChild(p.pid)
 	}

@@ -223,10 +223,10 @@ func (t *sinkSession) finish() {
 		time.Sleep(t.sink.latency)
 	}
 	t.sink.messages.Add(1)
-	run, seq, ok := identify(t.head)
-	l := t.sink.ledger(run)
+	m, ok := identify(t.head)
+	l := t.sink.ledger(m.run)
 	for _, rcpt := range t.rcpts {
-		if !ok || l == nil || !l.arrive(seq, rcpt) {
+		if !ok || l == nil || !l.arrive(m.seq, rcpt) {
 			t.sink.foreign.Add(1)
 		}
 	}

@@ -18,12 +18,12 @@ type srvrelay struct {
 
 func (srvrelay) name() string { return "srvrelay" }
 
-func (s srvrelay) prepare(dir string, f *field) (command []string, addr string, err error) {
+func (s srvrelay) prepare(dir string, f *field) (launch, error) {
 	port, err := freePort()
 	if err != nil {
-		return nil, "", err
+		return launch{}, err
 	}
-	addr = fmt.Sprintf("127.0.0.1:%d", port)
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	config := filepath.Join(dir, "srvrelay.yaml")
 	text := fmt.Sprintf(`hostname: relay.%s
 data_dir: %s
@@ -35,5 +35,5 @@ delivery:
 log: { level: info, format: json }
 `, suffix, filepath.Join(dir, "data"), addr, f.dns.Addr(),
 		strings.Trim(strings.Join(strings.Fields(fmt.Sprint(f.allPorts())), ", "), "[]"), s.retry)
-	return []string{s.binary, "serve", "--config", config}, addr, os.WriteFile(config, []byte(text), 0o644)
+	return launch{[]string{s.binary, "serve", "--config", config}, addr}, os.WriteFile(config, []byte(text), 0o644)
 }
