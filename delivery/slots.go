@@ -29,7 +29,7 @@ func (d *Deliverer) waitForSlot(j *job, o *hopOutcome) {
 	switch {
 	case o.Crammed:
 		lanes, line = queue.LargeLanes, largeLine
-	case j.lane == queue.Light || h.ready.Has(queue.Light):
+	case h.ready.Has(queue.Light): // what this attempt gives back may join it
 		line = lightLine
 	}
 	h.waits |= lanes

@@ -143,7 +143,7 @@ func TestLinesAtATarget(t *testing.T) {
 		t.Errorf("turns %s", got)
 	}
 	n := 0
-	for h.beginLarge(ep) {
+	for n < 10 && h.beginLarge(ep) {
 		n++
 	}
 	if n != 5 || h.takesLarge(ep) {
