@@ -120,7 +120,7 @@ func (s *Store) Claim(ctx context.Context, hop string) (*queue.Lease, error) {
 				return nil, err
 			}
 			s.hops.drop(hop, g)
-		case errors.Is(err, errDamaged), errors.Is(err, queue.ErrNotFound):
+		case unreadable(err), errors.Is(err, queue.ErrNotFound):
 			// Left where it is, for a person; a restart looks again.
 			s.hops.drop(hop, g)
 			s.opt.Log.Error("a queued message is not readable and was skipped", "id", g.id.String(), "error", queue.Safe(err.Error(), 1000))

@@ -46,6 +46,9 @@ func Open(opt Options) (*Store, error) {
 		return nil, err
 	}
 	if err := s.recover(); err != nil {
+		if pebble.IsCorruptionError(err) {
+			err = openError(opt.Dir, err)
+		}
 		if cerr := s.closeDB(); cerr != nil {
 			err = fmt.Errorf("%w (and %w)", err, cerr)
 		}
@@ -76,15 +79,37 @@ func (s *Store) openDB(fs vfs.FS) error {
 		lock.Close()
 		return fmt.Errorf("%w: %s: %w", queue.ErrFormat, dir, err)
 	}
+	if err := checkFiles(fs, dir, desc); err != nil {
+		lock.Close()
+		return err
+	}
 	s.lock = lock
 	s.opening.Store(true)
-	s.db, err = pebble.Open(dir, s.engineOptions(fs))
+	s.db, err = openEngine(dir, s.engineOptions(fs))
+	if err == nil && !desc.Exists {
+		// The first log of a new store was begun before the engine took up its
+		// version, and so without the marks by which damage is found.
+		if err = s.db.Close(); err == nil {
+			s.db, err = openEngine(dir, s.engineOptions(fs))
+		}
+	}
 	s.opening.Store(false)
 	if err != nil {
 		lock.Close()
-		return fmt.Errorf("queue: opening %s: %w", dir, err)
+		return openError(dir, err)
 	}
 	return nil
+}
+
+// openEngine opens the engine. Not all of its readers are made for damage:
+// some panic.
+func openEngine(dir string, o *pebble.Options) (db *pebble.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	return pebble.Open(dir, o)
 }
 
 // haveFolder makes the folder; for reading it must be there, with a store in it.
@@ -232,7 +257,7 @@ func (s *Store) rebuild() error {
 	b = s.db.NewBatch()
 	err := eachKey(s.db, []byte(famMeta), after([]byte(famMeta)), func(key, value []byte) error {
 		err := s.reindex(b, key, value)
-		if errors.Is(err, errDamaged) {
+		if unreadable(err) {
 			s.opt.Log.Error("a queued message is not readable and was skipped", "error", queue.Safe(err.Error(), 1000))
 			err = nil
 		}

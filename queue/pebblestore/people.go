@@ -73,7 +73,7 @@ func (s *Store) readPage(from []byte) (page []*queue.Message, last []byte, err e
 	err = eachKey(snap, from, after([]byte(famMeta)), func(key, value []byte) error {
 		m, err := readMessage(snap, key, value)
 		switch {
-		case errors.Is(err, errDamaged):
+		case unreadable(err):
 			s.opt.Log.Error("a queued message is not readable and was skipped", "error", queue.Safe(err.Error(), 1000))
 		case err != nil:
 			return err

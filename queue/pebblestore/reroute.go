@@ -129,7 +129,7 @@ func (s *Store) refileMessage(id ulid.ULID) error {
 		err = c.refile()
 	}
 	switch {
-	case errors.Is(err, errDamaged):
+	case unreadable(err):
 		s.opt.Log.Error("a queued message is not readable and was skipped", "id", id.String(), "error", queue.Safe(err.Error(), 1000))
 		return nil
 	case errors.Is(err, queue.ErrNotFound):

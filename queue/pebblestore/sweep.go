@@ -127,7 +127,7 @@ func (s *Store) sweepMessage(d deadline, now time.Time) (queue.Effects, error) {
 		defer c.close()
 	}
 	stale := errors.Is(err, errStale) || errors.Is(err, queue.ErrNotFound) // settled meanwhile
-	if stale || errors.Is(err, errDamaged) {
+	if stale || unreadable(err) {
 		if !stale {
 			s.opt.Log.Error("a queued message is not readable and was skipped", "id", d.id.String(), "error", queue.Safe(err.Error(), 1000))
 		}
