@@ -93,7 +93,7 @@ func (lib library) use(fs vfs.FS) (f findings) {
 		}
 	}
 	for _, h := range []string{"b.example", "c.example"} {
-		for range 1000 { // Claim and Settle neither panic nor stop at what cannot be read
+		for range 10 { // Claim and Settle neither panic nor stop at what cannot be read
 			l, err := s.Claim(ctx, h)
 			if err != nil {
 				f.errs = append(f.errs, err)
@@ -151,7 +151,10 @@ func TestDamage(t *testing.T) {
 		names := named(t, lib.fs, pattern)
 		name := names[len(names)-1]
 		for _, h := range harms {
-			for _, part := range []float64{0.05, 0.3, 0.6, 0.999} {
+			for _, part := range []float64{0.05, 0.6, 0.999} {
+				if (h.name == "deleted" || h.name == "emptied") && part > 0.1 {
+					continue
+				}
 				if files[name] == "" && h.name != "deleted" {
 					continue
 				}

@@ -119,6 +119,9 @@ func (s *Store) haveFolder(fs vfs.FS) error {
 	}
 	desc, err := pebble.Peek(s.opt.Dir, fs)
 	if err == nil && !desc.Exists {
+		if err = checkFiles(fs, s.opt.Dir, desc); err != nil {
+			return err
+		}
 		err = os.ErrNotExist
 	}
 	if err != nil {
