@@ -103,7 +103,7 @@ func (s *Store) Claim(ctx context.Context, hop string) (*queue.Lease, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		g, ok, err := s.hops.take(hop, time.Now().UnixNano())
+		g, ok, err := s.hops.take(hop, s.opt.Now().UnixNano())
 		if err != nil || !ok {
 			return nil, err
 		}

@@ -31,6 +31,7 @@ func Open(opt Options) (*Store, error) {
 	if fs == nil {
 		fs = vfs.Default
 	}
+	fs = orderly{fs}
 	s := &Store{opt: opt} // floor 0: the first Sweep looks at all deadlines
 	s.Reconfigure(Settings{opt.Hostname, opt.Postmaster, opt.MinFree})
 	s.routes.now = opt.Routing.WithDefaults()
@@ -297,7 +298,7 @@ func (s *Store) reindex(b *pebble.Batch, key, value []byte) error {
 	var rcpts []queue.Recipient
 	for n, r := range all {
 		if r.HeldByRoute() {
-			r = r.Offer(time.Now().UTC().Round(0))
+			r = r.Offer(s.opt.Now().UTC().Round(0))
 			all[n] = r
 			set(b, partKey(famRcpt, id, n), mustJSON(r))
 		}

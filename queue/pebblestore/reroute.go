@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
@@ -124,7 +123,7 @@ func (s *Store) refileMessage(id ulid.ULID) error {
 	defer mu.Unlock()
 	m, err := getMeta(s.db, id)
 	if err == nil {
-		c := s.newChange(rt, id, m, time.Now().UTC().Round(0))
+		c := s.newChange(rt, id, m, s.opt.Now().UTC().Round(0))
 		defer c.close()
 		err = c.refile()
 	}

@@ -2,6 +2,7 @@ package pebblestore
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -188,9 +189,13 @@ func overwrite(t testing.TB, fs *vfs.MemFS, name string, b []byte) {
 		_, err = f.Write(b)
 	}
 	if err == nil {
-		err = f.Close()
+		err = errors.Join(f.Sync(), f.Close())
 	}
-	if err != nil {
+	dir, derr := fs.OpenDir("queue")
+	if derr == nil {
+		derr = errors.Join(dir.Sync(), dir.Close())
+	}
+	if err = errors.Join(err, derr); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -37,8 +37,9 @@ type Options struct {
 	MinFree   int64                 // bytes; with less free space Put refuses
 	FreeSpace func() (int64, error) // nil: of Dir's file system, looked at once a second
 
-	Chance func() float64 // jitter in [0,1); nil: math/rand/v2
-	Log    *slog.Logger   // troubles of the engine only; nil: none
+	Now    func() time.Time // the clock; nil: time.Now
+	Chance func() float64   // jitter in [0,1); nil: math/rand/v2
+	Log    *slog.Logger     // troubles of the engine only; nil: none
 	// Fatal is called when the log could not be written: what is on the disk
 	// is not known any more, and the process must end. nil: exit with status 70.
 	Fatal func(error)
@@ -79,6 +80,9 @@ var _ queue.Store = (*Store)(nil)
 func (o *Options) setDefaults() error {
 	if o.Dir == "" {
 		return errors.New("queue: pebblestore.Options.Dir is empty")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Chance == nil {
 		o.Chance = rand.Float64
@@ -203,7 +207,7 @@ func (s *Store) Next(hop string) (time.Time, bool) {
 	due, ok, err := s.hops.next(hop)
 	if err != nil {
 		s.opt.Log.Error("the queue's index cannot be read", "hop", queue.Safe(hop, 255), "error", queue.Safe(err.Error(), 1000))
-		return time.Now().Add(time.Second), true // else the hop would be forgotten
+		return s.opt.Now().Add(time.Second), true // else the hop would be forgotten
 	}
 	return fromNano(due), ok
 }

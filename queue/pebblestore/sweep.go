@@ -28,7 +28,7 @@ func (s *Store) Sweep(ctx context.Context) (fx queue.Effects, next time.Time, er
 	defer s.end()
 	s.sweepMu.Lock()
 	defer s.sweepMu.Unlock()
-	now := time.Now().UTC().Round(0)
+	now := s.opt.Now().UTC().Round(0)
 	s.parks.prune(now)
 	from := s.takeFloor()
 	floor := from
