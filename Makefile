@@ -2,10 +2,10 @@
 
 GO ?= go
 
-.PHONY: help build test race stress fuzz lint fmt demo clean
+.PHONY: help build test race stress kill-rounds fuzz lint fmt demo clean
 
 help:
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 build: ## bin/srvrelay, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/srvrelay ./cmd/srvrelay
@@ -17,7 +17,11 @@ race: ## the same with the race detector
 	$(GO) test -race -shuffle=on -timeout 30m ./...
 
 stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages
-	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Load|ParkedHop|FullQueue|PowerCut' ./queue/... ./cmd/... -v
+	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Load|ParkedHop|FullQueue|PowerCut|Model' ./queue/... ./cmd/... -v
+
+KILL_ROUNDS ?= 1000
+kill-rounds: ## kill -9 under load, KILL_ROUNDS times
+	SRVRELAY_KILL_ROUNDS=$(KILL_ROUNDS) $(GO) test -count=1 -timeout 3h -run '^TestKill9$$' ./cmd/srvrelay -v
 
 FUZZTIME ?= 10m
 fuzz: ## every fuzz target in turn, FUZZTIME each
