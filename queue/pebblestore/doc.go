@@ -30,4 +30,8 @@
 // the log is on the disk, so the process ends (Options.Fatal) and the next
 // start reads what is really there. Options.MinFree keeps a full disk from
 // ever getting that far: new mail is refused long before.
+//
+// The engine takes some damage for the end of a log that a power cut has left,
+// and goes on without what is behind it; checkFiles looks before it opens.
+// Salvage reads tables and logs without the engine.
 package pebblestore
