@@ -7,6 +7,10 @@ GO ?= go
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+.PHONY: help build test race stress kill-rounds fuzz lint fmt demo clean
+
+help:
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 build: ## bin/srvrelay, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/srvrelay ./cmd/srvrelay
@@ -32,6 +36,12 @@ stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages, a sho
 SOAK ?= 5m
 soak: ## SOAK of load at 70 % of capacity while faults come and go; as root, else no disk is filled
 	SRVRELAY_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -run '^TestSoak$$' ./cmd/srvrelay -v
+stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages
+	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Load|ParkedHop|FullQueue|PowerCut|Model' ./queue/... ./cmd/... -v
+
+KILL_ROUNDS ?= 1000
+kill-rounds: ## kill -9 under load, KILL_ROUNDS times
+	SRVRELAY_KILL_ROUNDS=$(KILL_ROUNDS) $(GO) test -count=1 -timeout 3h -run '^TestKill9$$' ./cmd/srvrelay -v
 
 FUZZTIME ?= 10m
 fuzz: ## every fuzz target in turn, FUZZTIME each

@@ -29,6 +29,8 @@ var (
 	ErrLocked = errors.New("queue: the data directory is in use by another process")
 	// ErrFormat: the store was written by an incompatible version.
 	ErrFormat = errors.New("queue: unknown store format")
+	// ErrDamaged: files of the store are not what was written. Nothing was changed.
+	ErrDamaged = errors.New("queue: the files of the queue are damaged")
 	// ErrReadOnly: the engine was opened for reading only.
 	ErrReadOnly = errors.New("queue: opened for reading only")
 	// ErrClosed: the engine is closed.

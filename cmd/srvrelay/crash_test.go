@@ -20,7 +20,18 @@ import (
 	"srvrelay/relay/sink"
 )
 
-func TestKill9(t *testing.T) { kill9(t, size(3, 25)) }
+// SRVRELAY_KILL_ROUNDS is how often it is killed (make kill-rounds).
+func TestKill9(t *testing.T) {
+	rounds := size(3, 25)
+	if s := os.Getenv("SRVRELAY_KILL_ROUNDS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			t.Fatalf("SRVRELAY_KILL_ROUNDS=%s is no number of rounds", s)
+		}
+		rounds = n
+	}
+	kill9(t, rounds)
+}
 
 // Of alpha.test the first server comes and goes, and there is a second one; of
 // gamma.test the only one comes and goes.
@@ -87,6 +98,10 @@ func kill9(t *testing.T, rounds int) {
 	r := newRig(t, crashZone, config, crashServers())
 	l := r.startLoad(16, false, crashMail)
 	var slowest time.Duration
+	perRound := 500
+	if rounds > 100 {
+		perRound = 100 // a round takes about a second
+	}
 	cuts := 0 // deliveries that a stop of a server may have cut
 	for round := range rounds {
 		flapping := r.servers[[]string{"three", "one"}[round%2]]
@@ -94,7 +109,7 @@ func kill9(t *testing.T, rounds int) {
 			flapping.Stop()
 			cuts += crashPerTarget
 		}
-		r.acknowledge(20 + rng.IntN(500))
+		r.acknowledge(20 + rng.IntN(perRound))
 		time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond) // a random moment, not one right behind a 250
 		r.expectEnd()
 		r.relay.kill()
@@ -105,6 +120,11 @@ func kill9(t *testing.T, rounds int) {
 		r.boot()
 		slowest = max(slowest, time.Since(begin))
 		r.restart(flapping)
+		if (round+1)%50 == 0 {
+			acked, owed := r.book.count()
+			fmt.Fprintf(os.Stderr, "%d kills: %d messages acknowledged, %d deliveries on the way, %d repeated, ready again after %s at most\n",
+				round+1, acked, owed, r.book.duplicates(), slowest.Round(time.Millisecond))
+		}
 	}
 	r.acknowledge(100)
 	l.end()

@@ -27,6 +27,7 @@ const (
 	exitData        = 65 // EX_DATAERR: what was given is wrong
 	exitUnavailable = 69 // EX_UNAVAILABLE: no relay is running; mail has no way
 	exitSoftware    = 70 // EX_SOFTWARE
+	exitIO          = 74 // EX_IOERR: the files of the queue are damaged
 	exitTempFail    = 75 // EX_TEMPFAIL: try again later
 	exitNoPerm      = 77 // EX_NOPERM: the system does not let us
 	exitConfig      = 78 // EX_CONFIG

@@ -37,7 +37,8 @@ While no relay is running, summary, list, show and export read the data director
 itself. Why a message waits, and what will happen: srvrelay explain message ID.
 
 Exit code: 0 done, 64 the command line is wrong, 65 an id is not in the queue, 69 no relay
-is running, 75 an attempt is under way (try again), 77 run it as root or as the relay's user.`,
+is running, 74 the files of the queue are damaged, 75 an attempt is under way (try again), 77 run
+it as root or as the relay's user.`,
 	}
 	group(c, "Look:", summaryCommand(), listCommand(), showCommand())
 	var acts []*cobra.Command
@@ -45,7 +46,7 @@ is running, 75 an attempt is under way (try again), 77 run it as root or as the 
 		acts = append(acts, verbCommand(v))
 	}
 	group(c, "Take in hand:", acts...)
-	group(c, "Save and move:", exportCommand(), importCommand())
+	group(c, "Save and move:", exportCommand(), importCommand(), salvageCommand())
 	return c
 }
 
@@ -76,6 +77,8 @@ func withQueue(do func(*cobra.Command, *admin.Client, []string) error) func(*cob
 			return do(c, client, a)
 		} else if errors.Is(oerr, queue.ErrLocked) {
 			return &exitError{exitTempFail, fmt.Errorf("%w, which does not answer on %s: try again in a moment", oerr, adminSocket(cfg))}
+		} else if errors.Is(oerr, queue.ErrDamaged) {
+			return damagedError(oerr)
 		} else if errors.Is(oerr, fs.ErrNotExist) {
 			return fmt.Errorf("%w, and there is no queue yet in %s", err, cfg.DataDir)
 		} else {

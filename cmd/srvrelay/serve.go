@@ -39,8 +39,8 @@ stderr. Every single-valued key of the configuration has a flag, of which the co
 ones are listed below (delivery.mx_port: --delivery-mx-port; docs/configuration.md).
 
 Exit code: 0 it was told to stop, 69 it cannot start (a port is taken, for instance), 70 the
-disk failed, 75 another process uses data_dir, 77 the system does not let it, 78 the
-configuration is wrong.`,
+disk failed, 74 the files of the queue are damaged (srvrelay queue salvage), 75 another
+process uses data_dir, 77 the system does not let it, 78 the configuration is wrong.`,
 		Example: `  srvrelay serve
   srvrelay serve --config /etc/srvrelay/srvrelay.yaml --log-format text`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -72,6 +72,8 @@ func startError(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrLocked):
 		return &exitError{exitTempFail, fmt.Errorf("%w\nIs a relay running already? Each needs a data_dir of its own", err)}
+	case errors.Is(err, queue.ErrDamaged):
+		return damagedError(err)
 	case errors.Is(err, queue.ErrFormat):
 		return &exitError{exitConfig, err}
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -80,6 +82,11 @@ func startError(err error) error {
 		return &exitError{exitNoPerm, fmt.Errorf("%w\nPorts below 1024 need root or CAP_NET_BIND_SERVICE; data_dir must belong to the user that runs this", err)}
 	}
 	return &exitError{exitUnavailable, err}
+}
+
+// damagedError says what to do about a queue that does not open.
+func damagedError(err error) error {
+	return &exitError{exitIO, fmt.Errorf("%w\nNothing was changed. Get out what can be read: srvrelay queue salvage -o OUT   (see docs/queue.md)", err)}
 }
 
 // service is the relay at work: the doors, the queue, the deliverer and the

@@ -48,7 +48,7 @@ func (s *Store) act(id queue.ID, a *action) error {
 	case errors.Is(err, queue.ErrNotFound):
 		a.done.Missing = append(a.done.Missing, id)
 		return nil
-	case errors.Is(err, errDamaged) && a.Verb == queue.VerbDelete && a.Pick == nil:
+	case unreadable(err) && a.Verb == queue.VerbDelete && a.Pick == nil:
 		a.done.Messages++
 		return s.deleteDamaged(id)
 	case err != nil:

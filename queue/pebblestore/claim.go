@@ -103,7 +103,7 @@ func (s *Store) Claim(ctx context.Context, hop string, lanes queue.Lanes) (*queu
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		g, rest, err := s.hops.take(hop, lanes, time.Now())
+		g, rest, err := s.hops.take(hop, lanes, s.opt.Now())
 		if err != nil || g == (group{}) {
 			return nil, err
 		}
@@ -120,7 +120,7 @@ func (s *Store) Claim(ctx context.Context, hop string, lanes queue.Lanes) (*queu
 				return nil, err
 			}
 			s.hops.drop(hop, g)
-		case errors.Is(err, errDamaged), errors.Is(err, queue.ErrNotFound):
+		case unreadable(err), errors.Is(err, queue.ErrNotFound):
 			// Left where it is, for a person; a restart looks again.
 			s.hops.drop(hop, g)
 			s.opt.Log.Error("a queued message is not readable and was skipped", "id", g.id.String(), "error", queue.Safe(err.Error(), 1000))

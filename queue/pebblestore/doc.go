@@ -39,4 +39,8 @@
 // start reads what is really there. The write or sync of a body's file that
 // fails costs that message only: no batch names it yet. Options.MinFree keeps a full disk from
 // ever getting that far: new mail is refused long before.
+//
+// The engine takes some damage for the end of a log that a power cut has left,
+// and goes on without what is behind it; checkFiles looks before it opens.
+// Salvage reads tables and logs without the engine.
 package pebblestore

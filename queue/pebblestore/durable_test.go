@@ -428,3 +428,63 @@ func (l *load) check(s *Store, acked map[queue.ID]string, failed map[queue.ID]bo
 		}
 	}
 }
+
+// All that waits for one sync learns that it has failed, and so does whoever
+// comes later: nothing is acknowledged, and Fatal is called once.
+func TestFailedSyncIsToldToAll(t *testing.T) {
+	var broken atomic.Bool
+	reached, pass := make(chan struct{}, 100), make(chan struct{})
+	fails := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && isLog(op.Path) && isSync(op.Kind) {
+			reached <- struct{}{}
+			<-pass
+			return syscall.EIO
+		}
+		return nil
+	})
+	var fatal atomic.Int64
+	mem := vfs.NewCrashableMem()
+	s := openMem(t, errorfs.Wrap(mem, fails), func(o *Options) { o.Fatal = func(error) { fatal.Add(1) } })
+	put(t, s, 10, "b@b.example")
+	held := put(t, s, 10, "c@c.example")
+	l := claim(t, s, "b.example")
+	broken.Store(true)
+	waiting := map[string]func() error{
+		"settle": func() error { _, err := s.Settle(ctx, l, []queue.Outcome{{Result: queue.Sent}}, nil); return err },
+		"fact":   func() error { return s.SetFact(ctx, "k", "v") },
+		"act": func() error {
+			_, err := s.Act(ctx, []queue.ID{held}, queue.Action{Verb: queue.VerbHold})
+			return err
+		},
+	}
+	for n := range 5 {
+		waiting[fmt.Sprint("put ", n)] = func() error {
+			_, err := s.Put(ctx, message("b@b.example"), strings.NewReader(strings.Repeat("x", n*40<<10)))
+			return err
+		}
+	}
+	var wg sync.WaitGroup
+	for what, do := range waiting {
+		wg.Go(func() {
+			if err := do(); err == nil {
+				t.Errorf("%s was acknowledged", what)
+			}
+		})
+	}
+	<-reached // some wait for this sync; the others for the next, or come later
+	close(pass)
+	wg.Wait()
+	broken.Store(false) // a disk that works again changes nothing
+	if _, err := s.Put(ctx, message("b@b.example"), strings.NewReader("x")); err == nil {
+		t.Error("a put after the failed sync was acknowledged")
+	}
+	if a, err := s.Act(ctx, []queue.ID{held}, queue.Action{Verb: queue.VerbDelete}); err == nil && a.Messages > 0 {
+		t.Error("an action after the failed sync was acknowledged")
+	}
+	if err := s.Reroute(ctx, queue.Routing{Fingerprint: "other"}); err == nil {
+		t.Error("a reroute after the failed sync was acknowledged")
+	}
+	if fatal.Load() != 1 {
+		t.Errorf("Fatal was called %d times", fatal.Load())
+	}
+}

@@ -83,7 +83,8 @@ func (s *Store) events() *pebble.EventListener {
 		if !s.health.set(err, now) {
 			return
 		}
-		if err != nil && s.opening.Load() {
+		// A compaction that meets damage is no reason to end: who reads it is told.
+		if err != nil && s.opening.Load() && !pebble.IsCorruptionError(err) {
 			_ = s.die(err) // the engine would try for ever, and hear no signal
 		}
 		if err == nil {
@@ -106,7 +107,7 @@ func (s *Store) events() *pebble.EventListener {
 		},
 		// Not fatal: the read that finds it fails, and one message with it.
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
-			s.opt.Log.Error("the queue's files are damaged", "file", queue.Safe(i.Path, 255), "error", queue.Safe(fmt.Sprint(i.Details), 1000))
+			s.opt.Log.Error("the queue's files are damaged; srvrelay queue salvage gets out what can be read", "file", queue.Safe(i.Path, 255), "error", queue.Safe(fmt.Sprint(i.Details), 1000))
 		},
 		DiskSlow: func(i pebble.DiskSlowInfo) {
 			s.opt.Log.Warn("the disk is slow", "file", queue.Safe(i.Path, 255), "operation", i.OpType.String(), "duration", i.Duration)

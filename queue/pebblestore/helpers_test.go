@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
@@ -228,7 +227,7 @@ func checkStore(t testing.TB, s *Store) {
 				held++
 				continue
 			}
-			if at := nano(s.routes.now.RetryOf(m.Sender, &r).Expires(m.Received, &r)); m.Expire == 0 || m.Expire > at && at > nano(time.Now()) {
+			if at := nano(s.routes.now.RetryOf(m.Sender, &r).Expires(m.Received, &r)); m.Expire == 0 || m.Expire > at && at > nano(s.opt.Now()) {
 				t.Errorf("%s recipient %d expires at %d, it is looked at at %d", id, n, at, m.Expire)
 			}
 			if want := fmt.Sprint(s.routes.now.HopOf(m.Sender, &r), nano(r.Next)); grouped[fmt.Sprint(id, "/", n)] != want {

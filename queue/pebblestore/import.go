@@ -23,7 +23,7 @@ func (s *Store) Import(ctx context.Context, m *queue.Message, body io.Reader) er
 	}
 	env := m.Envelope
 	var err error
-	if env.To, err = importable(m, time.Now().UTC().Round(0)); err != nil {
+	if env.To, err = importable(m, s.opt.Now().UTC().Round(0)); err != nil {
 		return fmt.Errorf("queue: %.40q cannot be taken in: %w", string(m.ID), err)
 	}
 	id, err := s.nameMessage(&env)

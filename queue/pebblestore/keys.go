@@ -119,6 +119,14 @@ func parseID(k []byte) (id ulid.ULID, ok bool) {
 	return id, true
 }
 
+// partNumber returns the n of a partKey.
+func partNumber(k []byte) (n int, ok bool) {
+	if len(k) != 2+16+4 {
+		return 0, false
+	}
+	return int(binary.BigEndian.Uint32(k[2+16:])), true
+}
+
 // after returns the first key behind all keys with the prefix.
 func after(prefix []byte) []byte {
 	k := bytes.Clone(prefix)

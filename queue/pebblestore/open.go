@@ -31,7 +31,8 @@ func Open(opt Options) (*Store, error) {
 	if fs == nil {
 		fs = vfs.Default
 	}
-	s := &Store{opt: opt, opened: ulid.Timestamp(time.Now())} // floor 0: the first Sweep looks at all deadlines
+	fs = orderly{fs}
+	s := &Store{opt: opt, opened: ulid.Timestamp(opt.Now())} // floor 0: the first Sweep looks at all deadlines
 	s.Reconfigure(Settings{opt.Hostname, opt.Postmaster, opt.MinFree, opt.MaxMessages, opt.MaxBytes})
 	s.progress.start = time.Now()
 	s.routes.now = opt.Routing.WithDefaults()
@@ -48,6 +49,9 @@ func Open(opt Options) (*Store, error) {
 		return nil, err
 	}
 	if err := s.recover(); err != nil {
+		if pebble.IsCorruptionError(err) {
+			err = openError(opt.Dir, err)
+		}
 		if cerr := s.closeDB(); cerr != nil {
 			err = fmt.Errorf("%w (and %w)", err, cerr)
 		}
@@ -78,15 +82,37 @@ func (s *Store) openDB(fs vfs.FS) error {
 		lock.Close()
 		return fmt.Errorf("%w: %s: %w", queue.ErrFormat, dir, err)
 	}
+	if err := checkFiles(fs, dir, desc); err != nil {
+		lock.Close()
+		return err
+	}
 	s.lock = lock
 	s.opening.Store(true)
-	s.db, err = pebble.Open(dir, s.engineOptions(fs))
+	s.db, err = openEngine(dir, s.engineOptions(fs))
+	if err == nil && !desc.Exists {
+		// The first log of a new store was begun before the engine took up its
+		// version, and so without the marks by which damage is found.
+		if err = s.db.Close(); err == nil {
+			s.db, err = openEngine(dir, s.engineOptions(fs))
+		}
+	}
 	s.opening.Store(false)
 	if err != nil {
 		lock.Close()
-		return fmt.Errorf("queue: opening %s: %w", dir, err)
+		return openError(dir, err)
 	}
 	return nil
+}
+
+// openEngine opens the engine. Not all of its readers are made for damage:
+// some panic.
+func openEngine(dir string, o *pebble.Options) (db *pebble.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	return pebble.Open(dir, o)
 }
 
 // haveFolder makes the folder; for reading it must be there, with a store in it.
@@ -96,6 +122,9 @@ func (s *Store) haveFolder(fs vfs.FS) error {
 	}
 	desc, err := pebble.Peek(s.opt.Dir, fs)
 	if err == nil && !desc.Exists {
+		if err = checkFiles(fs, s.opt.Dir, desc); err != nil {
+			return err
+		}
 		err = os.ErrNotExist
 	}
 	if err != nil {
@@ -255,7 +284,7 @@ func (s *Store) rebuild() error {
 	b = s.db.NewBatch()
 	err := eachKey(s.db, []byte(famMeta), after([]byte(famMeta)), func(key, value []byte) error {
 		err := s.reindex(b, key, value)
-		if errors.Is(err, errDamaged) {
+		if unreadable(err) {
 			s.opt.Log.Error("a queued message is not readable and was skipped", "error", queue.Safe(err.Error(), 1000))
 			err = nil
 		}
@@ -292,7 +321,7 @@ func (s *Store) reindex(b *pebble.Batch, key, value []byte) error {
 	var rcpts []queue.Recipient
 	for n, r := range all {
 		if r.HeldByRoute() {
-			r = r.Offer(time.Now().UTC().Round(0))
+			r = r.Offer(s.opt.Now().UTC().Round(0))
 			all[n] = r
 			set(b, partKey(famRcpt, id, n), mustJSON(r))
 		}

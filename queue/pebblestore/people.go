@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
@@ -73,7 +72,7 @@ func (s *Store) readPage(from []byte) (page []*queue.Message, last []byte, err e
 	err = eachKey(snap, from, after([]byte(famMeta)), func(key, value []byte) error {
 		m, err := readMessage(snap, key, value)
 		switch {
-		case errors.Is(err, errDamaged):
+		case unreadable(err):
 			s.opt.Log.Error("a queued message is not readable and was skipped", "error", queue.Safe(err.Error(), 1000))
 		case err != nil:
 			return err
@@ -170,7 +169,7 @@ func (s *Store) openChange(id queue.ID) (c *change, unlock func(), err error) {
 	}
 	m, err := s.readMeta(u)
 	if err == nil {
-		c = s.newChange(rt, u, m, time.Now().UTC().Round(0))
+		c = s.newChange(rt, u, m, s.opt.Now().UTC().Round(0))
 		_, err = c.readAll()
 	}
 	if err != nil {
@@ -186,7 +185,7 @@ func (s *Store) Hops(ctx context.Context) ([]queue.HopInfo, error) {
 		return nil, err
 	}
 	defer s.end()
-	now := time.Now()
+	now := s.opt.Now()
 	infos := []queue.HopInfo{}
 	for _, name := range s.hops.names() {
 		if err := ctx.Err(); err != nil {

@@ -49,7 +49,7 @@ func (s *Store) Put(ctx context.Context, env *queue.Envelope, body io.Reader) (q
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	freshen(env, time.Now().UTC().Round(0))
+	freshen(env, s.opt.Now().UTC().Round(0))
 	if err := in.finish(env, nil); err != nil {
 		return "", err
 	}
@@ -71,7 +71,7 @@ func freshen(env *queue.Envelope, now time.Time) {
 // nothing else to be found than what the cache has.
 func (s *Store) nameMessage(env *queue.Envelope) (ulid.ULID, error) {
 	if env.ID == "" {
-		env.ID = queue.NewID(time.Now())
+		env.ID = queue.NewID(s.opt.Now())
 		return ulid.ParseStrict(string(env.ID))
 	}
 	id, err := ulid.ParseStrict(string(env.ID))
@@ -292,7 +292,7 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 		}
 		if r.Unreported { // imported
 			m.Unreported++
-			m.Report = nano(time.Now())
+			m.Report = nano(s.opt.Now())
 		}
 	}
 	m.arm(rt, env.To)

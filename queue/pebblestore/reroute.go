@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
@@ -124,12 +123,12 @@ func (s *Store) refileMessage(id ulid.ULID) error {
 	defer mu.Unlock()
 	m, err := s.readMeta(id)
 	if err == nil {
-		c := s.newChange(rt, id, m, time.Now().UTC().Round(0))
+		c := s.newChange(rt, id, m, s.opt.Now().UTC().Round(0))
 		defer c.close()
 		err = c.refile()
 	}
 	switch {
-	case errors.Is(err, errDamaged):
+	case unreadable(err):
 		s.opt.Log.Error("a queued message is not readable and was skipped", "id", id.String(), "error", queue.Safe(err.Error(), 1000))
 		return nil
 	case errors.Is(err, queue.ErrNotFound):

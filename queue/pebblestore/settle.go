@@ -88,7 +88,7 @@ func (s *Store) settle(rt queue.Routing, le *lease, outcomes []queue.Outcome, at
 	if err != nil {
 		return queue.Effects{}, err
 	}
-	c := s.newChange(rt, le.id, m, time.Now().UTC().Round(0))
+	c := s.newChange(rt, le.id, m, s.opt.Now().UTC().Round(0))
 	defer c.close()
 	c.lease = le
 	c.tried = attempt

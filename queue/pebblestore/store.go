@@ -40,8 +40,9 @@ type Options struct {
 	MaxMessages int64 // see Settings
 	MaxBytes    int64
 
-	Chance func() float64 // jitter in [0,1); nil: math/rand/v2
-	Log    *slog.Logger   // troubles of the engine only; nil: none
+	Now    func() time.Time // the clock; nil: time.Now
+	Chance func() float64   // jitter in [0,1); nil: math/rand/v2
+	Log    *slog.Logger     // troubles of the engine only; nil: none
 	// Fatal is called when the log could not be written: what is on the disk
 	// is not known any more, and the process must end. nil: exit with status 70.
 	Fatal func(error)
@@ -63,6 +64,7 @@ type Store struct {
 	folder    folder
 	leases    leases
 	syncing   atomic.Bool     // syncSoon is on its way
+	unsynced  atomic.Bool     // for something: no sync has begun since its commit
 	importing sync.Map        // ulid.ULID of messages whose bodies are being imported
 	stripes   [256]sync.Mutex // serialise the changes of one message
 	space     freeSpace
@@ -88,6 +90,9 @@ var _ queue.Store = (*Store)(nil)
 func (o *Options) setDefaults() error {
 	if o.Dir == "" {
 		return errors.New("queue: pebblestore.Options.Dir is empty")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Chance == nil {
 		o.Chance = rand.Float64
@@ -170,6 +175,7 @@ func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 	}()
 	var removed []uint64
 	if o.Sync {
+		s.unsynced.Store(false) // what was committed before this is ahead of it in the log
 		removed = s.folder.takeRemoved()
 	}
 	if err := b.Commit(o); err != nil {
@@ -189,8 +195,10 @@ func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 // stable storage at the latest.
 const syncDelay = 10 * time.Millisecond
 
-// syncSoon has what was committed unsynced synced within syncDelay.
+// syncSoon has what was committed unsynced synced within syncDelay, by
+// whatever commit comes first.
 func (s *Store) syncSoon() {
+	s.unsynced.Store(true)
 	if !s.syncing.CompareAndSwap(false, true) {
 		return // on its way; what it syncs includes ours
 	}
@@ -200,7 +208,9 @@ func (s *Store) syncSoon() {
 		}
 		defer s.end()
 		s.syncing.Store(false)
-		_ = s.sync("settle") // an error ends the process
+		if s.unsynced.Load() {
+			_ = s.sync("settle") // an error ends the process
+		}
 	})
 }
 
@@ -256,7 +266,7 @@ func (s *Store) Next(hop string) queue.Waiting {
 		return queue.Waiting{}
 	}
 	defer s.end()
-	now := time.Now()
+	now := s.opt.Now()
 	w, err := s.hops.waiting(hop, now)
 	if err != nil {
 		s.indexTrouble(hop, err)

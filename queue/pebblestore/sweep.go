@@ -28,7 +28,7 @@ func (s *Store) Sweep(ctx context.Context) (fx queue.Effects, next time.Time, er
 	defer s.end()
 	s.sweepMu.Lock()
 	defer s.sweepMu.Unlock()
-	now := time.Now().UTC().Round(0)
+	now := s.opt.Now().UTC().Round(0)
 	s.parks.prune(now)
 	from := s.takeFloor()
 	floor := from
@@ -124,7 +124,7 @@ func (s *Store) sweepMessage(d deadline, now time.Time) (queue.Effects, error) {
 		defer c.close()
 	}
 	stale := errors.Is(err, errStale) || errors.Is(err, queue.ErrNotFound) // settled meanwhile
-	if stale || errors.Is(err, errDamaged) {
+	if stale || unreadable(err) {
 		if !stale {
 			s.opt.Log.Error("a queued message is not readable and was skipped", "id", d.id.String(), "error", queue.Safe(err.Error(), 1000))
 		}
