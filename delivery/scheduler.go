@@ -228,7 +228,7 @@ func (d *Deliverer) nextWorkers() (of workers, lanes queue.Lanes) {
 	for range parts {
 		d.turn = (d.turn + 1) % parts
 		if d.crew.room(d.turn) {
-			lanes = d.ready[d.turn].some & d.crew.fit()
+			lanes = d.ready[d.turn].some & d.crew.fit(d.turn)
 		}
 		if lanes != 0 {
 			break
