@@ -115,7 +115,7 @@ func TestFairToSinglesBesideLargeMessages(t *testing.T) {
 		}
 		s.want("single", 60, time.Second)
 		time.Sleep(10 * time.Minute)
-		s.want("large", 12, 3*time.Duration(size)*time.Second/time.Duration(rate)+2*time.Second) // five at a time, without a pause
+		s.want("large", 12, 3*time.Duration(size)*time.Second/time.Duration(rate)+time.Second/2) // five at a time, without a pause
 	})
 }
 
