@@ -81,17 +81,6 @@ func (h *hop) allowed() int {
 	return h.limit
 }
 
-func (d *Deliverer) workContext() context.Context {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.work == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		return ctx
-	}
-	return d.work
-}
-
 // attempt makes one attempt for a hop, if it has something due.
 func (d *Deliverer) attempt(ctx context.Context, j *job) {
 	h := j.hop
