@@ -52,9 +52,14 @@ func (c *crew) room(of workers) bool {
 
 func (c *crew) free() int { return parts*c.size - c.busy[fresh] - c.busy[quick] - c.busy[slow] }
 
-// fit is the lanes that there is room for: large messages get half of a part.
-func (c *crew) fit() queue.Lanes {
-	if c.large >= max(1, c.size/2) {
+// fit is the lanes that there is room for: large messages get half of a part,
+// and when a list to new hops meets many slow ones, the last new hops that may
+// be tried are those with light mail.
+func (c *crew) fit(of workers) queue.Lanes {
+	switch {
+	case of == fresh && c.busy[fresh]+c.busy[slow] >= 3*c.size/2:
+		return queue.LightLane
+	case c.large >= max(1, c.size/2):
 		return queue.AnyLane &^ queue.LargeLanes
 	}
 	return queue.AnyLane

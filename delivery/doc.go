@@ -5,12 +5,14 @@
 //
 // One attempt reads top to bottom:
 //
-//	scheduler.go  a hop is due and has room: claim some recipients of a message
+//	scheduler.go  whose turn is it: a lane (turns.go), a hop, a worker (crew.go)
+//	hop.go        a hop is due and has room: claim some recipients of a message
 //	attempt.go    ask the planner, walk the plan's targets, settle
 //	steps.go      the addresses of the plan, in the order in which they are tried
 //	dial.go       one address: dial, greet, STARTTLS, or reuse a connection
 //	transact.go   one transaction, again while the server takes only some
 //	classify.go   what an answer means: the whole failure policy, pure
+//	slots.go      a hop waits for a connection of a target
 //	health.go     which targets are down or busy, and when to probe them
 package delivery
 

@@ -115,7 +115,7 @@ func TestFairToSinglesBesideLargeMessages(t *testing.T) {
 		}
 		s.want("single", 60, time.Second)
 		time.Sleep(10 * time.Minute)
-		s.want("large", 12, 10*time.Minute)
+		s.want("large", 12, 3*time.Duration(size)*time.Second/time.Duration(rate)+time.Second/2) // five at a time, without a pause
 	})
 }
 
@@ -168,5 +168,35 @@ func TestFairWhenALargeMessageProbes(t *testing.T) {
 		}
 		s.want("large", 0, 0)
 		s.want("single", 10, time.Second)
+	})
+}
+
+// TestFairToNewHops: a list to a thousand hops that were never tried, a quarter
+// of which take a minute, delays no single message to a hop that was not either.
+func TestFairToNewHops(t *testing.T) {
+	simulate(t, Settings{Concurrency: 40}, func(s *sim) {
+		const hops = 1000
+		for i := range hops {
+			work := pace
+			if i%4 == 0 {
+				work = time.Minute
+			}
+			s.live(fmt.Sprintf("d%d.test", i), simAddr(i), work)
+		}
+		for i := range 20 {
+			s.live(fmt.Sprintf("new%d.test", i), simAddr(hops+i), pace)
+		}
+		for i := range hops {
+			s.put("list-a@a.test", fmt.Sprintf("u@d%d.test", i), 300)
+		}
+		for i := range 20 {
+			time.Sleep(time.Second)
+			s.put(fmt.Sprintf("single-%c@b.test", 'a'+i), fmt.Sprintf("x@new%d.test", i), 300)
+		}
+		time.Sleep(time.Second)
+		s.want("single", 20, time.Second)
+		if s.times.delivered("list") == hops {
+			t.Error("the list did not last")
+		}
 	})
 }

@@ -60,7 +60,7 @@ func (h *hop) nextLane(ring queue.Lane, open queue.Lanes) (queue.Lane, bool) {
 // openLanes are those that the hop has something due in and room for. The
 // caller holds d.mu.
 func (d *Deliverer) openLanes(h *hop, now time.Time) queue.Lanes {
-	allowed := d.allowed(h)
+	allowed := h.allowed()
 	open := h.ready &^ h.waits
 	if open == 0 || h.active >= allowed || now.Before(h.parked) {
 		return 0
@@ -73,24 +73,12 @@ func (d *Deliverer) openLanes(h *hop, now time.Time) queue.Lanes {
 }
 
 // allowed is the number of attempts that a hop may have now. One attempt at a
-// time finds out whether a parked hop is back. The fewer workers are free, the
-// fewer may one hop have more of than one. The caller holds d.mu.
-func (d *Deliverer) allowed(h *hop) int {
+// time finds out whether a parked hop is back.
+func (h *hop) allowed() int {
 	if h.failures > 0 {
 		return 1
 	}
-	return min(h.limit, max(1, h.active, d.crew.free()/2))
-}
-
-func (d *Deliverer) workContext() context.Context {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.work == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		return ctx
-	}
-	return d.work
+	return h.limit
 }
 
 // attempt makes one attempt for a hop, if it has something due.

@@ -45,7 +45,7 @@ func (d *Deliverer) sweepEvery() time.Duration {
 
 // sweepMemory closes idle sessions and forgets what is long past.
 func (d *Deliverer) sweepMemory(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
+	tick, swept := time.NewTicker(time.Second), time.Now()
 	defer tick.Stop()
 	for {
 		select {
@@ -59,8 +59,11 @@ func (d *Deliverer) sweepMemory(ctx context.Context) {
 					d.freeSlot(c.ep) // not before: the server counts it until then
 				})
 			}
-			d.health.sweep(now)
-			d.budget.sweep(now)
+			if now.Sub(swept) >= time.Minute { // tens of thousands of targets, perhaps
+				swept = now
+				d.health.sweep(now)
+				d.budget.sweep(now)
+			}
 		}
 	}
 }

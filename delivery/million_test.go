@@ -165,7 +165,7 @@ func (w *world) measure() {
 func (w *world) check() {
 	w.times.report()
 	for class, within := range map[string]time.Duration{
-		"live.single": 5 * time.Second, "live.list": 5 * time.Minute, "slow.single": time.Hour, "slow.list": 2 * time.Hour,
+		"live.single": time.Second, "live.list": 5 * time.Minute, "slow.single": time.Hour, "slow.list": 2 * time.Hour,
 		"flapping.single": 45 * time.Minute, "flapping.list": time.Hour,
 	} {
 		if got := w.times.delivered(class); got != w.sent[class] || got == 0 {

@@ -66,13 +66,13 @@ func (d *Deliverer) Reconfigure(s Settings) {
 func (d *Deliverer) Run(ctx context.Context) {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	d.setWork(work)
+	d.admit(work)
 	d.cfg.Queue.Watch(d.newlyDue)
 	var house sync.WaitGroup
 	house.Go(func() { d.sweepQueue(ctx) })
 	house.Go(func() { d.sweepMemory(ctx) })
 	d.dispatch(ctx)
-	d.setWork(nil)
+	d.halt()
 	house.Wait()
 	d.stopAsking()
 	grace := time.AfterFunc(d.cfg.Grace, stop)
@@ -81,10 +81,18 @@ func (d *Deliverer) Run(ctx context.Context) {
 	d.closeAll(d.pool.expired(time.Now().Add(time.Hour)))
 }
 
-func (d *Deliverer) setWork(ctx context.Context) {
+// admit lets attempts begin, in the context.
+func (d *Deliverer) admit(work context.Context) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.work = ctx
+	d.work = work
+}
+
+// halt lets none begin any more.
+func (d *Deliverer) halt() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.work = nil
 }
 
 // newlyDue is the queue's word that a lane of a hop has something due at a time.
@@ -186,8 +194,9 @@ func (d *Deliverer) enqueue(h *hop) {
 
 // start gives workers to the hops that wait for one. The caller holds d.mu.
 func (d *Deliverer) start() {
+	work := d.work
 	for j := d.pick(); j != nil; j = d.pick() {
-		d.wg.Go(func() { d.run(j) })
+		d.wg.Go(func() { d.run(work, j) })
 	}
 	if d.waitsForAge() && !d.ageing {
 		d.ageing = true
@@ -228,7 +237,7 @@ func (d *Deliverer) nextWorkers() (of workers, lanes queue.Lanes) {
 	for range parts {
 		d.turn = (d.turn + 1) % parts
 		if d.crew.room(d.turn) {
-			lanes = d.ready[d.turn].some & d.crew.fit()
+			lanes = d.ready[d.turn].some & d.crew.fit(d.turn)
 		}
 		if lanes != 0 {
 			break
@@ -252,8 +261,7 @@ func (d *Deliverer) begin(h *hop, lane queue.Lane, of workers, now time.Time) *j
 }
 
 // run makes attempts, one after the other, while there is something due.
-func (d *Deliverer) run(j *job) {
-	ctx := d.workContext()
+func (d *Deliverer) run(ctx context.Context, j *job) {
 	for j != nil {
 		d.attempt(ctx, j)
 		j = d.finish(j)

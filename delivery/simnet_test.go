@@ -40,7 +40,6 @@ type simHost struct {
 	open   int
 	widest int
 	dials  []time.Time // while it was not up
-	trying int         // dials under way while it is not up
 }
 
 func (n simNet) add(addr string, h *simHost) *simHost {

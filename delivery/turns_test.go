@@ -77,7 +77,7 @@ func TestCrew(t *testing.T) {
 	c := crew{size: 4}
 	var jobs []*job
 	fill := func(of workers, lane queue.Lane) (n int) {
-		for c.room(of) && c.fit().Has(lane) {
+		for c.room(of) && c.fit(of).Has(lane) {
 			j := &job{hop: &hop{pace: of}, of: of, lane: lane, began: now}
 			c.begin(j)
 			jobs = append(jobs, j)
