@@ -2,15 +2,10 @@
 
 GO ?= go
 
-.PHONY: help build test race stress bench bench-short fuzz lint fmt demo clean
-.PHONY: help build test race stress soak fuzz lint fmt demo clean
+.PHONY: help build test race stress soak kill-rounds bench bench-short fuzz lint fmt demo clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
-.PHONY: help build test race stress kill-rounds fuzz lint fmt demo clean
-
-help:
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 build: ## bin/srvrelay, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/srvrelay ./cmd/srvrelay
@@ -21,8 +16,16 @@ test: ## all tests, about four minutes
 race: ## the same with the race detector
 	$(GO) test -race -shuffle=on -timeout 30m ./...
 
-stress: ## the long ones: power cuts, kill -9 under load, a million messages in virtual time
-	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Load|ParkedHop|FullQueue|PowerCut|Fair|Million' ./queue/... ./delivery ./cmd/... -v
+stress: ## the long ones: power cuts, kill -9 under load, a soak, a million messages in virtual time
+	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 40m -run 'Kill9|DiskFull|Soak|Load|ParkedHop|FullQueue|PowerCut|Model|Fair|Million' ./queue/... ./delivery ./cmd/... -v
+
+SOAK ?= 5m
+soak: ## SOAK of load at 70 % of capacity while faults come and go; as root, else no disk is filled
+	SRVRELAY_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -run '^TestSoak$$' ./cmd/srvrelay -v
+
+KILL_ROUNDS ?= 1000
+kill-rounds: ## kill -9 under load, KILL_ROUNDS times
+	SRVRELAY_KILL_ROUNDS=$(KILL_ROUNDS) $(GO) test -count=1 -timeout 3h -run '^TestKill9$$' ./cmd/srvrelay -v
 
 BENCH ?=
 bench: ## speed, memory and latency against the goals and Postfix, 20 minutes
@@ -30,18 +33,6 @@ bench: ## speed, memory and latency against the goals and Postfix, 20 minutes
 
 bench-short: ## the same in two minutes, with a short queue
 	$(GO) run ./cmd/relaybench run -repeats 1 -each 1s -n 10000 $(BENCH)
-stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages, a short soak
-	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Soak|Load|ParkedHop|FullQueue|PowerCut' ./queue/... ./cmd/... -v
-
-SOAK ?= 5m
-soak: ## SOAK of load at 70 % of capacity while faults come and go; as root, else no disk is filled
-	SRVRELAY_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -run '^TestSoak$$' ./cmd/srvrelay -v
-stress: ## the long ones: power cuts, kill -9 under load, 10,000 messages
-	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 30m -run 'Kill9|DiskFull|Load|ParkedHop|FullQueue|PowerCut|Model' ./queue/... ./cmd/... -v
-
-KILL_ROUNDS ?= 1000
-kill-rounds: ## kill -9 under load, KILL_ROUNDS times
-	SRVRELAY_KILL_ROUNDS=$(KILL_ROUNDS) $(GO) test -count=1 -timeout 3h -run '^TestKill9$$' ./cmd/srvrelay -v
 
 FUZZTIME ?= 10m
 fuzz: ## every fuzz target in turn, FUZZTIME each

@@ -450,7 +450,7 @@ func TestFailedSyncIsToldToAll(t *testing.T) {
 	l := claim(t, s, "b.example")
 	broken.Store(true)
 	waiting := map[string]func() error{
-		"settle": func() error { _, err := s.Settle(ctx, l, []queue.Outcome{{Result: queue.Sent}}, nil); return err },
+		"settle": func() error { _, err := s.Settle(ctx, l, []queue.Outcome{{Result: queue.Fail}}, nil); return err },
 		"fact":   func() error { return s.SetFact(ctx, "k", "v") },
 		"act": func() error {
 			_, err := s.Act(ctx, []queue.ID{held}, queue.Action{Verb: queue.VerbHold})
