@@ -52,6 +52,7 @@ func TestQueueFullAtTheDoor(t *testing.T) {
 		t.Errorf("after the queue was delivered: %v", err)
 	}
 	r.drained(waitLimit, r.adminClient())
+	r.relay.await(waitLimit, func() bool { return r.relay.matching("new mail is taken again", nil) > 0 })
 	r.relay.mu.Lock()
 	defer r.relay.mu.Unlock()
 	if begins, ends := r.relay.matching("new mail is refused (452); delivery goes on", nil), r.relay.matching("new mail is taken again", nil); begins != 1 || ends != 1 {

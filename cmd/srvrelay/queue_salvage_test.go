@@ -91,17 +91,17 @@ func spoil(t *testing.T, dir string) {
 // folderText is all that is in a folder.
 func folderText(t *testing.T, dir string) string {
 	t.Helper()
-	files, err := os.ReadDir(dir)
+	var all strings.Builder
+	err := filepath.WalkDir(dir, func(path string, f os.DirEntry, err error) error {
+		if err != nil || f.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		fmt.Fprintf(&all, "%s %s\n", path, b)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	var all strings.Builder
-	for _, f := range files {
-		b, err := os.ReadFile(filepath.Join(dir, f.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&all, "%s %s\n", f.Name(), b)
 	}
 	return all.String()
 }

@@ -229,6 +229,31 @@ func (s *Store) accepting() error {
 	return err
 }
 
+// flushForSpace is the least time between two flushes for space.
+const flushForSpace = 10 * time.Second
+
+// freeLogs has the engine write down what only its log has, so that the log's
+// files, which are much larger than what is left of it, can go. By itself it
+// does so when they are full, and without new mail that is never.
+func (s *Store) freeLogs(now time.Time) {
+	last := s.flushed.Load()
+	if now.UnixNano()-last < int64(flushForSpace) || !s.flushed.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	go func() {
+		if s.begin() != nil {
+			return
+		}
+		defer s.end()
+		defer func() {
+			if p := recover(); p != nil { // as in commit: a new log could not be made
+				_ = s.die(fmt.Errorf("%v", p))
+			}
+		}()
+		_, _ = s.db.AsyncFlush() // what fails is told by the events
+	}()
+}
+
 // refusal is why a body of so many bytes cannot be stored now, or nil.
 func (s *Store) refusal(size int64) error {
 	now := time.Now()
@@ -247,6 +272,7 @@ func (s *Store) refusal(size int64) error {
 		free = s.space.again(now)
 	}
 	if free-size < minFree {
+		s.freeLogs(now)
 		return fmt.Errorf("%w: %d MiB in %s, at least %d MiB are wanted", queue.ErrFull, free>>20, s.opt.Dir, (minFree+size)>>20)
 	}
 	return nil

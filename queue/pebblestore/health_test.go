@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -189,4 +190,30 @@ func TestFlushWithoutSpace(t *testing.T) {
 		t.Errorf("accepting again: %v", err)
 	}
 	checkStore(t, s)
+}
+
+// When space is short, what only the log has is written down, so that the
+// log's files can go: without new mail they would never fill up.
+func TestLogsMakeSpace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := int64(100)
+		s := openMem(t, vfs.NewMem(), func(o *Options) { o.MinFree, o.FreeSpace = 50, func() (int64, error) { return free, nil } })
+		put(t, s, 100, "b@b.example")
+		flushes := func() int64 {
+			synctest.Wait()
+			return s.db.Metrics().Flush.Count
+		}
+		if err := s.Accepting(0); err != nil || flushes() != 0 {
+			t.Fatalf("with enough space: %v, %d flushes", err, flushes())
+		}
+		free = 40
+		for range 5 {
+			if err := s.Accepting(0); !errors.Is(err, queue.ErrFull) {
+				t.Fatal(err)
+			}
+		}
+		if n := flushes(); n != 1 {
+			t.Errorf("%d flushes, want one", n)
+		}
+	})
 }

@@ -159,7 +159,7 @@ func (s *Store) engineOptions(fs vfs.FS) *pebble.Options {
 		Lock:                        s.lock,
 		FormatMajorVersion:          engineVersion,
 		CacheSize:                   32 << 20, // filled by what is read back only: a queue from before, or a long one
-		MemTableSize:                16 << 20, // what is delivered sooner than it fills up is never written to a table
+		MemTableSize:                8 << 20,  // what is delivered sooner than it fills up is never written to a table
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       20,

@@ -71,8 +71,9 @@ type Store struct {
 	health    health
 	usage     usage
 	progress  progress
-	opening   atomic.Bool // the engine is being opened
-	refusing  atomic.Bool // new mail is refused, and the log says so
+	opening   atomic.Bool  // the engine is being opened
+	refusing  atomic.Bool  // new mail is refused, and the log says so
+	flushed   atomic.Int64 // when there was a flush for space, Unix time in ns
 
 	watch atomic.Pointer[func(string, queue.Lane, time.Time)]
 
