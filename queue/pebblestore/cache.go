@@ -28,6 +28,7 @@ type fresh struct {
 	// Pebble's single deletions ask for: they vanish together with what they
 	// delete as soon as the two meet, usually before they leave memory.
 	once bool
+	came int64 // the second at which it came in, for the backlog; 0 = is not counted there
 }
 
 func (f *fresh) size() int {

@@ -204,6 +204,9 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 // remember brings the cache in line with what has been committed.
 func (c *change) remember() {
 	if c.removed || len(c.moved) > 0 {
+		if f := c.s.cache.get(c.id); f != nil && f.came != 0 {
+			c.s.backlog.leave(f.came, f.meta.Size)
+		}
 		c.s.cache.remove(c.id)
 		return
 	}

@@ -203,8 +203,9 @@ func TestLogsMakeSpace(t *testing.T) {
 			synctest.Wait()
 			return s.db.Metrics().Flush.Count
 		}
-		if err := s.Accepting(0); err != nil || flushes() != 0 {
-			t.Fatalf("with enough space: %v, %d flushes", err, flushes())
+		before := flushes()
+		if err := s.Accepting(0); err != nil || flushes() != before {
+			t.Fatalf("with enough space: %v, %d flushes", err, flushes()-before)
 		}
 		free = 40
 		for range 5 {
@@ -212,7 +213,7 @@ func TestLogsMakeSpace(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := flushes(); n != 1 {
+		if n := flushes() - before; n != 1 {
 			t.Errorf("%d flushes, want one", n)
 		}
 	})

@@ -63,7 +63,7 @@ func checkCache(t testing.TB, s *Store) {
 			t.Errorf("the cache keeps %s: %v", id, err)
 			continue
 		}
-		stored := &fresh{meta: m, body: f.body, once: f.once}
+		stored := &fresh{meta: m, body: f.body, once: f.once, came: f.came}
 		if stored.rcpts, err = getRecipients(s.db, id, m.Rcpts); err != nil {
 			t.Error(err)
 		}

@@ -22,38 +22,48 @@ var chunkPool = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // Put implements queue.Queue.
 func (s *Store) Put(ctx context.Context, env *queue.Envelope, body io.Reader) (queue.ID, error) {
-	if err := s.begin(); err != nil {
+	behind, err := s.put(ctx, env, body)
+	if err != nil {
 		return "", err
+	}
+	if behind {
+		s.letDeliver(ctx)
+	}
+	return env.ID, nil
+}
+
+// put tells whether delivery is behind with what has come in.
+func (s *Store) put(ctx context.Context, env *queue.Envelope, body io.Reader) (behind bool, err error) {
+	if err := s.begin(); err != nil {
+		return false, err
 	}
 	defer s.end()
 	if err := s.accepting(); err != nil {
-		return "", err
+		return false, err
 	}
 	if err := s.progress.enter(); err != nil {
-		return "", err
+		return false, err
 	}
 	defer s.progress.leave()
 	id, err := s.nameMessage(env)
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	in := s.newIntake(id)
 	defer in.release()
 	in.limits = s.set.Load()
 	if err := in.hold(1, 0); err != nil {
-		return "", err
+		return false, err
 	}
 	if err := in.stream(ctx, body); err != nil {
-		return "", err
+		return false, err
 	}
 	if err := ctx.Err(); err != nil {
-		return "", err
+		return false, err
 	}
 	freshen(env, s.opt.Now().UTC().Round(0))
-	if err := in.finish(env, nil); err != nil {
-		return "", err
-	}
-	return env.ID, nil
+	err = in.finish(env, nil)
+	return in.behind, err
 }
 
 // freshen makes a new message's recipients due, whatever the caller left in them.
@@ -99,13 +109,14 @@ func (s *Store) mustNotExist(id ulid.ULID) error {
 // its message; a larger one goes to a file as it comes, and the file is on
 // stable storage before the batch that names it.
 type intake struct {
-	s    *Store
-	id   ulid.ULID
-	last *[chunkSize]byte
-	n    int // bytes in last
-	file *bodyWriter
-	size int64
-	done bool
+	s      *Store
+	id     ulid.ULID
+	last   *[chunkSize]byte
+	n      int // bytes in last
+	file   *bodyWriter
+	size   int64
+	done   bool
+	behind bool // delivery is, with what has come in
 
 	limits *Settings // nil: an operator's import, which is not refused because the queue is full
 	held   [2]int64  // messages and bytes that are counted for it
@@ -238,6 +249,9 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	if in.file == nil {
 		f.body = bytes.Clone(in.last[:in.n])
 	}
+	if in.limits != nil {
+		in.count(f)
+	}
 	s.cache.add(in.id, f) // before somebody can claim it
 	if err := s.commit(b, pebble.Sync); err != nil {
 		s.cache.remove(in.id)
@@ -246,6 +260,16 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	in.done = true
 	s.addGroups(f.groups)
 	return nil
+}
+
+// count enters a new message into the backlog, unless its hop waits.
+func (in *intake) count(f *fresh) {
+	now := in.s.opt.Now()
+	if _, parked := in.s.parks.get(f.groups[0].hop, now); !parked {
+		f.came = now.Unix()
+		over := in.s.backlog.come(f.came, f.meta.Size)
+		in.behind = over && in.s.progress.intakes.Load() > fewIntakes
+	}
 }
 
 // release ends the intake. The file of a message that did not come to be is

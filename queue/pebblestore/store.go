@@ -63,6 +63,7 @@ type Store struct {
 	cache     cache
 	folder    folder
 	leases    leases
+	backlog   backlog
 	syncing   atomic.Bool     // syncSoon is on its way
 	unsynced  atomic.Bool     // for something: no sync has begun since its commit
 	importing sync.Map        // ulid.ULID of messages whose bodies are being imported
