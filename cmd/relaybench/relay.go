@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -81,7 +83,8 @@ func (p *running) start(ctx context.Context, under []string) (err error) {
 	args := append(append([]string{}, under...), p.command...)
 	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.Env = append(os.Environ(), pprofSocket+"="+filepath.Join(p.dir, "pprof"))
+	ours := func(v string) bool { return strings.HasPrefix(v, "SRVRELAY_") } // would be its configuration
+	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), ours), pprofSocket+"="+filepath.Join(p.dir, "pprof"))
 	// A session of its own, to end all of it; and it ends should we be killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 	p.begun = time.Now()
