@@ -16,10 +16,10 @@ const firstConcurrency = 2
 // hop is what the scheduler knows of a hop with waiting mail.
 type hop struct {
 	name   string
-	ready  queue.Lanes // may have something due; an attempt takes its lane out, the claim says what is left
-	queued queue.Lanes // stands in these lanes' rings
-	later  queue.Lanes // to be looked at at the time at
-	waits  queue.Lanes // for a slot of a target
+	ready  queue.Lanes        // may have something due; an attempt takes its lane out, the claim says what is left
+	rings  [parts]queue.Lanes // stands in these lanes' rings; where it does so by a pace of before, it is passed over
+	later  queue.Lanes        // to be looked at at the time at
+	waits  queue.Lanes        // for a slot of a target
 	turns  turns
 	pace   workers   // by its newest attempt
 	forced bool      // somebody asked: targets that are down are looked at whatever their time
@@ -186,6 +186,7 @@ func (d *Deliverer) learn(j *job, o *hopOutcome) *HopEvent {
 	switch {
 	case o.Greeted:
 		if e := h.back(); e != nil {
+			h.ready |= h.later // may have been put off to the end of the park
 			return e
 		}
 		h.parked = time.Time{}
@@ -241,6 +242,7 @@ func (d *Deliverer) reached(h *hop) {
 	d.mu.Lock()
 	e := h.back()
 	if e != nil {
+		h.ready |= h.later
 		d.enqueue(h)
 		d.start()
 	}

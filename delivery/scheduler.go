@@ -183,11 +183,12 @@ func (d *Deliverer) look(now time.Time) time.Duration {
 // enqueue lines a hop up for the lanes that it could make an attempt for. The
 // caller holds d.mu.
 func (d *Deliverer) enqueue(h *hop) {
-	open := d.openLanes(h, time.Now()) &^ h.queued
-	h.queued |= open
+	open := d.openLanes(h, time.Now())
 	for l := queue.Light; open != 0; l, open = l+1, open>>1 {
-		if open.Has(0) {
-			d.ready[h.workers(l)].push(l, h)
+		of := h.workers(l)
+		if open.Has(0) && !h.rings[of].Has(l) {
+			h.rings[of] |= l.Set()
+			d.ready[of].push(l, h)
 		}
 	}
 }
@@ -221,7 +222,7 @@ func (d *Deliverer) pick() *job {
 		r := &d.ready[of]
 		lane := r.turns.next(lanes)
 		h := r.pop(lane)
-		h.queued &^= lane.Set()
+		h.rings[of] &^= lane.Set()
 		if h.workers(lane) != of { // its pace has changed meanwhile
 			d.enqueue(h)
 		} else if l, ok := h.nextLane(lane, d.openLanes(h, now)); ok {

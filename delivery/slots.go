@@ -42,7 +42,7 @@ func (d *Deliverer) waitForSlot(j *job, o *hopOutcome) {
 		d.unwait(h)
 		return
 	}
-	h.wait.patience = time.AfterFunc(slotPatience+time.Duration(waiting)*waiterTime, func() { d.wake(h.name) })
+	h.wait.patience = time.AfterFunc(slotPatience+time.Duration(waiting)*waiterTime, func() { d.wake(h.name, o.Busy) })
 }
 
 // stopWait ends the timer of a wait that is over: the timers of all waits
@@ -54,12 +54,13 @@ func (h *hop) stopWait() {
 	h.wait = nil
 }
 
-// wake has a hop that waits for a slot looked at now; false when it does not wait.
-func (d *Deliverer) wake(name string) bool {
+// wake has a hop that waits for a slot of a target looked at now; false when it
+// does not wait for that one.
+func (d *Deliverer) wake(name string, ep plan.Endpoint) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h := d.hops[name]
-	if h == nil || h.wait == nil {
+	if h == nil || h.wait == nil || h.wait.ep != ep {
 		return false
 	}
 	d.unwait(h)
@@ -84,7 +85,7 @@ func (d *Deliverer) freeSlot(ep plan.Endpoint) {
 
 // wakeNext wakes the hop whose turn it is at the target.
 func (d *Deliverer) wakeNext(ep plan.Endpoint) {
-	for hop := d.health.nextWaiting(ep); hop != "" && !d.wake(hop); hop = d.health.nextWaiting(ep) {
+	for hop := d.health.nextWaiting(ep); hop != "" && !d.wake(hop, ep); hop = d.health.nextWaiting(ep) {
 	}
 }
 
@@ -92,6 +93,6 @@ func (d *Deliverer) wakeNext(ep plan.Endpoint) {
 // to send another.
 func (d *Deliverer) endLarge(ep plan.Endpoint) {
 	d.health.endLarge(ep)
-	for hop := d.health.nextLarge(ep); hop != "" && !d.wake(hop); hop = d.health.nextLarge(ep) {
+	for hop := d.health.nextLarge(ep); hop != "" && !d.wake(hop, ep); hop = d.health.nextLarge(ep) {
 	}
 }

@@ -179,3 +179,38 @@ func TestSchedulerIsSmall(t *testing.T) {
 	}
 	runtime.KeepAlive(d)
 }
+
+// TestRingFollowsPace: a hop that turns quick goes on with the quick workers,
+// although it still stands in the ring of the slow ones, who are all busy.
+func TestRingFollowsPace(t *testing.T) {
+	d := New(Config{}, nil)
+	d.crew.size = 2
+	d.work = t.Context()
+	d.crew.busy[slow] = 2
+	h := &hop{name: "a.test", index: -1, limit: 10, pace: slow, ready: queue.LightLane}
+	d.enqueue(h)
+	if j := d.pick(); j != nil {
+		t.Fatalf("a slow hop begins without a slow worker: %+v", j)
+	}
+	h.pace = quick
+	d.enqueue(h)
+	j := d.pick()
+	if j == nil || j.hop != h || j.of != quick {
+		t.Fatalf("%+v, want the hop to begin with a quick worker", j)
+	}
+	d.crew.busy[slow] = 0 // what stands in the old ring is no work
+	if j := d.pick(); j != nil {
+		t.Errorf("and again: %+v", j)
+	}
+}
+
+// TestWakeIsForOneTarget: a slot of a target is not used up by a hop that waits
+// for another one by now.
+func TestWakeIsForOneTarget(t *testing.T) {
+	d := New(Config{}, nil)
+	first, second := plan.Endpoint{AddrPort: netip.MustParseAddrPort("192.0.2.1:25")}, plan.Endpoint{AddrPort: netip.MustParseAddrPort("192.0.2.2:25")}
+	d.hops["a.test"] = &hop{name: "a.test", index: -1, waits: queue.AnyLane, ready: queue.LightLane, wait: &slotWait{ep: second}}
+	if d.wake("a.test", first) || !d.wake("a.test", second) {
+		t.Error("woken by the slot of another target, or not by its own")
+	}
+}

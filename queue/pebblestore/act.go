@@ -3,10 +3,12 @@ package pebblestore
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
 
 	"srvrelay/queue"
 )
@@ -197,6 +199,9 @@ func (s *Store) deleteDamaged(id queue.ID) error {
 		return nil
 	})
 	if err == nil {
+		err = s.uncount(b, u)
+	}
+	if err == nil {
 		err = s.commit(b, pebble.NoSync)
 	}
 	if err != nil {
@@ -206,4 +211,20 @@ func (s *Store) deleteDamaged(id queue.ID) error {
 		s.folder.releaseLater(number)
 	}
 	return nil
+}
+
+// uncount deletes the deadlines of a message whose own record does not tell
+// them, and takes it out of what is counted.
+func (s *Store) uncount(b *pebble.Batch, id ulid.ULID) error {
+	counted := false
+	return eachKey(s.db, []byte(famDeadline), after([]byte(famDeadline)), func(key, value []byte) error {
+		if _, of, ok := parseDeadlineKey(key); ok && of == id {
+			delKey(b, bytes.Clone(key))
+			if size, _ := binary.Uvarint(value); !counted {
+				counted = true
+				s.usage.add(-1, -int64(size))
+			}
+		}
+		return nil
+	})
 }

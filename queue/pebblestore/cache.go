@@ -57,6 +57,7 @@ type cache struct {
 func (c *cache) add(id ulid.ULID, f *fresh) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.removeLocked(id)
 	c.m[id] = f
 	c.order = append(c.order, id)
 	c.size += f.size()

@@ -176,6 +176,9 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 	if err := c.s.commit(c.b, o); err != nil {
 		return err
 	}
+	if !o.Sync {
+		c.s.syncSoon()
+	}
 	c.remember()
 	for _, g := range c.gone {
 		c.s.hops.remove(g.hop, g.group)

@@ -108,8 +108,8 @@ func (s *Store) settle(rt queue.Routing, le *lease, outcomes []queue.Outcome, at
 	frees := c.removed && m.File != 0 // a file, which another message may have as soon as that is synced
 	if frees || len(c.effects.Reports) > 0 || slices.ContainsFunc(outcomes, final) {
 		err = c.commit(pebble.Sync)
-	} else if err = c.commit(pebble.NoSync); err == nil {
-		s.syncSoon()
+	} else {
+		err = c.commit(pebble.NoSync)
 	}
 	if err != nil {
 		return queue.Effects{}, err
