@@ -173,7 +173,7 @@ func vetHello(arg string) (string, *smtp.SMTPError) {
 	if name == "" || len(name) > 255 || !isASCII(name) {
 		return "", reply(501, 5, 5, 2, "a domain name or address literal must follow")
 	}
-	return name, nil
+	return strings.Clone(name), nil // kept, and the rest of the line is not
 }
 
 // parseChunk reads the argument of BDAT (RFC 3030 2).

@@ -43,7 +43,8 @@ func pathRefusal(err error, detail int) *smtp.SMTPError {
 	return reply(501, 5, 1, detail, "bad address: "+err.Error())
 }
 
-// cutPath splits "FROM:<path> params" with regard to quoted strings.
+// cutPath splits "FROM:<path> params" with regard to quoted strings. The path
+// is a copy: it is kept with the message, and the line, which may be long, is not.
 func cutPath(arg, keyword string) (raw, params string, ok bool) {
 	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
 		return "", "", false
@@ -62,7 +63,7 @@ func cutPath(arg, keyword string) (raw, params string, ok bool) {
 			quoted = !quoted
 		case s[i] == '>' && !quoted:
 			rest := s[i+1:]
-			return s[:i], rest, rest == "" || rest[0] == ' '
+			return strings.Clone(s[:i]), rest, rest == "" || rest[0] == ' '
 		}
 	}
 	return "", "", false

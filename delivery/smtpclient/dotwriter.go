@@ -161,6 +161,9 @@ func (w *dotWriter) put(p []byte) error {
 // end returns the last block, which carries the final dot and has not been
 // handed over: the caller's state changes before it leaves.
 func (w *dotWriter) end() ([]byte, error) {
+	if w.err != nil { // whatever the body made of it
+		return nil, w.err
+	}
 	if w.cr {
 		return nil, ErrBareLine
 	}

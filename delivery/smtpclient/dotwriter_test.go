@@ -115,3 +115,13 @@ func FuzzDotWriter(f *testing.F) {
 		checkStuffed(t, body, 1+int(piece))
 	})
 }
+
+// A body that keeps an error of ours to itself does not get its final dot.
+func TestSwallowedError(t *testing.T) {
+	w := newDotWriter(func([]byte) error { return nil })
+	defer w.release()
+	_, _ = w.Write([]byte("half a\rmessage\r\n"))
+	if last, err := w.end(); err == nil {
+		t.Errorf("the message ends with %q", last)
+	}
+}
