@@ -197,6 +197,9 @@ var errBusy = errors.New("too many password checks at once")
 // verify asks the authenticator, with at most two checks at once: each may
 // take tens of megabytes.
 func (s *Server) verify(set *settings, name, password string) (bool, error) {
+	if set.Users == nil {
+		return false, errors.New("a reload has taken the users away")
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, set.Timeouts.AuthWait)
 	defer cancel()
 	select {

@@ -96,14 +96,16 @@ func (s *chunkSource) take(n int) {
 	s.count(n)
 }
 
-// command acknowledges a chunk and reads one command behind it.
+// command acknowledges a chunk and reads one command behind it. The time for the
+// block goes on: else a client could hold a message open, and its bytes, for as
+// long as it has commands or small chunks.
 func (s *chunkSource) command() {
 	c := s.conn
 	if s.size >= 0 {
 		c.say(reply(250, 2, 0, 0, strconv.FormatInt(s.size, 10)+" octets received"))
 		s.size = -1
 	}
-	line, err := c.readLine()
+	line, err := c.lineInTime()
 	switch {
 	case errors.Is(err, errLongLine):
 		c.bye(refuseLongLine)
@@ -147,7 +149,6 @@ func (s *chunkSource) chunk(arg string) {
 		s.err = r
 		return
 	}
-	s.host.armBlock()
 	s.in.enlarge()
 	s.begin(size, last)
 }

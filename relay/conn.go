@@ -188,8 +188,15 @@ func (c *conn) noLine(err error) {
 // dribbles gets no more time.
 func (c *conn) readLine() ([]byte, error) {
 	if !c.in.hasLine() {
-		c.in.shrink()
 		c.arm(c.set.Timeouts.Command, c.sess.txn == nil)
+	}
+	return c.lineInTime()
+}
+
+// lineInTime reads a line in the time that is allowed already.
+func (c *conn) lineInTime() ([]byte, error) {
+	if !c.in.hasLine() {
+		c.in.shrink()
 	}
 	return c.in.line(c.notTLS)
 }

@@ -214,3 +214,51 @@ func TestSlowButSteady(t *testing.T) {
 	})
 	q.one(t)
 }
+
+// TestDribbleOfChunks: between chunks the time for 64 KiB goes on, whatever the
+// client says there; one that keeps the rate may take as long as it likes.
+func TestDribbleOfChunks(t *testing.T) {
+	for what, each := range map[string]string{"commands": "NOOP\r\n", "small chunks": "BDAT 1024\r\n" + strings.Repeat("x", 1022) + "\r\n"} {
+		t.Run(what, func(t *testing.T) {
+			q := &memQueue{}
+			inBubble(t, q, func(s *Server, conn net.Conn) {
+				c := virtual(t, conn)
+				c.envelope("b@x.example")
+				c.do("BDAT 6\r\nx: y", "250")
+				begun, last := time.Now(), make(chan string)
+				go func() {
+					said := ""
+					for {
+						l, err := c.br.ReadString('\n')
+						if err != nil {
+							last <- said
+							return
+						}
+						said = l
+					}
+				}()
+				for err := error(nil); err == nil && time.Since(begun) < time.Hour; {
+					time.Sleep(10 * time.Second) // virtual
+					_, err = conn.Write([]byte(each))
+				}
+				took := time.Since(begun)
+				conn.Close()
+				if said := <-last; took > 4*time.Minute || !strings.HasPrefix(said, "421 4.4.2") {
+					t.Errorf("%q after %s", said, took)
+				}
+			})
+			q.none(t)
+		})
+	}
+	q := &memQueue{}
+	inBubble(t, q, func(s *Server, conn net.Conn) {
+		c := virtual(t, conn)
+		c.envelope("b@x.example")
+		for range 20 {
+			c.do("BDAT 65536\r\n"+strings.Repeat(strings.Repeat("x", 1022)+"\r\n", 64)[:65534], "250")
+			time.Sleep(2*time.Minute + 50*time.Second) // virtual
+		}
+		c.do("BDAT 2 LAST\r\n", "250 2.0.0 queued")
+	})
+	q.one(t)
+}

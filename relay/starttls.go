@@ -30,9 +30,12 @@ func (c *conn) startTLS() *smtp.SMTPError {
 
 // handshake is the TLS handshake, bounded in time.
 func (c *conn) handshake() bool {
+	cfg := c.set.tlsFor(c.listener.Mode)
+	if cfg == nil {
+		return false // a reload has closed the door just now, and taken the certificate
+	}
 	c.arm(c.set.Timeouts.Handshake, true)
-	c.allow(c.set.Timeouts.Handshake)
-	t := tls.Server(&c.wire, c.set.tlsFor(c.listener.Mode))
+	t := tls.Server(&c.wire, cfg)
 	if err := t.HandshakeContext(c.srv.ctx); err != nil {
 		c.srv.events.Refused(c.refusal(reply(454, 4, 7, 0, "TLS handshake failed: "+c.noTLS(err))))
 		return false

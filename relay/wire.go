@@ -43,12 +43,14 @@ func (d *deadline) early() bool { return time.Now().Before(d.until) }
 var longAgo = time.Unix(1, 0)
 
 // arm sets the time by which the client must have sent the next line or block.
-// An idle connection is cut short when the server shuts down.
+// An idle connection is cut short when the server shuts down. TLS writes by
+// itself in a read (a new key, when the client asks for one): in the same time.
 func (w *wire) arm(d time.Duration, idle bool) {
+	until := time.Now().Add(d)
+	w.write.until = until // the socket is told when it is in the way
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.idle = idle
-	until := time.Now().Add(d)
 	if w.ended() {
 		until = longAgo
 	}

@@ -12,10 +12,14 @@ import (
 // glance is the wait for connections that cannot be asked without waiting.
 const glance = time.Millisecond
 
+// noTime is a deadline that has passed: only what needs no wait is read.
+const noTime = -time.Second
+
 // pending tells whether the server has said something or hung up, without
 // waiting for it. What has arrived under TLS need not be for us and has to be
-// read; a connection that cannot be asked, as its deadline has passed or there is
-// no way to ask, is glanced at only if mayWait.
+// read, and a record may have been taken from the socket with the one before it:
+// that is read in no time. A connection that cannot be asked, as its deadline
+// has passed or there is no way to ask, is glanced at only if mayWait.
 func (s *Session) pending(mayWait bool) bool {
 	if s.br.Buffered() > 0 {
 		return true
@@ -23,12 +27,15 @@ func (s *Session) pending(mayWait bool) bool {
 	_, isTLS := s.conn.(*tls.Conn)
 	ready, known := s.look.peek()
 	switch {
-	case known && (!ready || !isTLS):
+	case known && !isTLS:
 		return ready
+	case known && !ready:
+		s.arm(noTime)
 	case !known && !mayWait:
 		return false
+	default:
+		s.arm(glance)
 	}
-	s.arm(glance)
 	_, err := s.br.Peek(1)
 	return !errors.Is(err, os.ErrDeadlineExceeded)
 }
