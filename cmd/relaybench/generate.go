@@ -62,12 +62,12 @@ type sendings struct {
 	Lateness []time.Duration // open loop: how late the generator itself was
 }
 
-// generator sends a load. dial and pause are the network and the clock.
+// generator sends a load. dial and alarm are the network and the clock.
 type generator struct {
 	load
 	ledger *ledger
 	dial   func() (net.Conn, error)
-	until  func(context.Context, time.Time) // sleeps
+	alarm  func() (alarm, error)
 
 	start time.Time
 	next  atomic.Int64
@@ -84,7 +84,7 @@ const maxTroubles = 100
 // newGenerator makes a generator over TCP.
 func newGenerator(l load, book *ledger) *generator {
 	d := net.Dialer{Timeout: replyLimit}
-	return &generator{load: l, ledger: book, until: sleepUntil, open: map[net.Conn]struct{}{}, dial: func() (net.Conn, error) { return d.Dial("tcp", l.To) }}
+	return &generator{load: l, ledger: book, alarm: newTimer, open: map[net.Conn]struct{}{}, dial: func() (net.Conn, error) { return d.Dial("tcp", l.To) }}
 }
 
 // run sends everything and returns when the last reply has come.
@@ -165,6 +165,15 @@ const refusedPause = 10 * time.Millisecond
 
 // work is one connection after the other, one message after the other.
 func (g *generator) work(ctx context.Context) {
+	var clock alarm
+	if g.Rate > 0 {
+		var err error
+		if clock, err = g.alarm(); err != nil {
+			g.trouble(err, false)
+			return
+		}
+		defer clock.close()
+	}
 	w := worker{generator: g, text: newMessage(g.ledger.run, g.Size)}
 	w.rcpts = make([][]byte, g.Recipients)
 	w.mail = fmt.Appendf(nil, "MAIL FROM:<sender@client.%s>\r\n", suffix)
@@ -176,7 +185,10 @@ func (g *generator) work(ctx context.Context) {
 		}
 		if g.Rate > 0 {
 			if free := time.Now(); free.Before(next.due) {
-				g.until(ctx, next.due)
+				if err := clock.until(ctx, next.due); err != nil {
+					g.trouble(err, false)
+					return
+				}
 				w.lateness = append(w.lateness, time.Since(next.due))
 			}
 		}

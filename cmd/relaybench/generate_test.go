@@ -79,7 +79,7 @@ func TestLostAndTwice(t *testing.T) {
 // piped makes a generator whose connections are served in memory.
 func piped(l load, book *ledger, serve func(net.Conn)) *generator {
 	g := newGenerator(l, book)
-	g.until = func(_ context.Context, t time.Time) { time.Sleep(time.Until(t)) }
+	g.alarm = func() (alarm, error) { return virtual{}, nil }
 	g.dial = func() (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		go func() {
@@ -90,6 +90,12 @@ func piped(l load, book *ledger, serve func(net.Conn)) *generator {
 	}
 	return g
 }
+
+// virtual is an alarm in the time of a bubble.
+type virtual struct{}
+
+func (virtual) until(_ context.Context, t time.Time) error { time.Sleep(time.Until(t)); return nil }
+func (virtual) close()                                     {}
 
 // TestNoCoordinatedOmission: a server stalls once for a second. In an open loop
 // all that was due in that second waits, and says so; in a closed loop one
@@ -214,16 +220,26 @@ func TestTooManyTroubles(t *testing.T) {
 	})
 }
 
-// TestSleepUntil: not before its time, and no longer than it is wanted.
-func TestSleepUntil(t *testing.T) {
+// TestTimer: it wakes not before its time, as often as it is wanted, and
+// ends with its context.
+func TestTimer(t *testing.T) {
 	t.Parallel()
-	due := time.Now().Add(5 * time.Millisecond)
-	if sleepUntil(t.Context(), due); time.Now().Before(due) {
-		t.Error("too early")
+	clock, err := newTimer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer clock.close()
+	for range 3 {
+		due := time.Now().Add(2 * time.Millisecond)
+		if err := clock.until(t.Context(), due); err != nil || time.Now().Before(due) {
+			t.Errorf("too early, or %v", err)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	sleepUntil(ctx, time.Now().Add(time.Hour)) // else the test hangs
+	if err := clock.until(ctx, time.Now().Add(time.Hour)); err != nil { // else the test hangs
+		t.Error(err)
+	}
 }
 
 // TestInterruptedReply: a relay that never answers does not keep us.

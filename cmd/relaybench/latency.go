@@ -14,7 +14,7 @@ const syncProbes = 500
 // latency sends an open loop at half of a relay's own capacity.
 func (b *bench) latency(ctx context.Context) error {
 	ours, theirs := new(outcome), (*outcome)(nil)
-	var disk50, disk99, in50, in99 []float64
+	var disk50, disk99, bare50, bare99, in50, in99 []float64
 	for n := range b.repeats {
 		disk, err := syncTimes(b.dir, syncProbes)
 		if err != nil {
@@ -38,6 +38,11 @@ func (b *bench) latency(ctx context.Context) error {
 				n+1, b.repeats, r.name(), l.Rate, short(s.Reply.P50), short(s.Reply.P99), short(s.Delay.P50), short(s.Delay.P99),
 				short(s.Late.P50), short(s.Late.P99))
 		}
+		bare, err := b.bare(ctx, b.capacity["srvrelay"]/2)
+		if err != nil {
+			return err
+		}
+		bare50, bare99 = append(bare50, ms(bare.P50)), append(bare99, ms(bare.P99))
 		s := ours.samples[n]
 		in50, in99 = append(in50, ms(s.Reply.P50)/ms(disk.P50)), append(in99, ms(s.Reply.P99)/ms(disk.P50))
 	}
@@ -49,6 +54,8 @@ func (b *bench) latency(ctx context.Context) error {
 	}{
 		{"one sync of 4 KiB here, p50", "ms", disk50, nil},
 		{"one sync of 4 KiB here, p99", "ms", disk99, nil},
+		{"reply of a server that only syncs, p50", "ms", bare50, nil},
+		{"reply of a server that only syncs, p99", "ms", bare99, nil},
 		{"reply to the final dot, p50", "syncs", in50, goalReply50},
 		{"reply to the final dot, p99", "syncs", in99, goalReply99},
 	} {
@@ -56,6 +63,30 @@ func (b *bench) latency(ctx context.Context) error {
 		b.add(row{Scenario: "latency", Measure: r.measure, Unit: r.unit, Ours: &s, Goal: r.goal})
 	}
 	return nil
+}
+
+// bare is the reply to the final dot of a server that appends the message to a
+// file, syncs it, and does nothing else: what the machine allows at this rate.
+func (b *bench) bare(ctx context.Context, rate float64) (quantiles, error) {
+	j, err := openJournal(b.dir)
+	if err != nil {
+		return quantiles{}, err
+	}
+	defer j.close()
+	s := &sink{journal: j}
+	defer s.close()
+	port, err := s.listen("127.0.0.1:0")
+	if err != nil {
+		return quantiles{}, err
+	}
+	l := load{To: fmt.Sprintf("127.0.0.1:%d", port), Connections: 32, Size: 4 << 10, Rate: rate}.complete(b.each)
+	book := newLedger(b.field.runs.Add(1), capacity(l), l.Recipients)
+	s.expect(book)
+	sent, err := newGenerator(l, book).run(ctx)
+	if err == nil && sent.Refused+sent.Broken > 0 {
+		err = fmt.Errorf("a server that only syncs: %s", sent.Last)
+	}
+	return quantilesOf(sent.Replies), err
 }
 
 func (b *bench) tellLatency(ours, theirs *outcome) {

@@ -15,6 +15,7 @@ import (
 // and notes in the ledgers what has arrived. It listens on several ports.
 type sink struct {
 	latency time.Duration // for each transaction, before the reply to the final dot
+	journal *journal      // what is written before that reply; nil: nothing
 
 	messages atomic.Int64 // transactions
 	bytes    atomic.Int64
@@ -221,6 +222,13 @@ func (t *sinkSession) finish() {
 	t.data = false
 	if t.sink.latency > 0 {
 		time.Sleep(t.sink.latency)
+	}
+	if t.sink.journal != nil {
+		if err := t.sink.journal.write(t.head); err != nil {
+			t.rcpts = t.rcpts[:0]
+			t.reply("451 4.3.0 " + err.Error() + "\r\n")
+			return
+		}
 	}
 	t.sink.messages.Add(1)
 	m, ok := identify(t.head)

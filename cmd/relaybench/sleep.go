@@ -4,28 +4,64 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// coarse is what the runtime's timers may be late: an idle runtime waits in
-// whole milliseconds.
-const coarse = 2 * time.Millisecond
+// alarm is what an open loop sleeps by.
+type alarm interface {
+	// until sleeps until then, or the end of ctx.
+	until(ctx context.Context, then time.Time) error
+	close()
+}
 
-// sleepUntil sleeps until t more exactly than time.Sleep, so that the schedule
-// of an open loop is not blurred by a millisecond.
-func sleepUntil(ctx context.Context, t time.Time) {
-	if rest := time.Until(t); rest > coarse {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(rest - coarse):
-		}
+// timer is an alarm that wakes a goroutine more exactly than time.Sleep, which in an idle
+// runtime is late by up to a millisecond and would blur the schedule of an open
+// loop. It is a timer of the kernel's that the runtime polls like a socket: to
+// sleep in a system call would hold one of its few processors for as long as
+// nobody notices, with the sink and all other clients waiting behind it.
+type timer struct {
+	file *os.File
+	raw  func(func(fd uintptr)) error
+}
+
+func newTimer() (alarm, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("timerfd_create: %w", err)
 	}
-	for rest := time.Until(t); rest > 0; rest = time.Until(t) {
-		ts := unix.NsecToTimespec(int64(rest))
-		// It may be interrupted by a signal: then the rest is slept.
-		_ = unix.Nanosleep(&ts, nil)
+	a := &timer{file: os.NewFile(uintptr(fd), "timer")}
+	raw, err := a.file.SyscallConn()
+	if err != nil {
+		a.close()
+		return nil, err
 	}
+	a.raw = raw.Control
+	return a, nil
+}
+
+func (a *timer) close() { a.file.Close() }
+
+func (a *timer) until(ctx context.Context, then time.Time) error {
+	rest := time.Until(then)
+	if rest <= 0 {
+		return nil
+	}
+	at := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(rest))}
+	var err error
+	if failed := a.raw(func(fd uintptr) { err = unix.TimerfdSettime(int(fd), 0, &at, nil) }); failed != nil {
+		err = failed
+	}
+	if err != nil {
+		return fmt.Errorf("timerfd_settime: %w", err)
+	}
+	defer context.AfterFunc(ctx, func() { a.file.SetReadDeadline(time.Unix(1, 0)) })()
+	var expired [8]byte
+	if _, err := a.file.Read(expired[:]); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("timerfd: %w", err)
+	}
+	return nil
 }
