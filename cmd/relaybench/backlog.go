@@ -163,7 +163,7 @@ func (k *backlog) besides(ctx context.Context, depth int) error {
 		all = append(all, s.Delivered)
 	}
 	k.rates[depth] = spreadOf(all)
-	k.say("%d queued: %.0f messages/s beside them", depth, k.rates[depth].Median)
+	k.say("%d queued: %.0f messages/s beside them, median of %.0f", depth, k.rates[depth].Median, all)
 	return nil
 }
 

@@ -161,11 +161,15 @@ func (s *Store) engineOptions(fs vfs.FS) *pebble.Options {
 		CacheSize:                   32 << 20, // filled by what is read back only: a queue from before, or a long one
 		MemTableSize:                8 << 20,  // what is delivered sooner than it fills up is never written to a table
 		MemTableStopWritesThreshold: 3,
-		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       20,
-		MaxOpenFiles:                500,
-		Logger:                      engineLog{s},
-		EventListener:               s.events(),
+		// A flush has keys of all families, so that moving it down the levels would
+		// rewrite what waits in them, for hops that are dead perhaps: flushes are
+		// cut into ranges that are moved apart, and many are moved together.
+		FlushSplitBytes:       128 << 10,
+		L0CompactionThreshold: 12,
+		L0StopWritesThreshold: 40,
+		MaxOpenFiles:          500,
+		Logger:                engineLog{s},
+		EventListener:         s.events(),
 	}
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	if s.opt.FS == nil {
