@@ -108,7 +108,7 @@ func (i *interview) answers(p profile, known answers) (answers, error) {
 	selfSigned, _ := i.cmd.Flags().GetBool("self-signed")
 	for _, q := range p.questions {
 		name := strings.ReplaceAll(q.flag, "-", "")
-		if selfSigned && (slices.Contains([]string{"certificate", "key", "edge-certificate", "edge-key"}, q.flag)) {
+		if selfSigned && (slices.Contains([]string{"certificate", "key", "edge-cert", "edge-key"}, q.flag)) {
 			continue
 		}
 		text, err := i.answer(q, a)

@@ -261,7 +261,7 @@ func TestInitBothSides(t *testing.T) {
 	h := newInitHome(t, "Postfix", givenPostfix)
 	h.distrustAll()
 	h.atHome = parseSaid(t, h.home.run("srvrelay config init home --hostname home.example.org --edge edge.example.org --domain example.org "+
-		"--edge-files /root/edge --edge-address 5.5.113.5 --edge-postmaster you@example.org --self-signed --out "+edgeConfig))
+		"--edge-files /root/edge --edge-address 5.5.113.5 --postmaster you@example.org --self-signed --out "+edgeConfig))
 	h.records(h.atHome.under("DNS records to publish"))
 	h.records("home.example.org. 1 A 5.5.100.7\n")
 	copied := h.atHome.under("On the edge")

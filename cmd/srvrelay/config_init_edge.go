@@ -18,10 +18,10 @@ func edgeQuestions() []question {
 		return func(a answers) string { return "/etc/letsencrypt/live/" + a["edge"] + "/" + name }
 	}
 	return []question{
-		{flag: "edge-address", prompt: "The edge's public addresses", help: "with --edge-files: public addresses of the edge, with commas between them", key: "public_addresses", many: true},
-		{flag: "edge-certificate", help: "with --edge-files: the edge's certificate with its chain, in PEM", key: "tls.certificate", fallback: under("fullchain.pem")},
-		{flag: "edge-key", help: "with --edge-files: private key of the certificate, in PEM", key: "tls.key", fallback: under("privkey.pem")},
-		{flag: "edge-postmaster", help: "with --edge-files: who gets reports that nobody else gets", key: "postmaster", optional: true},
+		{flag: "edge-address", prompt: "The edge's public addresses", help: "public addresses of the edge, with commas between them", key: "public_addresses", many: true},
+		{flag: "edge-cert", help: "the edge's certificate with its chain, in PEM", key: "tls.certificate", fallback: under("fullchain.pem")},
+		{flag: "edge-key", help: "private key of the edge's certificate, in PEM", key: "tls.key", fallback: under("privkey.pem")},
+		{flag: "postmaster", help: "who gets reports that nobody else gets, at the edge", key: "postmaster", optional: true},
 	}
 }
 
@@ -32,7 +32,7 @@ func edgeFlags(c *cobra.Command) {
 	for _, q := range edgeQuestions() {
 		f.String(q.flag, "", q.help)
 	}
-	f.Bool("self-signed", false, "with --edge-files: make a certificate for the edge that only this home trusts")
+	f.Bool("self-signed", false, "make a certificate for the edge that only this home trusts")
 }
 
 // edgeFolder is where the edge's files go; "" = they are not written.
@@ -93,9 +93,9 @@ func edgeOf(home answers) (side, error) {
 	a := answers{
 		"profile": "edge", "hostname": home["edge"], "address": home["edgeaddress"], "domain": home["domain"],
 		"home": net.JoinHostPort(home["hostname"], home["port"]), "user": home["user"], "password": home["password"],
-		"postmaster": home["edgepostmaster"], "datadir": "/var/lib/srvrelay",
+		"postmaster": home["postmaster"], "datadir": "/var/lib/srvrelay",
 		"out": filepath.Join(edgeDir, "srvrelay.yaml"), "usersfile": filepath.Join(edgeDir, "users"),
-		"certificate": home["edgecertificate"], "key": home["edgekey"],
+		"certificate": home["edgecert"], "key": home["edgekey"],
 	}
 	text, err := fillTemplate("edge.yaml", a)
 	if err != nil {
