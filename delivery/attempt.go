@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"srvrelay/delivery/plan"
@@ -50,6 +51,11 @@ func (d *Deliverer) newWalk(lease *queue.Lease, forced bool) *walk {
 	w := &walk{d: d, lease: lease, forced: forced, first: lease.Rcpts[0].SameFirst}
 	w.begin()
 	return w
+}
+
+// home tells whether some of the mail is carried home.
+func (w *walk) home() bool {
+	return slices.ContainsFunc(w.lease.Rcpts, func(r queue.Recipient) bool { return w.d.cfg.Planner.Home(r.Domain) })
 }
 
 // begin forgets what the recipients have come to. Those for whom another
@@ -170,7 +176,7 @@ func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 		if !w.forced || failures == 0 {
 			failures++
 		}
-		h.Wait = time.Now().Add(w.d.set.Load().Retry.ProbeInterval(failures))
+		h.Wait = time.Now().Add(w.d.set.Load().Retry.ProbeInterval(failures, w.home()))
 		for i := range out {
 			out[i].HopWaits = true
 		}
@@ -302,7 +308,7 @@ func (w *walk) unreached(s step, v Verdict) {
 	v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
 	if v.Down {
 		w.news = true
-		w.sawDown(w.d.health.failed(s.addr, v.Status, time.Now()), v.Status)
+		w.sawDown(w.d.health.failed(s.addr, v.Status, time.Now(), w.home()), v.Status)
 		w.countFailed(*s.target)
 	}
 	if v.Slower {

@@ -20,7 +20,7 @@ func TestTablesAreBounded(t *testing.T) {
 	}
 	for i := range maxTargets + 100 {
 		ep := plan.Endpoint{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 25)}
-		h.failed(ep, queue.Status{Code: "4.4.1"}, now)
+		h.failed(ep, queue.Status{Code: "4.4.1"}, now, false)
 	}
 	if n := len(h.targets); n > maxTargets {
 		t.Errorf("%d targets are remembered, at most %d should be", n, maxTargets)

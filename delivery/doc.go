@@ -36,6 +36,9 @@ type Planner interface {
 	// HopOf is by the routes that the plans are made with. They may be newer
 	// than those by which a lease was claimed.
 	HopOf(sender, domain string, released bool) string
+	// Home tells whether we carry mail home for a domain: its targets are looked
+	// after more closely.
+	Home(domain string) bool
 	// Refused is asked at dial time, about the very address that is dialled;
 	// "" allows it, else it is the reason.
 	Refused(domain string, ep netip.AddrPort) string

@@ -212,7 +212,7 @@ func (h *health) skipped(ep plan.Endpoint) {
 // failed notes that a target did not connect or greet, and returns when it is
 // to be probed. Failures of connections that were under way when it went down
 // count once; a probe that was asked for before its time lengthens nothing.
-func (h *health) failed(ep plan.Endpoint, status queue.Status, now time.Time) time.Time {
+func (h *health) failed(ep plan.Endpoint, status queue.Status, now time.Time, home bool) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.get(ep)
@@ -223,10 +223,10 @@ func (h *health) failed(ep plan.Endpoint, status queue.Status, now time.Time) ti
 	case t.fails > 0 && !t.probing:
 	case t.early && now.Before(t.probeAt):
 	case t.early:
-		t.probeAt = now.Add(h.retry.ProbeInterval(t.fails))
+		t.probeAt = now.Add(h.retry.ProbeInterval(t.fails, home))
 	default:
 		t.fails++
-		t.probeAt = now.Add(h.retry.ProbeInterval(t.fails))
+		t.probeAt = now.Add(h.retry.ProbeInterval(t.fails, home))
 	}
 	t.probing, t.early, t.status = false, false, status
 	return t.probeAt

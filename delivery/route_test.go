@@ -19,7 +19,8 @@ type routed struct {
 	plan  plan.Plan
 	hopOf func(sender, domain string, released bool) string // nil: the domain
 	mx    *plan.Plan                                        // of PlanMX
-	asked []string                                          // addresses that the guard was asked about
+	home  bool
+	asked []string // addresses that the guard was asked about
 }
 
 func (r *routed) Plan(context.Context, string) plan.Plan { return r.plan }
@@ -32,6 +33,8 @@ func (r *routed) HopOf(sender, domain string, released bool) string {
 	}
 	return r.hopOf(sender, domain, released)
 }
+
+func (r *routed) Home(string) bool { return r.home }
 
 func (r *routed) Refused(_ string, ap netip.AddrPort) string {
 	r.asked = append(r.asked, ap.String())
@@ -85,6 +88,38 @@ func TestNamedServersDoNotBounce(t *testing.T) {
 				t.Errorf("%s %s, named %v: %+v, %d alarms", c.at, c.reply, c.named, got, log.n)
 			}
 		})
+	}
+}
+
+// TestHomeIsLookedForSoon: a target that has been down for long is probed every
+// five minutes, and one for what we carry home every minute; so is a plan that
+// the DNS does not give.
+func TestHomeIsLookedForSoon(t *testing.T) {
+	for _, home := range []bool{false, true} {
+		want := 5 * time.Minute
+		if home {
+			want = time.Minute
+		}
+		down := &routed{home: home, plan: plan.Plan{Verdict: queue.Sent}}
+		down.plan.Targets = []plan.Target{targetAt(deadAddr, func(*plan.Target) {})}
+		noDNS := &routed{home: home, plan: plan.Plan{Verdict: queue.Defer, Status: queue.Status{Code: "4.4.3"}}}
+		for name, p := range map[string]*routed{"down": down, "no DNS": noDNS} {
+			alone(t, p, newNetwork(), nil, func(d *Deliverer) {
+				d.hops["x.test"] = &hop{name: "x.test", index: -1, limit: firstConcurrency}
+				var wait time.Duration
+				for range 6 {
+					lease := leaseFor("x.test", "a")
+					w := d.newWalk(lease, false)
+					_, o := w.attempt(context.Background())
+					d.hops["x.test"].failures++
+					wait = time.Until(o.Wait)
+					time.Sleep(wait)
+				}
+				if wait != want {
+					t.Errorf("%s, home %v: the next look is after %s, want %s", name, home, wait, want)
+				}
+			})
+		}
 	}
 }
 

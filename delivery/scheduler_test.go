@@ -33,6 +33,8 @@ func (p plans) Plan(_ context.Context, domain string) plan.Plan {
 	return pl
 }
 
+func (p plans) Home(string) bool { return false }
+
 func (p plans) PlanMX(ctx context.Context, domain string) plan.Plan { return p.Plan(ctx, domain) }
 func (p plans) HopOf(_, domain string, _ bool) string               { return domain }
 func (p plans) Refused(string, netip.AddrPort) string               { return "" }

@@ -43,7 +43,7 @@ func simulate(t *testing.T, settings Settings, do func(s *sim)) {
 		}
 		st, err := pebblestore.Open(pebblestore.Options{
 			Dir: "queue", FS: vfs.NewMem(), Hostname: "relay.test", Fatal: func(err error) { t.Errorf("fatal: %v", err) },
-			Routing: queue.Routing{Retry: func(string) queue.Retry { return settings.Retry }},
+			Routing: queue.Routing{Retry: func(_, _ string) queue.Retry { return settings.Retry }},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -245,4 +245,5 @@ func (p simPlans) add(hop string, addrs ...string) {
 func (p simPlans) Plan(_ context.Context, hop string) plan.Plan   { return p[hop] }
 func (p simPlans) PlanMX(_ context.Context, hop string) plan.Plan { return p[hop] }
 func (p simPlans) HopOf(_, domain string, _ bool) string          { return domain }
+func (p simPlans) Home(string) bool                               { return false }
 func (p simPlans) Refused(string, netip.AddrPort) string          { return "" }

@@ -12,8 +12,9 @@ type Routing struct {
 	// and by whether it was released: then a route that holds is passed over.
 	// nil: the domain itself.
 	HopOf func(sender string, r *Recipient) string
-	// Retry is the schedule, expiry and delay notice of a hop. nil: DefaultRetry.
-	Retry func(hop string) Retry
+	// Retry is the schedule, expiry and delay notice of a hop, for the mail to a
+	// domain. nil: DefaultRetry.
+	Retry func(hop, domain string) Retry
 }
 
 // WithDefaults fills in the functions that are nil.
@@ -22,13 +23,13 @@ func (g Routing) WithDefaults() Routing {
 		g.HopOf = func(_ string, r *Recipient) string { return r.Domain }
 	}
 	if g.Retry == nil {
-		g.Retry = func(string) Retry { return DefaultRetry }
+		g.Retry = func(_, _ string) Retry { return DefaultRetry }
 	}
 	return g
 }
 
-// RetryOf is the Retry of a recipient's hop.
-func (g Routing) RetryOf(sender string, r *Recipient) Retry { return g.Retry(g.HopOf(sender, r)) }
+// RetryOf is the Retry of a recipient.
+func (g Routing) RetryOf(sender string, r *Recipient) Retry { return g.Retry(g.HopOf(sender, r), r.Domain) }
 
 // ReleaseGrace is how long a released recipient is tried at least.
 const ReleaseGrace = 24 * time.Hour

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -99,13 +101,14 @@ func newInterview(c *cobra.Command) *interview {
 	return i
 }
 
-// answers has the answer to every question, or says which flags are missing.
-func (i *interview) answers(p profile) (answers, error) {
-	a := answers{}
+// answers has the answer to every question, or says which flags are missing;
+// defaults may follow from what is known.
+func (i *interview) answers(p profile, known answers) (answers, error) {
+	a := maps.Clone(known)
 	selfSigned, _ := i.cmd.Flags().GetBool("self-signed")
 	for _, q := range p.questions {
 		name := strings.ReplaceAll(q.flag, "-", "")
-		if selfSigned && (q.flag == "certificate" || q.flag == "key") {
+		if selfSigned && (slices.Contains([]string{"certificate", "key", "edge-cert", "edge-key"}, q.flag)) {
 			continue
 		}
 		text, err := i.answer(q, a)
@@ -178,6 +181,8 @@ func (i *interview) password(p profile, a answers) (string, error) {
 		return readPassword(i.in)
 	case p.user:
 		a["generated"] = "yes"
+		return newPassword(), nil
+	case a["edgefiles"] != "": // it stands in both sides' files
 		return newPassword(), nil
 	case p.login && i.file != nil:
 		return promptPassword(i.file, i.screen, "Password of "+a["user"]+" at "+a["edge"], false)

@@ -48,8 +48,11 @@ func profileCommand(p profile) *cobra.Command {
 	if p.user {
 		f.Bool("self-signed", false, "make a certificate that nobody trusts by itself, for a laboratory")
 	}
-	if p.name == "edge" {
+	switch p.name {
+	case "edge":
 		f.Bool("route", false, "hand mail to the home server by a route instead of SRV records")
+	case "home":
+		edgeFlags(c)
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error { return runInit(c, p) }
 	return c
@@ -59,8 +62,11 @@ func profileCommand(p profile) *cobra.Command {
 // writes.
 func runInit(c *cobra.Command, p profile) error {
 	in := newInterview(c)
-	a, err := in.answers(p)
+	a, err := in.answers(p, answers{})
 	if err != nil {
+		return err
+	}
+	if err := askEdge(c, in, a); err != nil {
 		return err
 	}
 	if err := placesOf(c, p, a); err != nil {
@@ -69,16 +75,26 @@ func runInit(c *cobra.Command, p profile) error {
 	if a["password"], err = in.password(p, a); err != nil {
 		return err
 	}
-	files, err := p.files(a)
+	here, err := p.side(a)
 	if err != nil {
 		return err
 	}
+	sides := []side{here}
+	if a["edgefiles"] != "" {
+		there, err := edgeOf(a)
+		if err != nil {
+			return err
+		}
+		sides = append(sides, there)
+	}
 	force, _ := c.Flags().GetBool("force")
-	if err := inTheWay(files, a, force); err != nil {
+	if err := inTheWay(sides, force); err != nil {
 		return err
 	}
-	if err := writeFiles(files, a); err != nil {
-		return err
+	for _, s := range sides {
+		if err := s.write(); err != nil {
+			return err
+		}
 	}
 	text, err := fillTemplate(p.name+".txt", a)
 	if err != nil {
@@ -118,6 +134,9 @@ func placesOf(c *cobra.Command, p profile, a answers) error {
 	}
 	if p.login {
 		a["passwordfile"] = filepath.Join(dir, "edge.pass")
+		if a["selfsigned"] != "" {
+			a["cafile"] = filepath.Join(dir, "edge.crt")
+		}
 	}
 	return nil
 }

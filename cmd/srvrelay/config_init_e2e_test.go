@@ -72,10 +72,7 @@ func (s said) under(words string) string {
 // and starts the relay as it says.
 func startInitHome(t *testing.T, server, given string, flags string, packages ...string) *initHome {
 	t.Helper()
-	h := &initHome{homeGuide: newHome(t, server, given, packages...)}
-	for _, m := range []*guideMachine{h.edge, h.home} {
-		m.run("install -m 755 bin/srvrelay /usr/local/bin/srvrelay; mkdir /etc/srvrelay")
-	}
+	h := newInitHome(t, server, given, packages...)
 	if strings.Contains(flags, "--self-signed") {
 		h.distrustAll()
 	} else {
@@ -90,6 +87,16 @@ func startInitHome(t *testing.T, server, given string, flags string, packages ..
 	return h
 }
 
+// newInitHome is the machines, with the program and nothing else.
+func newInitHome(t *testing.T, server, given string, packages ...string) *initHome {
+	t.Helper()
+	h := &initHome{homeGuide: newHome(t, server, given, packages...)}
+	for _, m := range []*guideMachine{h.edge, h.home} {
+		m.run("install -m 755 bin/srvrelay /usr/local/bin/srvrelay; mkdir /etc/srvrelay")
+	}
+	return h
+}
+
 // distrustAll: no machine knows an authority of this test.
 func (h *initHome) distrustAll() {
 	for _, m := range h.machines {
@@ -100,8 +107,13 @@ func (h *initHome) distrustAll() {
 // serve runs the commands that start a relay.
 func (h *initHome) serve(m *guideMachine, s said) {
 	h.Helper()
-	last := s.parts[len(s.parts)-1]
-	for line := range strings.Lines(strings.Trim(last.lines, "\n") + "\n") {
+	h.run(m, s.parts[len(s.parts)-1].lines)
+}
+
+// run runs commands, one after the other; a relay that they start stays.
+func (h *initHome) run(m *guideMachine, commands string) {
+	h.Helper()
+	for line := range strings.Lines(strings.Trim(commands, "\n") + "\n") {
 		if strings.HasPrefix(line, "srvrelay serve ") {
 			m.run("setsid " + strings.TrimSpace(line) + " </dev/null >>" + relayLog + " 2>&1 &")
 			m.saw(relayLog, `"msg":"ready"`)
@@ -237,5 +249,32 @@ func TestInitHomeExim(t *testing.T) {
 	h := startInitHome(t, "Exim", givenExim, "--self-signed --password-stdin <<<"+initPassword, "exim")
 	h.initBetween()
 	h.debianExim(h.atHome, map[string]string{"acl_check_rcpt:": h.atHome.under("first rule of the ACL for RCPT")})
+	h.bothWays()
+}
+
+// TestInitBothSides: one command at home writes the files of both machines, and
+// what it says about the edge is done there, but that the files are carried by
+// us and not by scp.
+func TestInitBothSides(t *testing.T) {
+	t.Parallel()
+	needs(t, "postfix")
+	h := newInitHome(t, "Postfix", givenPostfix)
+	h.distrustAll()
+	h.atHome = parseSaid(t, h.home.run("srvrelay config init home --hostname home.example.org --edge edge.example.org --domain example.org "+
+		"--edge-files /root/edge --edge-address 5.5.113.5 --postmaster you@example.org --self-signed --out "+edgeConfig))
+	h.records(h.atHome.under("DNS records to publish"))
+	h.records("home.example.org. 1 A 5.5.100.7\n")
+	copied := h.atHome.under("On the edge")
+	for _, f := range []string{"srvrelay.yaml", "users", "tls.crt", "tls.key"} {
+		h.edge.write("/etc/srvrelay/"+f, h.read(h.home.path("/root/edge/"+f)))
+	}
+	h.edge.run("chmod 600 /etc/srvrelay/users /etc/srvrelay/tls.key")
+	if want := "ssh root@edge.example.org mkdir -p -m 700 /etc/srvrelay\nscp -p /root/edge/* root@edge.example.org:/etc/srvrelay/\n"; copied != want {
+		t.Errorf("the files are carried by\n%s", copied)
+	}
+	h.run(h.edge, h.atHome.under("then on that machine"))
+	h.serve(h.home, h.atHome)
+	h.appendTo(h.home, "/etc/postfix/main.cf", h.atHome.under("add to /etc/postfix/main.cf"))
+	h.home.run("systemctl start postfix")
 	h.bothWays()
 }

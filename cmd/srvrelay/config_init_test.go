@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,6 +24,7 @@ var profileArgs = map[string][]string{
 	"edge-route":      {"edge", "--hostname", "edge.example.net", "--address", "203.0.113.5", "--domain", "example.org", "--home", "[2001:db8::9]:2525", "--route", "--self-signed", "--password-stdin"},
 	"home":            {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org", "--port", "2626", "--password-stdin"},
 	"home-lmtp":       {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org", "--local", "lmtp:///run/dovecot/lmtp", "--password-stdin"},
+	"home-both":       {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org,example.com", "--edge-files", "EDGE", "--edge-address", "203.0.113.5", "--yes"},
 	"home-only-sends": {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--user", "me", "--password-stdin"},
 }
 
@@ -35,6 +37,10 @@ func TestInit(t *testing.T) {
 			out := filepath.Join(dir, "srvrelay.yaml")
 			args := append([]string{"config", "init"}, args...)
 			args = append(args, "--out", out, "--data-dir", "/var/lib/srvrelay")
+			edge := filepath.Join(dir, "edge")
+			if i := slices.Index(args, "EDGE"); i >= 0 {
+				args[i] = edge
+			}
 			code, text := invoke(t, "", "s3cret-given\n", args...)
 			if code != 0 {
 				t.Fatalf("exit %d\n%s", code, text)
@@ -45,6 +51,9 @@ func TestInit(t *testing.T) {
 			}
 			checkInitSecrets(t, dir, string(file), text)
 			checkInitZone(t, text)
+			if slices.Contains(args, edge) {
+				text += "\n=====\n" + checkInitEdge(t, dir, edge)
+			}
 			checkInitText(t, name+".txt", noPassword.ReplaceAllString(strings.ReplaceAll(string(file)+"\n=====\n"+text, dir, "/etc/srvrelay"), "PASSWORD"))
 			if code, text := invoke(t, out, "", "check-config"); code != 0 || strings.Contains(text, "warning") {
 				t.Errorf("check-config: exit %d\n%s", code, text)
@@ -131,6 +140,32 @@ func checkInitSecrets(t *testing.T, dir, file, text string) {
 	}
 }
 
+// checkInitEdge: home logs in at the edge with the password that it was given;
+// the secrets are nobody else's. It returns the edge's configuration.
+func checkInitEdge(t *testing.T, dir, edge string) string {
+	t.Helper()
+	password, err := os.ReadFile(filepath.Join(dir, "edge.pass"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, err := relay.LoadUsers(filepath.Join(edge, "users"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := users.Authenticate("home", strings.TrimSpace(string(password))); !ok || err != nil || users.Exposed() {
+		t.Errorf("home cannot log in, or everybody reads how: %v, %v, %v", ok, err, users.Exposed())
+	}
+	file := filepath.Join(edge, "srvrelay.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), strings.TrimSpace(string(password))) {
+		t.Errorf("the password is in the configuration:\n%s", text)
+	}
+	return string(text)
+}
+
 // checkInitZone parses the lines that look like records as a zone.
 func checkInitZone(t *testing.T, text string) {
 	t.Helper()
@@ -199,6 +234,10 @@ func TestInitRefuses(t *testing.T) {
 		{"edge --hostname e.example.net --address 203.0.113.5 --domain example.org,* --home h.example.org:2525", exitUsage, []string{"--domain: "}},
 		{"edge --hostname e.example.net --address 203.0.113.5 --domain example.org --home 192.0.2.1:2525", exitUsage, []string{"--home: an SRV record names a host", "--route"}},
 		{"edge --hostname e.example.net --address 203.0.113.5 --domain example.org --home h.example.org:0", exitUsage, []string{"--home: "}},
+		{"home --hostname h.example.org --edge e.example.net --edge-files edge", exitUsage, []string{"--edge-files: an edge takes mail for domains: name them with --domain"}},
+		{"home --hostname h.example.org --edge e.example.net --domain example.org --edge-files edge", exitUsage, []string{"these flags must be set", "--edge-address "}},
+		{"home --hostname h.example.org --edge e.example.net --domain example.org --edge-files edge --edge-address 203.0.113.5 --self-signed --ca-file /etc/ssl/ca.pem", exitUsage, []string{"leave out --ca-file"}},
+		{"home --hostname h.example.org --edge e.example.net --self-signed --password-stdin", exitUsage, []string{"--self-signed: only with --edge-files"}},
 		{"app --hostname r.example.net --data-dir here", exitUsage, []string{"--data-dir: ", "not an absolute path"}},
 		{"app --hostname r.example.net --out /nowhere/srvrelay.yaml", exitData, []string{"/nowhere is not a folder"}},
 	} {

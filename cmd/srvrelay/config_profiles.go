@@ -43,7 +43,8 @@ server at home logs in to send its own mail through it.`,
 			name: "home", login: true, short: "The machine at home that sends through such an edge",
 			long: `At home: mail of this machine goes out through the edge, with a password. With
 --domain this relay also takes the mail that the edge brings, and hands it to the
-mail server of this machine.`,
+mail server of this machine. With --edge-files the files of the edge are written too,
+to be copied there; --edge-*, --postmaster and --self-signed are about them.`,
 			questions: []question{askHostname, askEdgeHost, askUser("home"), askHomeDomains, askLocalServer, askInboundPort, askCaFile},
 		},
 	}
@@ -83,7 +84,7 @@ var (
 		flag: "edge", prompt: "Full name of the edge", help: "full name of the edge to send through", key: "routes[].to[].names",
 	}
 	askLocalServer = question{
-		flag: "local", help: "the mail server here that gets the mail for --domain: smtp:// or lmtp://",
+		flag: "local", help: "the mail server here for --domain: smtp:// or lmtp://",
 		key: "routes[].to[].url", fallback: func(answers) string { return "smtp://127.0.0.1:25" },
 	}
 	askInboundPort = question{

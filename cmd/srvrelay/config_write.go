@@ -57,24 +57,33 @@ type newFile struct {
 	text string
 }
 
-// files are all files of a profile but that of the users.
-func (p profile) files(a answers) ([]newFile, error) {
+// side is what is written for one machine.
+type side struct {
+	folder         string    // made if it is not there; "" = it is
+	files          []newFile // the configuration is the first
+	users          string    // the users file; "" = none
+	user, password string    // for it
+}
+
+// side has all files of a profile.
+func (p profile) side(a answers) (side, error) {
 	text, err := fillTemplate(p.name+".yaml", a)
 	if err != nil {
-		return nil, err
+		return side{}, err
 	}
-	files := []newFile{{a["out"], 0o644, text}}
+	s := side{files: []newFile{{a["out"], 0o644, text}}, users: a["usersfile"], user: a["user"], password: a["password"]}
 	if p.login {
-		files = append(files, newFile{a["passwordfile"], 0o600, a["password"] + "\n"})
+		s.files = append(s.files, newFile{a["passwordfile"], 0o600, a["password"] + "\n"})
 	}
-	if a["selfsigned"] == "" {
-		return files, nil
+	if !p.user || a["selfsigned"] == "" {
+		return s, nil
 	}
 	cert, key, err := selfSignedPair(a["hostname"])
 	if err != nil {
-		return nil, err
+		return side{}, err
 	}
-	return append(files, newFile{a["certificate"], 0o644, cert}, newFile{a["key"], 0o600, key}), nil
+	s.files = append(s.files, newFile{a["certificate"], 0o644, cert}, newFile{a["key"], 0o600, key})
+	return s, nil
 }
 
 // selfSignedPair is a certificate and its key in PEM.
@@ -99,23 +108,26 @@ func selfSignedPair(name string) (certificate, key string, err error) {
 
 // inTheWay is the error about everything that is there already, unless it may
 // be replaced.
-func inTheWay(files []newFile, a answers, force bool) error {
+func inTheWay(sides []side, force bool) error {
 	if force {
 		return nil
 	}
 	var there []string
-	for _, f := range files {
-		if _, err := os.Lstat(f.path); !errors.Is(err, fs.ErrNotExist) {
-			there = append(there, f.path+" exists already")
+	for _, s := range sides {
+		for _, f := range s.files {
+			if _, err := os.Lstat(f.path); !errors.Is(err, fs.ErrNotExist) {
+				there = append(there, f.path+" exists already")
+			}
 		}
-	}
-	if file := a["usersfile"]; file != "" {
-		names, err := relay.ListUsers(file)
+		if s.users == "" {
+			continue
+		}
+		names, err := relay.ListUsers(s.users)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return &exitError{exitData, err}
 		}
-		if slices.Contains(names, a["user"]) {
-			there = append(there, "the user "+a["user"]+" exists already in "+file)
+		if slices.Contains(names, s.user) {
+			there = append(there, "the user "+s.user+" exists already in "+s.users)
 		}
 	}
 	if there == nil {
@@ -124,10 +136,15 @@ func inTheWay(files []newFile, a answers, force bool) error {
 	return &exitError{exitData, fmt.Errorf("%s\nNothing was written: --force replaces, --out FILE writes elsewhere", strings.Join(there, "\nsrvrelay: "))}
 }
 
-// writeFiles writes everything. The configuration is loaded before it gets its
+// write writes everything. The configuration is loaded before it gets its
 // name, so that no wrong one is ever there.
-func writeFiles(files []newFile, a answers) error {
-	for i, f := range slices.Backward(files) { // the configuration is the last
+func (s side) write() error {
+	if s.folder != "" {
+		if err := os.MkdirAll(s.folder, 0o700); err != nil {
+			return &exitError{exitData, err}
+		}
+	}
+	for i, f := range slices.Backward(s.files) { // the configuration is the last
 		check := func(string) error { return nil }
 		if i == 0 {
 			check = func(temporary string) error {
@@ -139,8 +156,8 @@ func writeFiles(files []newFile, a answers) error {
 			return err
 		}
 	}
-	if file := a["usersfile"]; file != "" {
-		return relay.AddUser(file, a["user"], a["password"])
+	if s.users != "" {
+		return relay.AddUser(s.users, s.user, s.password)
 	}
 	return nil
 }

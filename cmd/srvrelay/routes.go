@@ -15,6 +15,14 @@ func retryOf(cfg *config.Config) queue.Retry {
 	return queue.Retry{Schedule: r.Schedule, ExpireAfter: r.ExpireAfter, DelayNotice: r.DelayNoticeAfter}
 }
 
+// timesOf has those of mail to relay_domains too: its senders hear nothing of a
+// delay, which is between the operator and his machine at home.
+func timesOf(cfg *config.Config) plan.Times {
+	t := plan.Times{Home: retryOf(cfg), Other: retryOf(cfg)}
+	t.Home.ExpireAfter, t.Home.DelayNotice = cfg.Delivery.HomeRetry.ExpireAfter, 0
+	return t
+}
+
 // routesOf makes the routes of the configuration. With secrets it reads the
 // passwords and certificates that they name, which CheckFiles has tried before;
 // who only looks has no need of them, and often no right to.
@@ -22,7 +30,7 @@ func routesOf(cfg *config.Config, secrets bool) (*plan.Routes, error) {
 	var list []plan.Route
 	for i, r := range cfg.Routes {
 		route := plan.Route{
-			Name: r.Name, Domains: r.Domains, Senders: r.Senders, Action: plan.Action(r.Action), Text: r.Text, Retry: retryOfRoute(cfg, r),
+			Name: r.Name, Domains: r.Domains, Senders: r.Senders, Action: plan.Action(r.Action), Text: r.Text, Times: timesOfRoute(cfg, r),
 		}
 		for j, t := range r.To {
 			n, err := nextHop(t, secrets)
@@ -33,22 +41,24 @@ func routesOf(cfg *config.Config, secrets bool) (*plan.Routes, error) {
 		}
 		list = append(list, route)
 	}
-	return plan.NewRoutes(list, cfg.RelayDomains, retryOf(cfg)), nil
+	return plan.NewRoutes(list, cfg.RelayDomains, timesOf(cfg)), nil
 }
 
-// retryOfRoute is the rules of the configuration with what the route says.
-func retryOfRoute(cfg *config.Config, r config.Route) queue.Retry {
-	retry := retryOf(cfg)
-	if r.Schedule != nil {
-		retry.Schedule = r.Schedule
+// timesOfRoute is the rules of the configuration with what the route says.
+func timesOfRoute(cfg *config.Config, r config.Route) plan.Times {
+	times := timesOf(cfg)
+	for _, retry := range []*queue.Retry{&times.Home, &times.Other} {
+		if r.Schedule != nil {
+			retry.Schedule = r.Schedule
+		}
+		if r.ExpireAfter != nil {
+			retry.ExpireAfter = *r.ExpireAfter
+		}
+		if r.DelayNoticeAfter != nil {
+			retry.DelayNotice = *r.DelayNoticeAfter
+		}
 	}
-	if r.ExpireAfter != nil {
-		retry.ExpireAfter = *r.ExpireAfter
-	}
-	if r.DelayNoticeAfter != nil {
-		retry.DelayNotice = *r.DelayNoticeAfter
-	}
-	return retry
+	return times
 }
 
 // nextHop is one target of a route as the planner knows it.

@@ -154,7 +154,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	return s, err
 }
 
-// Plan, PlanMX, HopOf and Refused are the newest planner's: the service is the
+// Plan, PlanMX, HopOf, Home and Refused are the newest planner's: the service is the
 // deliverer's planner over all reloads.
 func (s *service) Plan(ctx context.Context, hop string) plan.Plan {
 	return s.now.Load().planner.Plan(ctx, hop)
@@ -167,6 +167,8 @@ func (s *service) PlanMX(ctx context.Context, hop string) plan.Plan {
 func (s *service) HopOf(sender, domain string, released bool) string {
 	return s.now.Load().planner.HopOf(sender, domain, released)
 }
+
+func (s *service) Home(domain string) bool { return s.now.Load().planner.Home(domain) }
 
 func (s *service) Refused(domain string, ap netip.AddrPort) string {
 	return s.now.Load().planner.Refused(domain, ap)

@@ -97,10 +97,13 @@ func (p *Planner) HopOf(sender, domain string, released bool) string {
 	return p.cfg.Routes.HopOf(sender, domain, released)
 }
 
+// Home tells whether a domain is one that we carry mail home for.
+func (p *Planner) Home(domain string) bool { return inDomains(domain, p.cfg.RelayDomains) }
+
 // Refused asks the guard right before ap is dialled for mail to a domain; ""
 // allows it, else it is the reason code.
 func (p *Planner) Refused(domain string, ap netip.AddrPort) string {
-	if r := p.guard.Check(ap, inDomains(domain, p.cfg.RelayDomains)); r != nil {
+	if r := p.guard.Check(ap, p.Home(domain)); r != nil {
 		return r.Reason
 	}
 	return ""
@@ -134,7 +137,7 @@ func (p *Planner) plan(ctx context.Context, hop string, withoutSRV bool) Plan {
 			d.conclude(failure("5.1.2", queue.ReasonBadDomain, "%v", err))
 			return d.plan
 		}
-		d.plan.Domain, d.relay = name, inDomains(name, p.cfg.RelayDomains)
+		d.plan.Domain, d.relay = name, p.Home(name)
 	}
 	if route != nil && route.Action.setsAside() {
 		d.setAside(route)

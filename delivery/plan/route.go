@@ -19,7 +19,20 @@ type Route struct {
 	Action  Action
 	Text    string    // Reject: for the sender
 	To      []NextHop // Deliver: in order of preference; none: by the rules
-	Retry   queue.Retry
+	Times   Times     // filled in; without a schedule: those of all mail
+}
+
+// Times say when mail is tried again and given up: what we carry home for a
+// relay domain may wait for a machine that is away, other mail has a sender who
+// waits for an answer.
+type Times struct{ Home, Other queue.Retry }
+
+// of is the times of a domain's mail.
+func (t Times) of(home bool) queue.Retry {
+	if home {
+		return t.Home
+	}
+	return t.Other
 }
 
 // Action says what becomes of mail that a route matches.
@@ -86,13 +99,13 @@ type Routes struct {
 	hops  []string // of each route
 	index map[string]int
 	relay []string // relay_domains, which "*" leaves out
-	retry queue.Retry
+	times Times
 }
 
-// NewRoutes makes a list. relayDomains and retry are those of the
+// NewRoutes makes a list. relayDomains and times are those of the
 // configuration; a route's own times come filled in.
-func NewRoutes(list []Route, relayDomains []string, retry queue.Retry) *Routes {
-	rs := &Routes{list: list, relay: relayDomains, retry: retry, index: map[string]int{}}
+func NewRoutes(list []Route, relayDomains []string, times Times) *Routes {
+	rs := &Routes{list: list, relay: relayDomains, times: times, index: map[string]int{}}
 	for i, r := range list {
 		h := r.label()
 		if _, taken := rs.index[h]; taken {
@@ -259,12 +272,13 @@ func isLabel(hop string) bool {
 	return strings.HasPrefix(hop, "route ") || strings.Contains(hop, "://") || hop == "dns:" || hop == "mx:"
 }
 
-// Retry returns the times of a hop.
-func (rs *Routes) Retry(hop string) queue.Retry {
-	if r, _, ok := rs.find(hop); ok && r != nil && len(r.Retry.Schedule) > 0 {
-		return r.Retry
+// Retry returns the times of mail to a domain that waits for a hop.
+func (rs *Routes) Retry(hop, domain string) queue.Retry {
+	times := rs.times
+	if r, _, ok := rs.find(hop); ok && r != nil && len(r.Times.Other.Schedule) > 0 {
+		times = r.Times
 	}
-	return rs.retry
+	return times.of(inDomains(domain, rs.relay))
 }
 
 // Refused is the text of the route that rejects mail, as the doors ask.
@@ -310,9 +324,9 @@ func (rs *Routes) Fingerprint() string {
 		return ""
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "relay %q; %v", rs.relay, rs.retry)
+	fmt.Fprintf(&b, "relay %q; %v", rs.relay, rs.times)
 	for i, r := range rs.list {
-		fmt.Fprintf(&b, "; %q %q %q %q %v %v", rs.hops[i], r.Domains, r.Senders, r.Action, r.perDomain(), r.Retry)
+		fmt.Fprintf(&b, "; %q %q %q %q %v %v", rs.hops[i], r.Domains, r.Senders, r.Action, r.perDomain(), r.Times)
 	}
 	return b.String()
 }

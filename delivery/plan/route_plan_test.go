@@ -132,7 +132,7 @@ func TestRoutePlans(t *testing.T) {
 		{name: "a domain's hop of a route that is gone", to: []NextHop{rules}, hop: "a.test via mx:", want: "defer 4.3.5 route-gone"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			rs := NewRoutes([]Route{{Domains: []string{"a.test"}, To: c.to}}, nil, queue.DefaultRetry)
+			rs := NewRoutes([]Route{{Domains: []string{"a.test"}, To: c.to}}, nil, someTimes)
 			if c.hop == "" {
 				c.hop = rs.HopOf("u@x.test", "a.test", false)
 			}
@@ -165,7 +165,7 @@ func TestRoutePlans(t *testing.T) {
 func TestRoutesThatDoNotDeliver(t *testing.T) {
 	rs := NewRoutes([]Route{
 		{Domains: []string{"a.test"}, Action: Hold}, {Domains: []string{"home.test"}, Action: Reject, Text: "moved away"},
-	}, []string{"home.test"}, queue.DefaultRetry)
+	}, []string{"home.test"}, someTimes)
 	cfg := base()
 	cfg.Routes, cfg.RelayDomains = rs, []string{"home.test"}
 	p := New(cfg, newZone(t, ""), nil)
@@ -181,7 +181,7 @@ func TestRoutesThatDoNotDeliver(t *testing.T) {
 func TestMXWithoutFallback(t *testing.T) {
 	cfg := base()
 	cfg.MXFallback = false
-	cfg.Routes = NewRoutes([]Route{{Domains: []string{"a.test"}, To: []NextHop{{URL: "mx:", Kind: ByMX}}}}, nil, queue.DefaultRetry)
+	cfg.Routes = NewRoutes([]Route{{Domains: []string{"a.test"}, To: []NextHop{{URL: "mx:", Kind: ByMX}}}}, nil, someTimes)
 	p := New(cfg, newZone(t, "a.test MX 0 m.test\nb.test MX 0 m.test\nm.test A 50.0.0.1"), nil)
 	if got := p.Plan(t.Context(), "a.test via mx:"); got.Verdict != queue.Sent {
 		t.Errorf("by the route: %+v", got)
@@ -224,7 +224,7 @@ func TestTerms(t *testing.T) {
 // domain's own words are not the last about it.
 func TestWays(t *testing.T) {
 	to := []NextHop{{URL: "dns:", Kind: ByRules}, {URL: "smtp://b.test", Kind: ByHost, Host: "b.test", Port: 25}, {URL: "smtp://50.0.0.1", Kind: ByHost, Host: "50.0.0.1", Port: 25}}
-	rs := NewRoutes([]Route{{Domains: []string{"a.test"}, To: to}, {Domains: []string{"home.test"}, To: []NextHop{to[0], to[2]}}}, []string{"home.test"}, queue.DefaultRetry)
+	rs := NewRoutes([]Route{{Domains: []string{"a.test"}, To: to}, {Domains: []string{"home.test"}, To: []NextHop{to[0], to[2]}}}, []string{"home.test"}, someTimes)
 	cfg := base()
 	cfg.Routes, cfg.RelayDomains = rs, []string{"home.test"}
 	p := New(cfg, newZone(t, "a.test SRV 0 0 1 x.test\nhome.test SRV 0 0 1 x.test"), nil)

@@ -9,6 +9,9 @@ import (
 	"srvrelay/queue"
 )
 
+// someTimes: what is carried home waits longer.
+var someTimes = Times{Home: queue.Retry{Schedule: queue.DefaultRetry.Schedule, ExpireAfter: 14 * 24 * time.Hour}, Other: queue.DefaultRetry}
+
 // The routes of TestRouteMatch, as the configuration would have them.
 func someRoutes() *Routes {
 	host := func(url string) []NextHop { return []NextHop{{URL: url, Kind: ByHost, Host: "h", Port: 25}} }
@@ -19,12 +22,12 @@ func someRoutes() *Routes {
 		{Domains: []string{"hold.test"}, To: host("smtp://isp.test")},
 		{Domains: []string{"gone.test"}, Action: Reject, Text: "no more"},
 		{Domains: []string{"mx.test", "mx2.test"}, To: []NextHop{{URL: "mx:", Kind: ByMX}}},
-		{Domains: []string{"short.test"}, To: []NextHop{{URL: "dns:", Kind: ByRules}}, Retry: queue.Retry{Schedule: []time.Duration{time.Second}, ExpireAfter: time.Hour}},
+		{Domains: []string{"short.test"}, To: []NextHop{{URL: "dns:", Kind: ByRules}}, Times: Times{Other: queue.Retry{Schedule: []time.Duration{time.Second}, ExpireAfter: time.Hour}}},
 		{Domains: []string{"home.test"}, Senders: []string{"<>"}, To: host("smtp://reports.test")},
 		{Senders: []string{"@.staff.test"}, To: host("smtp://staff.test")},
 		{Domains: []string{"[50.0.0.1]"}, Action: Hold},
 		{Domains: []string{"*"}, To: host("smtp://rest.test")},
-	}, []string{"home.test", ".home.test"}, queue.DefaultRetry)
+	}, []string{"home.test", ".home.test"}, someTimes)
 }
 
 func TestRouteMatch(t *testing.T) {
@@ -79,11 +82,16 @@ func TestRouteMatch(t *testing.T) {
 			t.Errorf("%s: hop %q is not found again", name, c.hop)
 		}
 	}
-	if got := rs.Retry("short.test via dns:").ExpireAfter; got != time.Hour {
+	if got := rs.Retry("short.test via dns:", "short.test").ExpireAfter; got != time.Hour {
 		t.Errorf("a route's own time: %v", got)
 	}
-	if got := rs.Retry("smtp://isp.test").ExpireAfter; got != queue.DefaultRetry.ExpireAfter {
+	if got := rs.Retry("smtp://isp.test", "x.test").ExpireAfter; got != queue.DefaultRetry.ExpireAfter {
 		t.Errorf("the time of others: %v", got)
+	}
+	for _, hop := range []string{"home.test", "smtp://reports.test"} { // with a route, and without
+		if got := rs.Retry(hop, "home.test"); got.ExpireAfter != someTimes.Home.ExpireAfter || got.DelayNotice != 0 {
+			t.Errorf("the times of what is carried home by %s: %v", hop, got)
+		}
 	}
 	if text, no := rs.Refused("u@x.test", "gone.test"); !no || text != "no more" {
 		t.Errorf("reject: %q %v", text, no)
@@ -104,7 +112,7 @@ func TestFingerprint(t *testing.T) {
 	of := func(change func(*Route), relay ...string) string {
 		r := base
 		change(&r)
-		return NewRoutes([]Route{r}, relay, queue.DefaultRetry).Fingerprint()
+		return NewRoutes([]Route{r}, relay, someTimes).Fingerprint()
 	}
 	same := of(func(*Route) {})
 	if strings.Contains(same, "hush") {
@@ -115,11 +123,11 @@ func TestFingerprint(t *testing.T) {
 		"sender":    of(func(r *Route) { r.Senders = []string{"@b.test"} }),
 		"action":    of(func(r *Route) { r.Action = Reject }),
 		"url":       of(func(r *Route) { r.To = []NextHop{{URL: "smtp://i", Kind: ByHost}} }),
-		"expiry":    of(func(r *Route) { r.Retry = queue.Retry{ExpireAfter: time.Hour} }),
+		"expiry":    of(func(r *Route) { r.Times.Home.ExpireAfter = time.Hour }),
 		"by domain": of(func(r *Route) { r.To = append(r.To[:1:1], NextHop{URL: "dns:", Kind: ByRules}) }),
-		"default":   NewRoutes([]Route{base}, nil, queue.Retry{ExpireAfter: time.Hour}).Fingerprint(),
+		"default":   NewRoutes([]Route{base}, nil, Times{Other: queue.Retry{ExpireAfter: time.Hour}}).Fingerprint(),
 		"relay":     of(func(*Route) {}, "home.test"),
-		"nothing":   NewRoutes(nil, nil, queue.DefaultRetry).Fingerprint(),
+		"nothing":   NewRoutes(nil, nil, someTimes).Fingerprint(),
 	} {
 		if other == same {
 			t.Errorf("%s: the same fingerprint", name)
@@ -139,13 +147,13 @@ func TestHopNames(t *testing.T) {
 		{Domains: []string{"a.test"}, To: []NextHop{socket}},
 		{Domains: []string{"b.test"}, To: []NextHop{socket, rules}},
 		{Domains: []string{"c.test"}, To: []NextHop{rules}},
-		{Domains: []string{"d.test"}, To: []NextHop{rules}, Retry: queue.Retry{Schedule: []time.Duration{time.Minute}}},
+		{Domains: []string{"d.test"}, To: []NextHop{rules}, Times: Times{Other: queue.Retry{Schedule: []time.Duration{time.Minute}}}},
 		{Domains: []string{"e.test"}, Action: Hold},
 		{Domains: []string{"f.test"}, Action: Hold},
 		{Domains: []string{"g.test"}, Name: "hold"},
 		{Domains: []string{"h.test"}, Name: "mx:"},
 		{Domains: []string{"i.test"}, To: []NextHop{socket}},
-	}, nil, queue.DefaultRetry)
+	}, nil, someTimes)
 	seen := map[string]bool{}
 	for i := range rs.list {
 		domain := rs.list[i].Domains[0]
@@ -171,8 +179,8 @@ func BenchmarkRoutes(b *testing.B) {
 	for i := range 1000 {
 		list = append(list, Route{Domains: []string{fmt.Sprintf("d%d.test", i)}, To: []NextHop{{URL: fmt.Sprintf("smtp://h%d.test", i), Kind: ByHost}}})
 	}
-	rs := NewRoutes(list, nil, queue.DefaultRetry)
+	rs := NewRoutes(list, nil, someTimes)
 	for b.Loop() {
-		rs.Retry(rs.HopOf("a@b.test", "d999.test", false))
+		rs.Retry(rs.HopOf("a@b.test", "d999.test", false), "d999.test")
 	}
 }

@@ -102,7 +102,7 @@ func (f *fixture) routing() queue.Routing {
 	retry, retries := f.retry, maps.Clone(f.retries)
 	return queue.Routing{
 		Fingerprint: fmt.Sprint(f.routes, retry, retries), HopOf: f.routes.hopOf,
-		Retry: func(hop string) queue.Retry {
+		Retry: func(hop, _ string) queue.Retry {
 			if r, ok := retries[hop]; ok {
 				return r
 			}

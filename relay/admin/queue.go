@@ -126,7 +126,7 @@ func (v view) message(m *queue.Message) Message {
 			LastStatus: st.Status.String(), Reason: st.Reason, Settled: r.Settled, Released: r.Released,
 		}
 		if r.State.Waits() {
-			row.Expires = v.routing.Retry(st.Hop).Expires(m.Received, &r)
+			row.Expires = v.routing.Retry(st.Hop, r.Domain).Expires(m.Received, &r)
 		}
 		out.Recipients = append(out.Recipients, row)
 	}

@@ -49,6 +49,7 @@ func defaults() *Config {
 				Schedule:    []time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour},
 				ExpireAfter: 120 * time.Hour, DelayNoticeAfter: 4 * time.Hour,
 			},
+			HomeRetry: HomeRetry{ExpireAfter: 14 * 24 * time.Hour},
 			Egress: Egress{Allow: prefixes(), AllowPorts: []uint16{}, DenyPorts: []uint16{}},
 		},
 		Admin: Admin{Socket: "/home/test/.local/state/srvrelay/admin.sock"},

@@ -55,6 +55,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.routes()
 	v.recipients()
 	v.limits()
+	v.retry()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
@@ -100,6 +101,13 @@ func (v *validator) limits() {
 	l := v.Limits
 	if l.MaxQueueSize < l.MaxMessageSize && !v.bad("limits") {
 		v.add("limits.max_queue_size", "is %s, and limits.max_message_size is %s: the largest messages could never be taken", FormatSize(l.MaxQueueSize), FormatSize(l.MaxMessageSize))
+	}
+}
+
+func (v *validator) retry() {
+	d := v.Delivery
+	if len(v.RelayDomains) > 0 && d.HomeRetry.ExpireAfter < d.Retry.ExpireAfter && !v.bad("delivery") {
+		v.warn("delivery.home_retry.expire_after", "is %s, and delivery.retry.expire_after is %s: mail to relay_domains is given up sooner than other mail", FormatDuration(d.HomeRetry.ExpireAfter), FormatDuration(d.Retry.ExpireAfter))
 	}
 }
 
