@@ -103,7 +103,9 @@ type Config struct {
 	DeferUnknown   bool       // Recipients cannot tell at an inbound door: 450, not 250
 	// Reject tells whether the operator refuses mail from a sender (as given) to
 	// a domain (A-labels, lower case, or a literal), and why; nil = never.
-	Reject   func(sender, domain string) (text string, reject bool)
+	Reject func(sender, domain string) (text string, reject bool)
+	// Senders says who may submit as whom; none = everybody as anybody.
+	Senders  []SenderRule
 	Queue    Queue
 	Events   Events // nil = nobody listens
 	Limits   Limits

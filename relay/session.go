@@ -63,6 +63,14 @@ func (s *session) rejected(to queue.Recipient) *smtp.SMTPError {
 	return reply(550, 5, 7, 1, text)
 }
 
+// senders is as whom the client may send; nil is as anybody.
+func (s *session) senders() *senders {
+	if s.conn.listener.Mode != queue.Submission {
+		return nil
+	}
+	return s.conn.set.senders.of(s.user, s.conn.remote.Addr())
+}
+
 // Mail begins a transaction. from is a reverse-path without <>.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	var sender path
@@ -74,6 +82,9 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		if err != nil {
 			return pathRefusal(err, 7)
 		}
+	}
+	if may := s.senders(); sender.text != "" && !may.may(sender.addr) {
+		return may.refuse(sender.text, "")
 	}
 	if err := s.srv.queue.Accepting(opts.Size); err != nil {
 		if !queue.TryLater(err) { // that is told with the refusal, for each MAIL
@@ -204,6 +215,9 @@ func (s *session) Data(r io.Reader) error {
 	env.Client = s.conn.client()
 	if env.Mode == queue.Submission {
 		msg.header.add = s.missing
+	}
+	if may := s.senders(); may != nil {
+		msg.header.authors = &authors{may: may}
 	}
 	msg.begin(appendStamp(nil, s.trace()))
 	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8})

@@ -15,8 +15,9 @@ import (
 // settings under which it began.
 type settings struct {
 	Config
-	policy policy
-	doors  map[*door]Listener // that are open
+	policy  policy
+	senders senderRules
+	doors   map[*door]Listener // that are open
 }
 
 // door is an open listener. What it is for may change while it is open.
@@ -35,12 +36,13 @@ func newSettings(cfg Config) (*settings, error) {
 			err = errors.Join(err, fmt.Errorf("postmaster %q: %w", cfg.Postmaster, perr))
 		}
 	}
-	if err := errors.Join(err, cfg.check()); err != nil {
+	rules, rerr := newSenderRules(cfg.Senders)
+	if err := errors.Join(err, rerr, cfg.check()); err != nil {
 		return nil, err
 	}
 	host, _ := parseDomain(cfg.Hostname, true) // check has seen to it
 	cfg.Hostname = host
-	return &settings{Config: cfg, policy: policy{
+	return &settings{Config: cfg, senders: rules, policy: policy{
 		relay: relay, home: firstName(cfg.RelayDomains), hostname: host,
 		postmaster: cfg.Postmaster, deferUnknown: cfg.DeferUnknown,
 	}}, nil

@@ -107,6 +107,7 @@ var schemaPatterns = map[string]string{
 	"relaydomain": `^\.?[^\s@:/*.][^\s@:/*]*$`,
 	"routedomain": `^(\*|\.?[^\s@:/*.][^\s@:/*]*)$`,
 	"sender":      `^<>$|@`,
+	"rulesender":  `^\*$|@`,
 	"target":      `^(smtp|submissions?)(\+srv)?://[^@]+$|^lmtp://[^@]+$|^mx:/*$|^dns:/*$`,
 }
 

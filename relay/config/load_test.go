@@ -39,6 +39,7 @@ func defaults() *Config {
 		RelayDomains:    []string{},
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
+		Submission:      SubmissionRules{Senders: []SenderRule{}},
 		Routes:          []Route{},
 		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50},
 		DNS:             DNS{Servers: []string{}},
@@ -99,6 +100,11 @@ func TestExample(t *testing.T) {
 	want.Recipients.Check = "ask"
 	want.PublicAddresses = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.5:0"), netip.MustParseAddrPort("203.0.113.5:25")}
 	want.Postmaster = "admin@example.org"
+	loop := netip.MustParsePrefix("127.0.0.0/8")
+	want.Submission.Senders = []SenderRule{
+		{User: "newsletter", From: []string{"news@example.org", "bounce+*@example.org", "@lists.example.org"}},
+		{Network: &loop, From: []string{"@example.org", "@.example.org"}},
+	}
 	day := 24 * time.Hour
 	want.Routes = []Route{
 		{Name: "isp", Domains: []string{"a.example", ".a.example"}, Senders: []string{"@app.example"}, Action: Deliver, ExpireAfter: &day, To: []RouteTarget{

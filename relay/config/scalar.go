@@ -40,6 +40,10 @@ func checks(name string) func(string) (string, error) {
 		return optional(routeName)
 	case "replytext":
 		return replyText
+	case "ruleuser":
+		return ruleUser
+	case "rulesender":
+		return ruleSender
 	case "username":
 		return username
 	case "envname":

@@ -55,6 +55,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.routes()
 	v.recipients()
 	v.limits()
+	v.submission()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
