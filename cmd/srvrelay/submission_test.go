@@ -3,9 +3,17 @@
 package main
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"net"
+	"net/smtp"
+	"net/textproto"
+	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"srvrelay/dnsutil/dnsserver"
@@ -78,4 +86,146 @@ func TestForgedFrom(t *testing.T) {
 	if n := world.Count(); n != sent {
 		t.Errorf("%d messages went out, of %d", n, sent)
 	}
+}
+
+// TestStolenPassword: somebody who has a user's password sends from eight
+// connections at once as much as they can. What the limit allows goes out, and
+// no more: not over a restart, not by a kill -9; nobody else is touched.
+func TestStolenPassword(t *testing.T) {
+	t.Parallel()
+	const limit = 100
+	relay, world, _ := submissionRig(t, fmt.Sprintf(`{ limits: [{ user: "*", messages: 1000/d, recipients: %d/d }] }`, limit))
+
+	flood := func() (accepted int64) {
+		t.Helper()
+		var out atomic.Int64
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				n, err := thief(relay.door("starttls"))
+				out.Add(int64(n))
+				if no := (*textproto.Error)(nil); !errors.As(err, &no) || no.Code != 450 || !strings.HasPrefix(no.Msg, "4.7.1 "+peerUser+": the limit of 100/d recipients (submission.limits) is reached, it goes on at ") {
+					t.Errorf("the flood ended by %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		return out.Load()
+	}
+	if n := flood(); n > limit || n < limit-8*thiefRcpts {
+		t.Errorf("%d recipients were accepted, of %d at most", n, limit)
+	} else {
+		t.Logf("%d recipients got out before the limit of %d", n, limit)
+	}
+	relay.saw(1, "limit is near", map[string]string{"who": "user " + peerUser, "what": "recipients", "limit": "100/d"})
+	relay.mu.Lock()
+	if n := relay.matching("limit is near", nil); n != 1 {
+		t.Errorf("%d warnings, want 1", n)
+	}
+	relay.mu.Unlock()
+
+	// Neither an orderly restart nor a crash some seconds later makes it begin anew.
+	if _, err := relay.terminate(); err != nil {
+		t.Fatal(err)
+	}
+	relay = startPeerRelay(t, relay.config)
+	flood()
+	relay.kill()
+	relay = startPeerRelay(t, relay.config)
+	flood()
+	delivered := 0
+	for _, m := range world.Messages() {
+		delivered += len(m.Rcpts)
+	}
+	if delivered > limit {
+		t.Errorf("%d recipients were served, of %d at most", delivered, limit)
+	}
+
+	// A machine that is trusted sends as before, and a reload lifts the limit.
+	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", "127.0.0.1:"+relay.door("starttls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted, err := smtp.NewClient(c, "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trusted.Close()
+	for range limit/thiefRcpts + 5 {
+		if err := sendTo(trusted, thiefRcpts); err != nil {
+			t.Fatal("the trusted machine: ", err)
+		}
+	}
+	text, err := os.ReadFile(relay.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	higher := strings.Replace(string(text), "100/d", "200/d", 1)
+	if err := os.WriteFile(relay.config, []byte(higher), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program(t, relay.config, "", "reload")
+	user, err := logIn(relay.door("starttls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	if err := sendTo(user, thiefRcpts); err != nil {
+		t.Error("after the limit was raised: ", err)
+	}
+}
+
+// thiefRcpts is how many recipients each message of the flood has.
+const thiefRcpts = 5
+
+// thief logs in as peerUser and sends until it is refused; it returns how many
+// recipients were accepted with a message.
+func thief(port string) (recipients int, err error) {
+	c, err := logIn(port)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	for {
+		if err := sendTo(c, thiefRcpts); err != nil {
+			return recipients, err
+		}
+		recipients += thiefRcpts
+	}
+}
+
+// logIn is a client that has logged in as peerUser.
+func logIn(port string) (*smtp.Client, error) {
+	c, err := smtp.Dial("127.0.0.1:" + port)
+	if err != nil {
+		return nil, err
+	}
+	if err = c.StartTLS(&tls.Config{InsecureSkipVerify: true}); err == nil {
+		err = c.Auth(smtp.PlainAuth("", peerUser, peerPassword, "127.0.0.1"))
+	}
+	if err != nil {
+		c.Close()
+	}
+	return c, err
+}
+
+// sendTo hands in a message to so many recipients, all or none of them.
+func sendTo(c *smtp.Client, n int) error {
+	err := c.Mail("me@client.test")
+	for i := range n {
+		if err == nil {
+			err = c.Rcpt(fmt.Sprintf("r%d@dest.example", i))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write([]byte("From: me@client.test\r\nSubject: x\r\n\r\nbuy\r\n")); err != nil {
+		return err
+	}
+	return w.Close()
 }

@@ -108,6 +108,8 @@ var schemaPatterns = map[string]string{
 	"routedomain": `^(\*|\.?[^\s@:/*.][^\s@:/*]*)$`,
 	"sender":      `^<>$|@`,
 	"rulesender":  `^\*$|@`,
+	"rate":        `^([0-9]+/[smhd])?$`,
+	"sizerate":    `^([0-9]+(B|KiB|MiB|GiB)/[smhd])?$`,
 	"target":      `^(smtp|submissions?)(\+srv)?://[^@]+$|^lmtp://[^@]+$|^mx:/*$|^dns:/*$`,
 }
 

@@ -42,6 +42,10 @@ func checks(name string) func(string) (string, error) {
 		return replyText
 	case "ruleuser":
 		return ruleUser
+	case "rate":
+		return optional(rate)
+	case "sizerate":
+		return optional(sizeRate)
 	case "rulesender":
 		return ruleSender
 	case "username":
