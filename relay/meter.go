@@ -197,9 +197,6 @@ func LoadMeter(path string, now time.Time) (*Meter, error) {
 		if len(m.buckets) >= maxBuckets {
 			break
 		}
-		if e.At.After(now) { // the clock went back: what was used runs off from now on
-			e.Empty, e.At = e.Empty.Add(now.Sub(e.At)), now
-		}
 		if e.Used > 0 && e.Empty.After(now) {
 			m.buckets[e.bucketKey] = e.bucket
 		}
