@@ -127,6 +127,7 @@ type recorder struct {
 	refused  []Refusal
 	received []queue.ID
 	auth     []string
+	near     []NearLimit
 	faults   []string
 }
 
@@ -141,6 +142,7 @@ func (r *recorder) AuthFailed(_ queue.Client, name string, _ int) {
 	defer r.lock()()
 	r.auth = append(r.auth, name)
 }
+func (r *recorder) NearLimit(n NearLimit) { defer r.lock()(); r.near = append(r.near, n) }
 func (r *recorder) Fault(where string, err error) {
 	defer r.lock()()
 	r.faults = append(r.faults, where+": "+err.Error())

@@ -15,6 +15,7 @@ import (
 type Server struct {
 	queue    Queue
 	events   Events
+	meter    *Meter
 	current  atomic.Pointer[settings]
 	throttle throttle
 	unknown  tally         // unknown recipients named, by client
@@ -46,6 +47,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		queue:    set.Queue,
 		events:   set.Events,
+		meter:    set.Meter,
 		throttle: throttle{keys: make(map[string]*failures)},
 		unknown:  tally{keys: make(map[string]minute)},
 		checks:   make(chan struct{}, 2),

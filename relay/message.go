@@ -64,6 +64,9 @@ func (m *message) fill() {
 			m.rest, err = nil, refuseLoop
 		}
 	}
+	if m.header.fault != nil && (err == nil || err == io.EOF) {
+		m.rest, err = nil, m.header.fault
+	}
 	m.err = err
 }
 
@@ -100,17 +103,20 @@ type header struct {
 	// add returns the fields to put at the end of the header section, each with
 	// its CRLF; nil = never any.
 	add func(date, messageID bool) string
+	// authors looks at who the message says has written it; nil = never.
+	authors *authors
 
 	received  int  // Received fields
 	date      bool // there is a Date field
 	messageID bool // there is a Message-ID field
 	has8      bool // some byte >= 0x80
 
-	done bool
-	any  bool // a field was seen, so that a continuation line can follow
-	mid  bool // in a line whose kind is known
-	held []byte
-	out  []byte
+	fault error // of authors; a reply
+	done  bool
+	any   bool // a field was seen, so that a continuation line can follow
+	mid   bool // in a line whose kind is known
+	held  []byte
+	out   []byte
 }
 
 // pass takes a piece of the message, at most a line of the header section, and
@@ -122,6 +128,9 @@ func (h *header) pass(piece []byte) []byte {
 	complete := piece[len(piece)-1] == '\n'
 	if h.mid {
 		h.mid = !complete
+		if h.authors != nil {
+			h.authors.more(piece)
+		}
 		return piece
 	}
 	line := piece
@@ -136,9 +145,15 @@ func (h *header) pass(piece []byte) []byte {
 	case field:
 		h.any = true
 		h.count(name)
+		if h.authors != nil {
+			h.authors.field(name, line)
+		}
 	case continuation:
 		if !h.any {
 			return h.end("\r\n", line)
+		}
+		if h.authors != nil {
+			h.authors.more(line)
 		}
 	case blank:
 		return h.end("", line)
@@ -157,6 +172,7 @@ func (h *header) pass(piece []byte) []byte {
 // used only when something is added: else nothing is touched.
 func (h *header) end(sep string, line []byte) []byte {
 	h.done = true
+	h.judge(sep == "")
 	extra := h.additions()
 	if extra == "" {
 		return line
@@ -170,6 +186,7 @@ func (h *header) finish() []byte {
 		return nil
 	}
 	h.done = true
+	h.judge(len(h.held) == 0)
 	extra := h.additions()
 	switch {
 	case extra == "":
@@ -180,6 +197,12 @@ func (h *header) finish() []byte {
 		return []byte("\r\n" + extra)
 	}
 	return []byte(extra)
+}
+
+func (h *header) judge(clean bool) {
+	if h.authors != nil {
+		h.fault = h.authors.judge(clean)
+	}
 }
 
 func (h *header) additions() string {

@@ -52,6 +52,8 @@ type Events interface {
 	Refused(Refusal)
 	// AuthFailed: a name and password were wrong.
 	AuthFailed(client queue.Client, name string, failures int)
+	// NearLimit: most of a limit is used; once until the use has fallen again.
+	NearLimit(NearLimit)
 	// Fault: something of our own went wrong (a store error, a bad users file).
 	Fault(where string, err error)
 }
@@ -103,7 +105,11 @@ type Config struct {
 	DeferUnknown   bool       // Recipients cannot tell at an inbound door: 450, not 250
 	// Reject tells whether the operator refuses mail from a sender (as given) to
 	// a domain (A-labels, lower case, or a literal), and why; nil = never.
-	Reject   func(sender, domain string) (text string, reject bool)
+	Reject func(sender, domain string) (text string, reject bool)
+	// Senders says who may submit as whom; none = everybody as anybody.
+	Senders  []SenderRule
+	Rates    []RateRule // how much may be submitted; none = no limit
+	Meter    *Meter     // what was submitted so far; nil = nothing
 	Queue    Queue
 	Events   Events // nil = nobody listens
 	Limits   Limits
@@ -147,6 +153,9 @@ func (c *Config) setDefaults() {
 	def(&c.Timeouts.AuthWait, 10*time.Second)
 	if c.InboundTLS == nil {
 		c.InboundTLS = c.TLS
+	}
+	if c.Meter == nil {
+		c.Meter = NewMeter()
 	}
 	if c.Events == nil {
 		c.Events = silent{}
@@ -264,4 +273,5 @@ type silent struct{}
 func (silent) Received(*queue.Envelope)             {}
 func (silent) Refused(Refusal)                      {}
 func (silent) AuthFailed(queue.Client, string, int) {}
+func (silent) NearLimit(NearLimit)                  {}
 func (silent) Fault(string, error)                  {}

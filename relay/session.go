@@ -32,6 +32,7 @@ type transaction struct {
 	env  *queue.Envelope
 	utf8 bool                 // SMTPUTF8 was asked for
 	seen map[mailbox]struct{} // recipients, once there are many
+	cost *charge              // nil = the client is under no limit
 }
 
 // hello begins anew (RFC 5321 4.1.4).
@@ -41,7 +42,10 @@ func (s *session) hello(name string, esmtp bool) {
 }
 
 // forget is what TLS demands: nothing from before it counts.
-func (s *session) forget() { *s = session{conn: s.conn, srv: s.srv} }
+func (s *session) forget() {
+	s.Reset()
+	*s = session{conn: s.conn, srv: s.srv}
+}
 
 // mayMail tells whether the client may use the door at all.
 func (s *session) mayMail() bool {
@@ -63,6 +67,28 @@ func (s *session) rejected(to queue.Recipient) *smtp.SMTPError {
 	return reply(550, 5, 7, 1, text)
 }
 
+// senders is as whom the client may send; nil is as anybody.
+func (s *session) senders() *senders {
+	if s.conn.listener.Mode != queue.Submission {
+		return nil
+	}
+	return s.conn.set.senders.of(s.user, s.conn.remote.Addr())
+}
+
+// charge takes a message and its size from what the client may submit; a size
+// of 0 is not known yet.
+func (s *session) charge(now time.Time, size int64) (*charge, *smtp.SMTPError) {
+	if s.conn.listener.Mode != queue.Submission {
+		return nil, nil
+	}
+	shares := s.conn.set.rates.of(s.user, s.conn.remote.Addr())
+	if len(shares) == 0 {
+		return nil, nil
+	}
+	cost := &charge{shares: shares, meter: s.srv.meter, taken: map[string]int64{}}
+	return cost, cost.take(now, s.srv.events.NearLimit, amount{countMessages, 1}, amount{countBytes, max(size, 1)})
+}
+
 // Mail begins a transaction. from is a reverse-path without <>.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	var sender path
@@ -75,6 +101,9 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 			return pathRefusal(err, 7)
 		}
 	}
+	if may := s.senders(); sender.text != "" && !may.may(sender.addr) {
+		return may.refuse(sender.text, "")
+	}
 	if err := s.srv.queue.Accepting(opts.Size); err != nil {
 		if !queue.TryLater(err) { // that is told with the refusal, for each MAIL
 			s.srv.events.Fault("queue", err)
@@ -82,8 +111,13 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		return refuseFull
 	}
 	now := time.Now()
+	cost, r := s.charge(now, opts.Size)
+	if r != nil {
+		return r
+	}
 	s.txn = &transaction{
 		utf8: opts.UTF8,
+		cost: cost,
 		env: &queue.Envelope{
 			ID: queue.NewID(now), Sender: sender.text, Received: now, Mode: s.conn.listener.Mode,
 			Client: s.conn.client(), UTF8: sender.utf8, Ret: string(opts.Return), EnvID: opts.EnvelopeID,
@@ -113,7 +147,13 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	if n := len(s.txn.env.To); n > 0 && n%rcptsAtOnce == 0 && s.srv.recipients() >= s.conn.set.Limits.Recipients {
 		return refuseCrowd
 	}
-	s.txn.add(rcpt)
+	now, before := time.Now(), len(s.txn.env.To)
+	if r := s.txn.cost.take(now, s.srv.events.NearLimit, amount{countRecipients, 1}); r != nil {
+		return r
+	}
+	if s.txn.add(rcpt); len(s.txn.env.To) == before {
+		s.txn.cost.back(now, amount{countRecipients, 1})
+	}
 	s.conn.rcpts.Store(int64(len(s.txn.env.To)))
 	return nil
 }
@@ -205,12 +245,16 @@ func (s *session) Data(r io.Reader) error {
 	if env.Mode == queue.Submission {
 		msg.header.add = s.missing
 	}
+	if may := s.senders(); may != nil {
+		msg.header.authors = &authors{may: may}
+	}
 	msg.begin(appendStamp(nil, s.trace()))
 	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8})
 	if err != nil {
 		return s.refusal(err)
 	}
 	s.conn.commands = 0
+	s.txn.cost.keep(env.Received, env.Size)
 	s.srv.events.Received(env)
 	return reply(250, 2, 0, 0, "queued as "+string(id))
 }
@@ -271,9 +315,15 @@ func (s *session) trace() trace {
 
 // Reset ends the transaction, however it went.
 func (s *session) Reset() {
+	if s.txn != nil {
+		s.txn.cost.release(time.Now())
+	}
 	s.txn = nil
 	s.conn.rcpts.Store(0)
 }
 
-// Logout is called at the end; there is nothing to give back.
-func (s *session) Logout() error { return nil }
+// Logout is called at the end.
+func (s *session) Logout() error {
+	s.Reset()
+	return nil
+}

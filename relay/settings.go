@@ -15,8 +15,10 @@ import (
 // settings under which it began.
 type settings struct {
 	Config
-	policy policy
-	doors  map[*door]Listener // that are open
+	policy  policy
+	senders senderRules
+	rates   rateRules
+	doors   map[*door]Listener // that are open
 }
 
 // door is an open listener. What it is for may change while it is open.
@@ -35,12 +37,14 @@ func newSettings(cfg Config) (*settings, error) {
 			err = errors.Join(err, fmt.Errorf("postmaster %q: %w", cfg.Postmaster, perr))
 		}
 	}
-	if err := errors.Join(err, cfg.check()); err != nil {
+	senders, serr := newSenderRules(cfg.Senders)
+	rates, rerr := newRateRules(cfg.Rates)
+	if err := errors.Join(err, serr, rerr, cfg.check()); err != nil {
 		return nil, err
 	}
 	host, _ := parseDomain(cfg.Hostname, true) // check has seen to it
 	cfg.Hostname = host
-	return &settings{Config: cfg, policy: policy{
+	return &settings{Config: cfg, senders: senders, rates: rates, policy: policy{
 		relay: relay, home: firstName(cfg.RelayDomains), hostname: host,
 		postmaster: cfg.Postmaster, deferUnknown: cfg.DeferUnknown,
 	}}, nil
@@ -88,9 +92,9 @@ var errClosed = errors.New("the doors are closed for good")
 // command outside of a transaction. Their listener's mode and TLS are theirs
 // for life; whom it trusts is not, while it is open. A listener that is new is
 // bound first; one that is gone stops accepting. One whose Address stays is
-// never closed, whatever else of it changes. Queue and Events stay those of New.
+// never closed, whatever else of it changes. Queue, Events and Meter stay those of New.
 func (s *Server) Reconfigure(cfg Config) error {
-	cfg.Queue, cfg.Events = s.queue, s.events
+	cfg.Queue, cfg.Events, cfg.Meter = s.queue, s.events, s.meter
 	set, err := newSettings(cfg)
 	if err != nil {
 		return err

@@ -193,6 +193,11 @@ func (l maillog) AuthFailed(client queue.Client, name string, failures int) {
 	l.Warn("auth failed", "client", client.Addr.String(), "user", safe(name), "failures", failures)
 }
 
+// NearLimit: a user, an address or all together have used most of a limit.
+func (l maillog) NearLimit(n relay.NearLimit) {
+	l.Warn("limit is near", "who", safe(n.Who), "what", n.What, "used", n.Used, "limit", n.Rate.Text, "rule", n.Rule)
+}
+
 // Fault: something of our own went wrong at a door.
 func (l maillog) Fault(where string, err error) {
 	l.Error("fault: "+where, "error", queue.Safe(err.Error(), 4000))

@@ -99,6 +99,9 @@ type service struct {
 	memory  *delivery.Memory
 	admin   net.Listener
 
+	meter      *relay.Meter // how much was submitted lately
+	meterFails bool         // it could not be written the last time
+
 	hup  chan os.Signal                 // SIGHUP
 	load func() (*config.Config, error) // reads the configuration again
 	turn sync.Mutex                     // of reloads
@@ -136,7 +139,10 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		return s, err
 	}
 	doors := cur.doors
-	doors.Queue, doors.Events = s.store, log
+	if s.meter, err = relay.LoadMeter(meterFile(cfg), time.Now()); err != nil {
+		log.Warn("limits: what was used before cannot be read", "error", err)
+	}
+	doors.Queue, doors.Events, doors.Meter = s.store, log, s.meter
 	if s.doors, err = relay.New(doors); err != nil {
 		return s, err
 	}
@@ -215,6 +221,7 @@ func (s *service) run(ctx context.Context) error {
 	wg.Go(func() { s.deliver.Run(running) })
 	wg.Go(func() { s.watchFiles(running) })
 	wg.Go(func() { s.hangups(running) })
+	wg.Go(func() { s.keepMeter(running) })
 	wg.Go(func() {
 		if err := admin.Serve(running, s.admin, s.backend()); err != nil {
 			s.log.Error("admin socket", "error", err)
@@ -262,6 +269,9 @@ func (s *service) close() {
 		cut, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = s.doors.Shutdown(cut)
+	}
+	if s.meter != nil && s.now.Load() != nil {
+		s.saveMeter()
 	}
 	if s.store != nil {
 		if err := s.store.Close(); err != nil {

@@ -30,6 +30,8 @@ type Config struct {
 	PublicAddresses []netip.AddrPort `key:"public_addresses" check:"publicaddr" example:"[\"203.0.113.5\", \"203.0.113.5:25\"]" doc:"The relay's own addresses as seen from outside, when a router or a load balancer stands in front, so that it never delivers to itself. Without a port: the port of every listener."`
 	Postmaster      string           `key:"postmaster" check:"mailbox" default:"" example:"admin@example.org" doc:"Gets reports that could not be delivered to their sender, and the mail for postmaster at the relay's own name. Empty: such reports are dropped and logged."`
 
+	Submission SubmissionRules `key:"submission" doc:"What those may do who may submit, so that one stolen password does not cost the relay its good name."`
+
 	Routes []Route `key:"routes" example:"[{ domains: [a.example], to: [{ url: \"smtp://backend.example:2525\" }] }]" doc:"Where mail goes that is not to go the way that DNS names. The first route that matches decides; nothing is merged."`
 
 	Limits   Limits   `key:"limits" doc:"What a client may ask for at most."`

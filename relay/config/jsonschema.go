@@ -107,6 +107,9 @@ var schemaPatterns = map[string]string{
 	"relaydomain": `^\.?[^\s@:/*.][^\s@:/*]*$`,
 	"routedomain": `^(\*|\.?[^\s@:/*.][^\s@:/*]*)$`,
 	"sender":      `^<>$|@`,
+	"rulesender":  `^\*$|@`,
+	"rate":        `^([0-9]+/[smhd])?$`,
+	"sizerate":    `^([0-9]+(B|KiB|MiB|GiB)/[smhd])?$`,
 	"target":      `^(smtp|submissions?)(\+srv)?://[^@]+$|^lmtp://[^@]+$|^mx:/*$|^dns:/*$`,
 }
 

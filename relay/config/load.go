@@ -174,6 +174,9 @@ func defaultOf(n *node) any {
 		if n.Path == "listeners" { // one door for programs on this machine
 			return []any{map[string]any{"address": "127.0.0.1:2525", "mode": Submission, "tls": TLSNone}}
 		}
+		if n.Path == "submission.limits" {
+			return defaultLimits()
+		}
 		return []any{}
 	}
 	return n.Default

@@ -39,6 +39,7 @@ func defaults() *Config {
 		RelayDomains:    []string{},
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
+		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}},
 		Routes:          []Route{},
 		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50},
 		DNS:             DNS{Servers: []string{}},
@@ -50,7 +51,7 @@ func defaults() *Config {
 				ExpireAfter: 120 * time.Hour, DelayNoticeAfter: 4 * time.Hour,
 			},
 			HomeRetry: HomeRetry{ExpireAfter: 14 * 24 * time.Hour},
-			Egress: Egress{Allow: prefixes(), AllowPorts: []uint16{}, DenyPorts: []uint16{}},
+			Egress:    Egress{Allow: prefixes(), AllowPorts: []uint16{}, DenyPorts: []uint16{}},
 		},
 		Admin: Admin{Socket: "/home/test/.local/state/srvrelay/admin.sock"},
 		Log:   Log{Level: "info", Format: "auto"},
@@ -100,6 +101,17 @@ func TestExample(t *testing.T) {
 	want.Recipients.Check = "ask"
 	want.PublicAddresses = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.5:0"), netip.MustParseAddrPort("203.0.113.5:25")}
 	want.Postmaster = "admin@example.org"
+	loop := netip.MustParsePrefix("127.0.0.0/8")
+	want.Submission.Senders = []SenderRule{
+		{User: "newsletter", From: []string{"news@example.org", "bounce+*@example.org", "@lists.example.org"}},
+		{Network: &loop, From: []string{"@example.org", "@.example.org"}},
+	}
+	want.Submission.Limits = []LimitRule{
+		{User: "*", Messages: "200/h", Recipients: "1000/h", Bytes: "1GiB/d"},
+		{User: "newsletter", Recipients: "20000/h"},
+		{Network: &loop, Messages: "3000/h"},
+	}
+	want.Submission.Total = Rates{Messages: "10000/h", Recipients: "50000/h", Bytes: "20GiB/d"}
 	day := 24 * time.Hour
 	want.Routes = []Route{
 		{Name: "isp", Domains: []string{"a.example", ".a.example"}, Senders: []string{"@app.example"}, Action: Deliver, ExpireAfter: &day, To: []RouteTarget{

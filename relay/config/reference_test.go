@@ -55,6 +55,7 @@ which editors complete keys and check while you type: put
 
 - **duration**: a number with its unit, ` + "`200ms`, `10s`, `5m`, `4h`, `5d`, or several: `1h30m`, `1d12h`" + `. A bare number is an error.
 - **size**: a whole number with its unit, ` + "`512B`, `64KiB`, `50MiB`, `2GiB`" + `. A bare number is an error.
+- **rate**: a number or a size, and a time behind a slash: ` + "`200/h`, `1GiB/d`" + `; the times are ` + "`s`, `m`, `h` and `d`" + `.
 - **network**: an address and the length of the prefix, ` + "`192.0.2.0/24` or `\"2001:db8::/32\"`" + `, with no bits set behind the prefix.
 - **path**: absolute, so that it does not depend on where the relay is started.
 - **domain**: names with letters beyond ASCII may be written as they are (` + "`bücher.example`" + `).
@@ -147,7 +148,7 @@ func typeWords(n *node) string {
 	}[n.Type]
 	if w := map[string]string{
 		"hostname": "domain", "relaydomain": "domain", "path": "path", "optpath": "path", "mailbox": "mail address",
-		"listen": "address:port", "target": "URL", "sender": "mail address, or a pattern of them", "routedomain": "domain, or a pattern of them",
+		"listen": "address:port", "target": "URL", "sender": "mail address, or a pattern of them", "rate": "rate", "sizerate": "rate of a size", "rulesender": "mail address, or a pattern of them", "routedomain": "domain, or a pattern of them",
 		"secretpath": "path", "envname": "name of an environment variable", "domain": "domain", "server": "address, with or without a port", "service": "service",
 	}[n.Check]; w != "" {
 		word = w

@@ -40,6 +40,14 @@ func checks(name string) func(string) (string, error) {
 		return optional(routeName)
 	case "replytext":
 		return replyText
+	case "ruleuser":
+		return ruleUser
+	case "rate":
+		return optional(rate)
+	case "sizerate":
+		return optional(sizeRate)
+	case "rulesender":
+		return ruleSender
 	case "username":
 		return username
 	case "envname":

@@ -56,6 +56,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.recipients()
 	v.limits()
 	v.retry()
+	v.submission()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}

@@ -70,8 +70,8 @@ func TestWarnings(t *testing.T) {
 		"listeners: [{ address: \":25\", mode: inbound }]\nrelay_domains: []\n":                     `srvrelay.yaml:2:16: relay_domains: is empty, so the inbound listener takes mail for nobody (list the domains to take mail for)`,
 		"listeners: [{ address: \":25\", mode: inbound }]\npostmaster: a@example.org\n":             ``,
 		"listeners: [{ address: \":25\", mode: inbound }]\nrelay_domains: [home.example.org, .a]\n": ``,
-		"relay_domains: [a.example]\ndelivery: { retry: { expire_after: 30d } }\n":                    `srvrelay.yaml:2:11: delivery.home_retry.expire_after: is 14d, and delivery.retry.expire_after is 30d: mail to relay_domains is given up sooner than other mail`,
-		"delivery: { retry: { expire_after: 30d } }\n":                                               ``,
+		"relay_domains: [a.example]\ndelivery: { retry: { expire_after: 30d } }\n":                  `srvrelay.yaml:2:11: delivery.home_retry.expire_after: is 14d, and delivery.retry.expire_after is 30d: mail to relay_domains is given up sooner than other mail`,
+		"delivery: { retry: { expire_after: 30d } }\n":                                              ``,
 	} {
 		c, err := loadText(text)
 		if err != nil {

@@ -43,6 +43,9 @@ func wrongKind(n *node, y *yaml.Node) string {
 			return quote(y.Value) + " is text, want true or false without quotes"
 		}
 	case "!!int", "!!float", "!!bool", "!!timestamp":
+		if n.Check == "rate" || n.Check == "sizerate" {
+			return "" // a number without a time: the check says what is missing
+		}
 		if isText && len(n.Enum) == 0 && n.Check != "listen" {
 			return n.quote(y.Value) + " is a " + tagWords[y.Tag] + " to YAML, want text (put it in quotes if it is meant)"
 		}

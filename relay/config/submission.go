@@ -1,0 +1,183 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Everybody is the user of a rule for all who have logged in.
+const Everybody = "*"
+
+// SubmissionRules bound what those who may submit can do to the relay's good name,
+// should one of their passwords be stolen.
+type SubmissionRules struct {
+	Senders []SenderRule `key:"senders" example:"[{ user: newsletter, from: [news@example.org, \"@lists.example.org\"] }]" doc:"Who may send as whom. Empty: everybody as anybody. With a list, a user who has logged in may send as what the rules with their own name and those with '*' allow, and as nobody else; a client of trusted_networks that has not logged in is bound by the rules for its network only. It holds for the sender of MAIL and for the header fields From and Sender; docs/submission.md has examples."`
+	Limits  []LimitRule  `key:"limits" shown:"{ user: '*', recipients: 5000/h }" example:"[{ user: \"*\", messages: 200/h, recipients: 1000/h, bytes: 1GiB/d }, { user: newsletter, recipients: 20000/h }]" doc:"How much may be submitted, by each user or from each address. Beyond it the client is told when to come again (450 4.7.1); at 80 % a line in the log warns. A user is bound by the first rule with their name, else by the one for '*'; an address, logged in or not, by the first rule whose network it is in; nothing is merged. A list of your own replaces the default, '[]' is no limit. What was used is remembered over a restart; docs/submission.md has more."`
+	Total   Rates        `key:"total" doc:"How much may be submitted by all together, over all submission listeners."`
+}
+
+// LimitRule says how much a user, or each address of a network, may submit.
+type LimitRule struct {
+	User       string        `key:"user" check:"ruleuser" default:"" shown:"none, it or network must be set" example:"newsletter" doc:"Who has logged in by this name; '*' is each user without a rule of their own."`
+	Network    *netip.Prefix `key:"network" check:"network" default:"" shown:"none, it or user must be set" example:"10.0.0.0/8" doc:"Each address of this network; IPv6 addresses count by /64."`
+	Messages   string        `key:"messages" check:"rate" default:"" shown:"no limit" example:"200/h" doc:"Messages in a time: so many at once, and as many again in each such time."`
+	Recipients string        `key:"recipients" check:"rate" default:"" shown:"no limit" example:"1000/h" doc:"Recipients of all messages, in a time."`
+	Bytes      string        `key:"bytes" check:"sizerate" default:"" shown:"no limit" example:"1GiB/d" doc:"Bytes of all messages, in a time."`
+}
+
+// Rates are the limits of all together.
+type Rates struct {
+	Messages   string `key:"messages" check:"rate" default:"" shown:"no limit" example:"5000/h" doc:"Messages in a time."`
+	Recipients string `key:"recipients" check:"rate" default:"" shown:"no limit" example:"20000/h" doc:"Recipients of all messages, in a time."`
+	Bytes      string `key:"bytes" check:"sizerate" default:"" shown:"no limit" example:"20GiB/d" doc:"Bytes of all messages, in a time."`
+}
+
+// defaultLimits holds for users if the file has no limits: what a person or an
+// application hardly ever needs, and what makes a stolen password worth little.
+func defaultLimits() []any {
+	return []any{map[string]any{"user": Everybody, "recipients": "5000/h"}}
+}
+
+// SenderRule says as whom somebody may send.
+type SenderRule struct {
+	User    string        `key:"user" check:"ruleuser" default:"" shown:"none, it or network must be set" example:"newsletter" doc:"Who has logged in by this name; '*' is everybody who has logged in."`
+	Network *netip.Prefix `key:"network" check:"network" default:"" shown:"none, it or user must be set" example:"10.0.0.0/8" doc:"Clients of this network that have not logged in."`
+	From    []string      `key:"from" check:"rulesender" nonempty:"true" shown:"none, it must be set" example:"[news@example.org, \"bounce+*@example.org\", \"@lists.example.org\", \"@.example.org\"]" doc:"The senders: an address, 'me+*@' for me with any detail behind a plus, '@example.org' for all of a domain, '@.example.org' for all of the domains below one, '*' for anybody. Upper and lower case are the same."`
+}
+
+// maxRules bounds each list of rules: more is some other file.
+const maxRules = 10_000
+
+// ruleUser is a name that somebody logs in with, or Everybody.
+func ruleUser(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("is empty, want the name of a user, or \"*\"")
+	}
+	return username(s)
+}
+
+// ruleSender is the sender of a rule: a pattern of addresses, or "*".
+func ruleSender(s string) (string, error) {
+	if s == "*" {
+		return s, nil
+	}
+	if name, err := domain(s); err == nil {
+		return "", fmt.Errorf("%s is a domain (write \"@%s\" for all of its addresses)", quote(s), clean(name))
+	}
+	return recipient(s)
+}
+
+// periods are the times of a rate.
+var periods = []struct {
+	name string
+	d    time.Duration
+}{{"s", time.Second}, {"m", time.Minute}, {"h", time.Hour}, {"d", day}}
+
+// Rate is a number or a size and a time: 200/h, 1GiB/d. "" is no limit.
+type Rate struct {
+	N   int64
+	Per time.Duration
+}
+
+// ParseRate reads a rate of things, or of bytes.
+func ParseRate(s string, bytes bool) (Rate, error) {
+	example := "200/h"
+	if bytes {
+		example = "1GiB/d"
+	}
+	bad := fmt.Errorf("%s is not a rate such as %s (a number, a slash, and s, m, h or d)", quote(s), example)
+	if bytes {
+		bad = fmt.Errorf("%s is not a rate such as %s (a size, a slash, and s, m, h or d)", quote(s), example)
+	}
+	amount, per, found := strings.Cut(s, "/")
+	var r Rate
+	for _, p := range periods {
+		if found && per == p.name {
+			r.Per = p.d
+		}
+	}
+	if r.Per == 0 {
+		return Rate{}, bad
+	}
+	var err error
+	if bytes {
+		if r.N, err = ParseSize(amount); err != nil {
+			return Rate{}, err
+		}
+	} else if r.N, err = strconv.ParseInt(amount, 10, 64); err != nil || !digits.MatchString(amount) {
+		return Rate{}, bad
+	}
+	if r.N < 1 || r.N > maxRate {
+		return Rate{}, fmt.Errorf("%s: want at least 1 and at most %d (leave the key out for no limit)", quote(s), int64(maxRate))
+	}
+	return r, nil
+}
+
+// maxRate keeps a rate far from where numbers end.
+const maxRate = 1 << 50
+
+func rate(s string) (string, error) {
+	_, err := ParseRate(s, false)
+	return s, err
+}
+
+func sizeRate(s string) (string, error) {
+	_, err := ParseRate(s, true)
+	return s, err
+}
+
+func (v *validator) submission() {
+	v.senders()
+	v.rates()
+}
+
+func (v *validator) rates() {
+	if n := len(v.Submission.Limits); n > maxRules {
+		v.add("submission.limits", "has %d elements, and %d are the most that make sense", n, maxRules)
+		return
+	}
+	users := map[string]int{}
+	for i, r := range v.Submission.Limits {
+		path := fmt.Sprintf("submission.limits[%d]", i)
+		v.subject(path, r.User != "", r.Network != nil)
+		if first, again := users[r.User]; again && r.User != "" {
+			v.add(path+".user", "%s has a rule already, submission.limits[%d], which is the one that counts (make them one)", quote(r.User), first)
+		} else {
+			users[r.User] = i
+		}
+		// A name alone frees the user from the rule for "*"; for all others it says nothing.
+		idle := r.Messages == "" && r.Recipients == "" && r.Bytes == "" && (r.User == "" || r.User == Everybody)
+		if idle && !v.bad(path) && !v.unclear(path) {
+			v.add(path, "limits nothing: set messages, recipients or bytes (for example recipients: 1000/h)")
+		}
+	}
+}
+
+func (v *validator) senders() {
+	if n := len(v.Submission.Senders); n > maxRules {
+		v.add("submission.senders", "has %d elements, and %d are the most that make sense", n, maxRules)
+		return
+	}
+	for i, r := range v.Submission.Senders {
+		path := fmt.Sprintf("submission.senders[%d]", i)
+		v.subject(path, r.User != "", r.Network != nil)
+		if len(r.From) == 0 && !v.bad(path+".from") && !v.unclear(path) {
+			v.add(path, "from is missing: say as whom they may send (for example from: [news@example.org], or [\"*\"] for anybody)")
+		}
+	}
+}
+
+// subject checks that a rule is for a user or for a network.
+func (v *validator) subject(path string, user, network bool) {
+	switch {
+	case v.bad(path+".user") || v.bad(path+".network") || v.unclear(path):
+	case user && network:
+		v.add(path, "is for a user and for a network: make it two rules")
+	case !user && !network:
+		v.add(path, "does not say whom it is for: set user (\"*\" is everybody who has logged in) or network")
+	}
+}

@@ -1,0 +1,205 @@
+package relay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"sync"
+	"time"
+)
+
+// Meter is how much has been submitted lately, by user, by address and in all.
+// It outlives a reload, and with Save and LoadMeter a restart.
+type Meter struct {
+	mu      sync.Mutex
+	buckets map[bucketKey]bucket
+	changed bool // since the last Save
+
+	saving sync.Mutex
+}
+
+// bucketKey is whose use of what.
+type bucketKey struct {
+	Who  string `json:"who"` // "user NAME", "address 192.0.2.1", "address 2001:db8::/64", "total"
+	What string `json:"what"`
+}
+
+// NearLimit: somebody has used 80 % of a limit.
+type NearLimit struct {
+	Who  string // "user NAME", "address 192.0.2.1", "total"
+	What string // "messages", "recipients", "bytes"
+	Used int64
+	Rate Rate
+	Rule string // the key of the configuration
+}
+
+const (
+	maxBuckets   = 10_000
+	maxMeterFile = 16 << 20 // bytes
+	meterFormat  = 1
+)
+
+// NewMeter returns a meter that knows of nobody.
+func NewMeter() *Meter { return &Meter{buckets: map[bucketKey]bucket{}} }
+
+// take takes amounts from all the buckets of shares that count them, or, if one
+// has no room, from none: that one is returned, and when it has.
+func (m *Meter) take(shares []share, amounts []amount, now time.Time) (full *share, until time.Time, warn []NearLimit) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, s := range shares {
+		for _, a := range amounts {
+			if a.what != s.key.What {
+				continue
+			}
+			if wait := m.buckets[s.key].after(s.rate, now).wait(s.rate, a.n); wait > 0 && now.Add(wait).After(until) {
+				full, until = &shares[i], now.Add(wait)
+			}
+		}
+	}
+	if full != nil {
+		return full, until.Add(time.Second - 1).Truncate(time.Second), nil
+	}
+	for _, s := range shares {
+		for _, a := range amounts {
+			if a.what == s.key.What {
+				if b := m.fill(s, a.n, now); b.near(s.rate) {
+					b.Warned = true
+					m.buckets[s.key] = b
+					warn = append(warn, NearLimit{s.key.Who, s.key.What, int64(math.Round(b.Used)), s.rate, s.rule})
+				}
+			}
+		}
+	}
+	return nil, time.Time{}, warn
+}
+
+// add adds to what was used of one thing, or takes off.
+func (m *Meter) add(shares []share, what string, n int64, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range shares {
+		if s.key.What == what && n != 0 {
+			m.fill(s, n, now)
+		}
+	}
+}
+
+func (m *Meter) fill(s share, n int64, now time.Time) bucket {
+	b, there := m.buckets[s.key]
+	if !there {
+		m.makeRoom(now)
+	}
+	b = b.after(s.rate, now).filled(s.rate, n)
+	m.buckets[s.key] = b
+	m.changed = true
+	return b
+}
+
+// makeRoom keeps the number of buckets bounded: the empty ones go first, then
+// the one that would be empty first.
+func (m *Meter) makeRoom(now time.Time) {
+	if len(m.buckets) < maxBuckets {
+		return
+	}
+	m.prune(now)
+	if len(m.buckets) < maxBuckets {
+		return
+	}
+	var first bucketKey
+	var empty time.Time
+	for k, b := range m.buckets {
+		if empty.IsZero() || b.Empty.Before(empty) {
+			first, empty = k, b.Empty
+		}
+	}
+	delete(m.buckets, first)
+}
+
+func (m *Meter) prune(now time.Time) {
+	for k, b := range m.buckets {
+		if !b.Empty.After(now) {
+			delete(m.buckets, k)
+		}
+	}
+}
+
+// meterFile is a meter on the disk.
+type meterFile struct {
+	Format  int          `json:"format"`
+	Buckets []meterEntry `json:"buckets"`
+}
+
+type meterEntry struct {
+	bucketKey
+	bucket
+}
+
+// Save writes the meter to a file, whole or not at all, if it has changed.
+func (m *Meter) Save(path string, now time.Time) error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	m.mu.Lock()
+	if !m.changed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.changed = false
+	m.prune(now)
+	file := meterFile{Format: meterFormat, Buckets: make([]meterEntry, 0, len(m.buckets))}
+	for k, b := range m.buckets {
+		file.Buckets = append(file.Buckets, meterEntry{k, b})
+	}
+	m.mu.Unlock()
+	text, err := json.Marshal(file)
+	if err == nil {
+		err = replaceFile(path, text)
+	}
+	if err != nil {
+		m.mu.Lock()
+		m.changed = true
+		m.mu.Unlock()
+		return fmt.Errorf("limits: how much was submitted could not be written: %w", err)
+	}
+	return nil
+}
+
+// LoadMeter reads what Save has written. The meter is usable in any case; an
+// error says that it begins anew, and why. A file that is not there is none.
+func LoadMeter(path string, now time.Time) (*Meter, error) {
+	m := NewMeter()
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err != nil {
+		return m, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxMeterFile+1))
+	if err != nil {
+		return m, err
+	}
+	var file meterFile
+	if len(text) > maxMeterFile {
+		err = errors.New("it is too large")
+	} else if err = json.Unmarshal(text, &file); err == nil && file.Format != meterFormat {
+		err = fmt.Errorf("its format %d is not known", file.Format)
+	}
+	if err != nil {
+		return m, fmt.Errorf("%s: damaged, so everybody begins with unused limits: %w", path, err)
+	}
+	for _, e := range file.Buckets {
+		if len(m.buckets) >= maxBuckets {
+			break
+		}
+		if e.Used > 0 && e.Empty.After(now) {
+			m.buckets[e.bucketKey] = e.bucket
+		}
+	}
+	return m, nil
+}
