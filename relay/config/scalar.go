@@ -50,6 +50,8 @@ func checks(name string) func(string) (string, error) {
 		return network
 	case "trusted":
 		return trusted
+	case "proxy":
+		return proxy
 	case "listen":
 		return listenAddress
 	case "publicaddr":
