@@ -93,10 +93,6 @@ func (c *conn) stream() io.ReadWriter {
 // serve is the life of an admitted connection.
 func (c *conn) serve() {
 	c.in = newInput(flushReader{c})
-	if c.proxy && !c.unwrap() {
-		c.end()
-		return
-	}
 	if fault := c.converse(); fault != nil {
 		c.srv.events.Fault("connection", fault)
 	}
@@ -114,6 +110,9 @@ func (c *conn) converse() (fault error) {
 			}
 		}
 	}()
+	if c.proxy && !c.unwrap() {
+		return nil
+	}
 	c.greet()
 	for !c.closing {
 		if line, ok := c.line(); ok {

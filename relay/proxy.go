@@ -72,6 +72,7 @@ func readProxy(src io.Reader) (p proxied, rest []byte, err error) {
 // False: the connection ends.
 func (c *conn) unwrap() bool {
 	c.verb = "CONNECT"
+	c.closing = true // until the client is known
 	c.arm(proxyWait, true)
 	p, rest, err := readProxy(&c.wire)
 	switch {
@@ -94,7 +95,7 @@ func (c *conn) unwrap() bool {
 		c.farewell(byeFull)
 		return false
 	}
-	c.verb = ""
+	c.verb, c.closing = "", false
 	return true
 }
 
@@ -114,7 +115,6 @@ func (c *conn) exempt() bool {
 // farewell is a last word in clear, where a banner would be. The buffer of a
 // new socket holds a line: this does not wait.
 func (c *conn) farewell(r *smtp.SMTPError) {
-	c.closing = true
 	if c.listener.TLS != TLSImplicit {
 		_ = c.wire.SetWriteDeadline(time.Now().Add(time.Millisecond))
 		_, _ = c.wire.Conn.Write(appendReply(nil, r))

@@ -300,3 +300,27 @@ func TestProxyIsNoClient(t *testing.T) {
 		}
 	}
 }
+
+// brittle is Events that fail when something is refused.
+type brittle struct{ *recorder }
+
+func (brittle) Refused(Refusal) { panic("brittle") }
+
+// TestProxyPanic: a panic over a header ends its connection and no other.
+func TestProxyPanic(t *testing.T) {
+	events := &recorder{}
+	f := start(t, func(cfg *Config) {
+		behindProxy()(cfg)
+		cfg.Events = brittle{events}
+	})
+	c := f.connect(inboundDoor)
+	c.send("EHLO client.example\r\n")
+	c.gone()
+	c = f.connect(inboundDoor)
+	c.send(proxyHeader(t, 2, "203.0.113.7:1"))
+	c.want("220 ")
+	defer events.lock()()
+	if len(events.faults) != 1 {
+		t.Errorf("faults: %v", events.faults)
+	}
+}
