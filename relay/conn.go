@@ -29,7 +29,9 @@ type conn struct {
 	tls      *tls.Conn            // nil = clear text
 	secured  *tls.ConnectionState // what a stamp tells of it: version and cipher
 	remote   netip.AddrPort
-	key      string // of the limit per address; "" = exempt
+	proxy    bool     // the peer is a proxy of the listener, and must say who its client is
+	via      *proxied // what it has said
+	key      string   // of the limit per address; "" = exempt
 	in       *input
 	out      []byte // replies not yet sent
 	sess     *session
@@ -51,6 +53,7 @@ func newConn(s *Server, set *settings, d *door, l Listener, raw net.Conn) *conn 
 		wire: wire{Conn: raw, draining: &s.draining},
 		srv:  s, set: set, door: d, listener: l, remote: addrPort(raw.RemoteAddr()),
 	}
+	c.proxy = behind(l, c.remote.Addr())
 	c.sess = &session{conn: c, srv: s}
 	return c
 }
@@ -107,6 +110,9 @@ func (c *conn) converse() (fault error) {
 			}
 		}
 	}()
+	if c.proxy && !c.unwrap() {
+		return nil
+	}
 	c.greet()
 	for !c.closing {
 		if line, ok := c.line(); ok {

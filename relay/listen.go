@@ -130,24 +130,19 @@ func (s *Server) accept(d *door, l Listener) {
 // take admits a connection and sees it on its way.
 func (s *Server) take(c *conn) {
 	if !s.admit(c) {
-		raw := c.wire.Conn
 		s.crowd.refused(c, s.events)
-		if c.listener.TLS != TLSImplicit {
-			// The buffer of a new socket holds a line: this does not wait.
-			_ = raw.SetWriteDeadline(time.Now().Add(time.Millisecond))
-			_, _ = raw.Write(appendReply(nil, byeFull))
-		}
-		_ = raw.Close()
+		c.farewell(byeFull)
+		_ = c.wire.Conn.Close()
 		return
 	}
 	go c.serve()
 }
 
-// admit counts a connection in, if there is room for it.
+// admit counts a connection in, if there is room for it. That of a proxy counts
+// for its client when the client is known, see rekey.
 func (s *Server) admit(c *conn) bool {
-	ip := c.remote.Addr()
-	key := addressKey(ip)
-	if ip.IsLoopback() || trusted(c.listener, ip) {
+	key := addressKey(c.remote.Addr())
+	if c.proxy || c.exempt() {
 		key = ""
 	}
 	s.mu.Lock()
@@ -158,6 +153,23 @@ func (s *Server) admit(c *conn) bool {
 	c.key = key
 	s.live.Add(1)
 	s.conns[c] = struct{}{}
+	return true
+}
+
+// rekey counts an admitted connection for the client that its proxy has named,
+// if there is room for it.
+func (s *Server) rekey(c *conn) bool {
+	if c.exempt() {
+		return true
+	}
+	key := addressKey(c.remote.Addr())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.counts.perKey[key] >= c.set.Limits.PerAddress {
+		return false
+	}
+	s.counts.perKey[key]++
+	c.key = key
 	return true
 }
 

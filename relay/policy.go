@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"net/netip"
 	"strings"
 
 	"github.com/emersion/go-smtp"
@@ -62,18 +61,4 @@ func (p *policy) toPostmaster(mode queue.Mode, to path) (rcpt queue.Recipient, d
 		return rcpt, false, refuseInternal
 	}
 	return queue.Recipient{Address: p.postmaster, Domain: a.Domain}, true, nil
-}
-
-// trusted tells whether a client needs no AUTH at a listener.
-func trusted(l Listener, client netip.Addr) bool {
-	if l.Mode != queue.Submission {
-		return false
-	}
-	client = client.Unmap()
-	for _, p := range l.Trusted {
-		if p.Contains(client) {
-			return true
-		}
-	}
-	return false
 }

@@ -88,6 +88,10 @@ type Listener struct {
 	Mode    queue.Mode
 	TLS     TLSMode        // "" = none
 	Trusted []netip.Prefix // clients that submit without AUTH; submission only
+
+	// ProxyFrom are the proxies: a connection from there begins with a PROXY
+	// protocol header, and any other connection has none.
+	ProxyFrom []netip.Prefix
 }
 
 // Config is what New needs. Zero limits and timeouts stand for the defaults.
@@ -211,6 +215,11 @@ func (c *Config) checkListener(l *Listener) error {
 	for _, p := range l.Trusted {
 		if p.Bits() == 0 {
 			return fmt.Errorf("trusted network %s is the whole internet: name the networks that are yours", p)
+		}
+	}
+	for _, p := range l.ProxyFrom {
+		if p.Bits() == 0 {
+			return fmt.Errorf("proxy network %s is the whole internet: name the addresses of your proxies", p)
 		}
 	}
 	return nil

@@ -49,7 +49,7 @@ func (s *session) forget() {
 
 // mayMail tells whether the client may use the door at all.
 func (s *session) mayMail() bool {
-	return s.conn.listener.Mode == queue.Inbound || s.user != "" || trusted(s.conn.listener, s.conn.remote.Addr())
+	return s.conn.listener.Mode == queue.Inbound || s.user != "" || s.conn.trusts()
 }
 
 // rejected asks the operator's rules about a recipient.

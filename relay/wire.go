@@ -19,6 +19,7 @@ import (
 type wire struct {
 	net.Conn
 	draining *atomic.Bool // of the server
+	early    []byte       // came with the header of a proxy, and is read first
 
 	mu    sync.Mutex
 	read  deadline
@@ -89,6 +90,13 @@ func (w *wire) kill() { _ = w.Close() }
 
 // Read waits for the client until the time set by arm.
 func (w *wire) Read(p []byte) (int, error) {
+	if len(w.early) > 0 {
+		n := copy(p, w.early)
+		if w.early = w.early[n:]; len(w.early) == 0 {
+			w.early = nil
+		}
+		return n, nil
+	}
 	for {
 		n, err := w.Conn.Read(p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !w.again() {

@@ -95,7 +95,7 @@ func (cur *current) listeners() error {
 	cfg, anyTLS := cur.cfg, false
 	for _, l := range cfg.Listeners {
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
-			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l),
+			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom,
 		})
 		anyTLS = anyTLS || l.TLS != config.TLSNone
 	}

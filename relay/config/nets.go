@@ -41,14 +41,30 @@ func trusted(s string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	p := netip.MustParsePrefix(text)
-	// The public IPv6 Internet is 2000::/3; no network there is wider than /16.
-	// What holds all of ::ffff:0:0/96 holds all of IPv4.
-	public6, mapped := netip.MustParsePrefix("2000::/3"), netip.MustParsePrefix("::ffff:0:0/96")
-	if p.Bits() < widestTrust || (public6.Overlaps(p) && p.Bits() < 16) || mapped.Overlaps(p) {
+	if atLarge(netip.MustParsePrefix(text)) {
 		return "", fmt.Errorf("%s would make an open relay: list only networks whose every client is yours", quote(s))
 	}
 	return text, nil
+}
+
+// proxy is a network whose word about other addresses is taken.
+func proxy(s string) (string, error) {
+	text, err := network(s)
+	if err != nil {
+		return "", err
+	}
+	if atLarge(netip.MustParsePrefix(text)) {
+		return "", fmt.Errorf("%s would let strangers choose the address that they come from: list only your proxies", quote(s))
+	}
+	return text, nil
+}
+
+// atLarge tells whether a network is more than one organisation's.
+func atLarge(p netip.Prefix) bool {
+	// The public IPv6 Internet is 2000::/3; no network there is wider than /16.
+	// What holds all of ::ffff:0:0/96 holds all of IPv4.
+	public6, mapped := netip.MustParsePrefix("2000::/3"), netip.MustParsePrefix("::ffff:0:0/96")
+	return p.Bits() < widestTrust || (public6.Overlaps(p) && p.Bits() < 16) || mapped.Overlaps(p)
 }
 
 // splitPort is the host and the port of "host:port", "[v6]:port" or ":port".

@@ -58,6 +58,8 @@ func checks(name string) func(string) (string, error) {
 		return network
 	case "trusted":
 		return trusted
+	case "proxy":
+		return proxy
 	case "listen":
 		return listenAddress
 	case "publicaddr":

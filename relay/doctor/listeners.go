@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -95,6 +96,15 @@ func (e *Env) answers(ctx context.Context, l config.Listener, address string) Fi
 	if l.TLS == config.TLSImplicit {
 		start = implicitTLS // whom the certificate is for is looked at by itself
 	}
+	if tls := start; len(l.ProxyFrom) > 0 {
+		start = func(c net.Conn) net.Conn {
+			speakAsProxy(c, l)
+			if tls != nil {
+				return tls(c)
+			}
+			return c
+		}
+	}
 	bad := func(what string) Finding {
 		return Finding{
 			Level: Error, What: fmt.Sprintf("listener %s: %s", l.Address, what), Why: "Clients that should come in there cannot.",
@@ -115,6 +125,15 @@ func (e *Env) answers(ctx context.Context, l config.Listener, address string) Fi
 		return bad("STARTTLS is configured, and not offered")
 	}
 	return ok("listener %s answers as %s, tls %s", l.Address, l.Mode, l.TLS)
+}
+
+// speakAsProxy says what the listener wants to hear first if this machine is one
+// of its proxies: that the connection is the proxy's own.
+func speakAsProxy(c net.Conn, l config.Listener) {
+	a, ok := c.LocalAddr().(*net.TCPAddr)
+	if ok && slices.ContainsFunc(l.ProxyFrom, func(p netip.Prefix) bool { return p.Contains(a.AddrPort().Addr().Unmap()) }) {
+		_, _ = io.WriteString(c, "PROXY UNKNOWN\r\n") // an error comes again
+	}
 }
 
 func spaced(address string) string {
