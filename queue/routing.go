@@ -29,7 +29,9 @@ func (g Routing) WithDefaults() Routing {
 }
 
 // RetryOf is the Retry of a recipient.
-func (g Routing) RetryOf(sender string, r *Recipient) Retry { return g.Retry(g.HopOf(sender, r), r.Domain) }
+func (g Routing) RetryOf(sender string, r *Recipient) Retry {
+	return g.Retry(g.HopOf(sender, r), r.Domain)
+}
 
 // ReleaseGrace is how long a released recipient is tried at least.
 const ReleaseGrace = 24 * time.Hour
