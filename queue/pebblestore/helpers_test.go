@@ -30,6 +30,15 @@ func testLog(t testing.TB) *slog.Logger {
 // openMem opens a store on a file system, and closes it when the test ends.
 func openMem(t testing.TB, fs vfs.FS, change ...func(*Options)) *Store {
 	t.Helper()
+	s := openBriefly(t, fs, change...)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// openBriefly opens a store that the caller closes: the test keeps nothing of
+// it, where it opens hundreds with a file system each.
+func openBriefly(t testing.TB, fs vfs.FS, change ...func(*Options)) *Store {
+	t.Helper()
 	opt := Options{Dir: "queue", FS: fs, Hostname: "relay.example.net", Log: testLog(t), Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 	for _, c := range change {
 		c(&opt)
@@ -38,7 +47,6 @@ func openMem(t testing.TB, fs vfs.FS, change ...func(*Options)) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
 	return s
 }
 
