@@ -73,9 +73,6 @@ func depths(most int) (all []int) {
 	return append(all, most)
 }
 
-// rest is between the last message of a queue and a look at what it costs.
-const rest = 10 * time.Second
-
 // fill queues messages for the dead hops, and measures the live one with
 // nothing queued and at every depth.
 func (k *backlog) fill(ctx context.Context) error {
@@ -96,7 +93,7 @@ func (k *backlog) fill(ctx context.Context) error {
 			return err
 		}
 		took += time.Since(begin)
-		time.Sleep(rest) // what has come is still being sorted
+		time.Sleep(k.rest) // what has come is still being sorted
 		if err := k.besides(ctx, depth); err != nil {
 			return err
 		}
@@ -232,7 +229,7 @@ func (k *backlog) restart(ctx context.Context) error {
 	k.one("backlog", "restart: a message is accepted after", "s", ready.Seconds(), goalReady)
 	k.one("backlog", "restart: it is delivered after", "s", first.Seconds(), goalFirst)
 	k.one("backlog", "the stop before it", "s", stopped.Seconds(), nil)
-	time.Sleep(rest)
+	time.Sleep(k.rest)
 	m, err := memoryOf(k.relay.pid)
 	k.one("backlog", "memory after the restart (PSS)", "MB", float64(m)/mb, goalBacklog)
 	return err

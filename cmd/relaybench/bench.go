@@ -23,7 +23,8 @@ type options struct {
 	profile  string        // folder for profiles of srvrelay
 	dir      string        // where the queues are
 	retry    time.Duration
-	ours     bool // measure srvrelay only
+	rest     time.Duration // between the last message of a queue and a look at what it costs
+	ours     bool          // measure srvrelay only
 }
 
 // bench is one run of the benchmark.

@@ -74,6 +74,7 @@ func runCommand(ctx context.Context, args []string) error {
 	f.IntVar(&o.queued, "n", 1_000_000, "messages queued for dead hops")
 	f.IntVar(&o.domains, "dead-domains", 1000, "domains that they are for")
 	f.DurationVar(&o.retry, "retry", 10*time.Second, "srvrelay's pause between two looks at a dead hop")
+	f.DurationVar(&o.rest, "rest", 10*time.Second, "between the last message of a queue and a look at what it costs: the engine still sorts")
 	f.StringVar(&o.srvrelay, "srvrelay", "", "srvrelay's binary; empty: it is built")
 	f.StringVar(&o.dir, "dir", "/var/tmp", "where the queues are, on a real disk")
 	f.BoolVar(&o.ours, "no-postfix", false, "srvrelay only")
