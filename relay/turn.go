@@ -115,7 +115,7 @@ func (c *conn) atrn(arg string) *smtp.SMTPError {
 	if len(c.in.unread()) > 0 {
 		return reply(503, 5, 5, 1, "nothing may follow ATRN before its reply") // RFC 2920: it changes who talks
 	}
-	c.probePeer()
+	ProbePeer(c.wire.Conn)
 	t := &turn{conn: c, out: make(chan turned, 1)}
 	standing := c.turns > 0
 	c.turns++
@@ -128,14 +128,6 @@ func (c *conn) atrn(arg string) *smtp.SMTPError {
 		}
 	}
 	return c.waitTurn(t, wait, withdraw)
-}
-
-// probePeer has the system find out when the client is gone, and keeps the way
-// open through the NATs between us. Other connections do without, see quiet.
-func (c *conn) probePeer() {
-	if t, ok := c.wire.Conn.(*net.TCPConn); ok {
-		_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4})
-	}
 }
 
 // turn is the change of roles on a connection.

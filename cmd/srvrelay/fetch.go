@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"srvrelay/relay"
 	"srvrelay/relay/config"
 	"srvrelay/relay/fetch"
 )
@@ -79,6 +80,13 @@ func (s *service) fetchConfig(cfg *config.Config, f config.Fetch) fetch.Config {
 		deliver = fetch.ToServer(net.JoinHostPort(f.DeliverHost, strconv.Itoa(int(f.DeliverPort))))
 	}
 	return fetch.Config{
+		Dial: func(ctx context.Context, address string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+			if err == nil {
+				relay.ProbePeer(c)
+			}
+			return c, err
+		},
 		Address: net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))), Host: f.Host, Names: f.Names, Roots: f.Roots,
 		Implicit: f.Implicit, User: f.User, Domains: f.Domains, Hostname: cfg.Hostname,
 		Password: func() (string, error) { return f.Password(os.Getenv) },

@@ -24,6 +24,8 @@ import (
 
 // Config is one relay to fetch from.
 type Config struct {
+	// Dial opens a TCP connection that finds out by itself when the relay is gone.
+	Dial     func(ctx context.Context, address string) (net.Conn, error)
 	Address  string                         // "host:port" to dial
 	Host     string                         // whose certificate it must show
 	Names    []string                       // further names for it
@@ -140,7 +142,7 @@ func (c *Config) open(ctx context.Context) (*smtpclient.Session, error) {
 	}
 	dialed, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	nc, err := new(net.Dialer).DialContext(dialed, "tcp", c.Address)
+	nc, err := c.Dial(dialed, c.Address)
 	if err != nil {
 		return nil, err
 	}
