@@ -537,7 +537,7 @@ func (c *conn) spared() bool {
 		return !c.via.client.IsValid()
 	}
 	a := c.remote.Addr()
-	return !a.IsValid() || c.via == nil && a.IsLoopback() || within(c.set.spared, a)
+	return !a.IsValid() || a.IsLoopback() || within(c.set.spared, a)
 }
 
 // banned tells whether the client may not be here.

@@ -159,6 +159,27 @@ func TestBanWithin(t *testing.T) {
 	})
 }
 
+// TestBanBegins: a ban is for what came before it, and once.
+func TestBanBegins(t *testing.T) {
+	b, now, a := NewBans(), time.Now(), netip.MustParseAddr("203.0.113.7")
+	rules := BanRules{Failures: 3, Within: time.Hour, For: time.Minute, Max: time.Hour}
+	fail := func() *Ban {
+		ban, _ := b.failed(rules, a, "", now)
+		return ban
+	}
+	for i := range 9 { // the last six were under way when it came
+		if ban := fail(); (ban != nil) != (i == 2) {
+			t.Errorf("failure %d: %+v", i, ban)
+		}
+	}
+	now = now.Add(2 * time.Minute)
+	for i := range 3 {
+		if ban := fail(); (ban != nil) != (i == 2) || ban != nil && ban.Times != 2 {
+			t.Errorf("after it, failure %d: %+v", i, ban)
+		}
+	}
+}
+
 // TestBanIPv6: a /64 is one client, and not more.
 func TestBanIPv6(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -182,7 +203,7 @@ func TestSpared(t *testing.T) {
 			return all
 		}
 		b := doorman(t, func(c *Config) {
-			c.Listeners = append(c.Listeners, Listener{Mode: queue.Submission, Trusted: nets("10.1.0.0/16"), ProxyFrom: nets("192.0.2.10/32")})
+			c.Listeners = append(c.Listeners, Listener{Mode: queue.Submission, Trusted: nets("10.1.0.0/16", "127.0.0.0/8", "0.0.0.0/8"), ProxyFrom: nets("192.0.2.10/32")})
 			c.BanRules.Exempt = nets("198.51.100.0/24", "2001:db8:5::/48")
 		})
 		for addr, want := range map[string]int{
@@ -278,6 +299,11 @@ func TestGuard(t *testing.T) {
 		if got := b.login(home, "alice", "s3cret"); got != 235 {
 			t.Fatal(got)
 		}
+		for range 2 * testBans.Names { // a typing error at home is no guess
+			if g := b.bans.guard(testBans, netip.MustParseAddr(home), "alice", time.Now()); g != nil {
+				t.Fatal("guarded by her own failures")
+			}
+		}
 		begin := time.Now()
 		for i := range 300 {
 			got, want := b.guess(1, fmt.Sprintf("203.0.%d.%d", i/200, i%200), "alice"), 535
@@ -291,7 +317,8 @@ func TestGuard(t *testing.T) {
 		if n := checks.Load(); n != int64(testBans.Names)+1 {
 			t.Errorf("%d passwords were checked", n)
 		}
-		if spent := time.Since(begin); spent < time.Minute {
+		// Guesses wait for each other; what is refused does not, and nobody for it.
+		if spent := time.Since(begin); spent < time.Minute || spent > time.Duration(testBans.Names)*maxAuthDelay {
 			t.Errorf("%s for %d guesses", spent, testBans.Names)
 		}
 		if len(b.events.guards) != 1 || b.events.guards[0].Name != "alice" {
@@ -318,14 +345,14 @@ func TestGuard(t *testing.T) {
 	})
 }
 
-// TestGuardInParallel: tries that are under way when a name becomes guarded are
-// not made.
+// TestGuardInParallel: tries that are under way when a name becomes guarded, or
+// an address banned, are not made.
 func TestGuardInParallel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var checks atomic.Int64
 		b := doorman(t, func(c *Config) {
 			c.Users = counted{secrets{}, &checks}
-			c.BanRules.Names = 3
+			c.BanRules.Names, c.BanRules.Failures = 3, 3
 		})
 		for i := range 20 {
 			go b.guess(1, fmt.Sprintf("203.0.113.%d", i), "alice")
@@ -333,6 +360,14 @@ func TestGuardInParallel(t *testing.T) {
 		time.Sleep(time.Hour)
 		if n := checks.Load(); n > 3+2 { // two were being checked when the third failed
 			t.Errorf("%d passwords were checked", n)
+		}
+		checks.Store(0)
+		for i := range 20 {
+			go b.guess(1, "198.51.100.1", fmt.Sprint("name", i))
+		}
+		time.Sleep(time.Minute)
+		if n := checks.Load(); n > 3+2 {
+			t.Errorf("%d passwords were checked from one address", n)
 		}
 	})
 }
@@ -482,6 +517,37 @@ func TestBanByHand(t *testing.T) {
 		b.come("2001:db8:1:2::8").want("421 ")
 		time.Sleep(time.Hour)
 		b.come("2001:db8:1:2::8").want("220 ")
+		if b.bans.wide != 0 { // else each look-up takes long for ever
+			t.Errorf("wide: %d", b.bans.wide)
+		}
+	})
+}
+
+// TestBanRemoved: who is let in again begins anew.
+func TestBanRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := doorman(t, nil)
+		const addr = "203.0.113.7"
+		p, _ := ParseBan(addr)
+		b.guess(9, addr, "alice")
+		if _, err := b.Ban(p, time.Time{}, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Unban(p); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.guess(9, addr, "alice"); got != 535 {
+			t.Errorf("nine failures: %d", got)
+		}
+		if got := b.guess(1, addr, "alice"); got != 421 {
+			t.Errorf("ten: %d", got)
+		}
+		if err := b.Unban(p); err != nil {
+			t.Fatal(err)
+		}
+		if b.guess(10, addr, "alice"); len(b.events.bans) != 2 || b.events.bans[1].Times != 1 {
+			t.Errorf("%+v", b.events.bans)
+		}
 	})
 }
 

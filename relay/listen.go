@@ -213,20 +213,11 @@ func (s *Server) welcome(c *conn) (key string, r *smtp.SMTPError) {
 	return key, nil
 }
 
-// tooOften counts a connection, unless too many came lately.
+// tooOften counts a connection, and tells whether too many came lately. What an
+// address has too many is not its network's.
 func (s *Server) tooOften(l Limits, key string, a netip.Addr, now time.Time) bool {
-	network := "net " + networkOf(a).String()
-	if l.PerMinute > 0 && s.arrivals.count(key, time.Minute, now) >= l.PerMinute ||
-		l.NetPerMinute > 0 && s.arrivals.count(network, time.Minute, now) >= l.NetPerMinute {
-		return true
-	}
-	if l.PerMinute > 0 {
-		s.arrivals.add(key, time.Minute, now)
-	}
-	if l.NetPerMinute > 0 {
-		s.arrivals.add(network, time.Minute, now)
-	}
-	return false
+	return l.PerMinute > 0 && s.arrivals.add(key, time.Minute, now) > l.PerMinute ||
+		l.NetPerMinute > 0 && s.arrivals.add("net "+networkOf(a).String(), time.Minute, now) > l.NetPerMinute
 }
 
 // networkOf is the network around a client that is often one owner's: an IPv4

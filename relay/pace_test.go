@@ -51,7 +51,7 @@ func TestConnectionRate(t *testing.T) {
 		come("2001:db8:0:3::1", full)
 		come("203.0.114.1", "220 ")
 		come("2001:db8:1:1::1", "220 ")
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + time.Second)
 		come("203.0.113.1", "220 ")
 		come("2001:db8:0:1::1", "220 ")
 		b.events.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/smtp"
 	"net/textproto"
@@ -31,7 +32,7 @@ func banRig(t *testing.T, more string) *peerRelay {
 relay_domains: [home.example]
 listeners:
   - { address: "127.0.0.1:0", mode: submission, tls: starttls, proxy_from: [127.0.0.1/32] }
-  - { address: "127.0.0.1:0", mode: inbound, tls: none, proxy_from: [127.0.0.1/32] }
+  - { address: "127.0.0.1:0", mode: inbound, tls: none, proxy_from: [127.0.0.1/32], greet_delay: 300ms }
 tls: { certificate: %s, key: %s }
 %s
 `, cert.cert, cert.key, more))
@@ -224,6 +225,32 @@ func TestGuessingFromManyAddresses(t *testing.T) {
 	if got := login("203.0.113.200", peerPassword); got != 235 {
 		t.Errorf("after ban remove --user: %d", got)
 	}
+}
+
+// TestPeersGreetDelay: swaks waits for the banner, and is served; who pipes a
+// script into the connection does not, and is not.
+func TestPeersGreetDelay(t *testing.T) {
+	t.Parallel()
+	swaks := needs(t, "swaks")["swaks"]
+	relay := banRig(t, "")
+	begin := time.Now()
+	code, out := runSwaks(t, swaks, relay.door("none"), "--to", "b@home.example", "--proxy-version", "1", "--proxy-family", "TCP4",
+		"--proxy-source", "203.0.113.1", "--proxy-source-port", "4711", "--proxy-dest", "127.0.0.1", "--proxy-dest-port", "25")
+	if d := time.Since(begin); code != 0 || !strings.Contains(out, "250 2.0.0 queued as") || d < 300*time.Millisecond {
+		t.Errorf("swaks: exit code %d after %s\n%s", code, d, out)
+	}
+	conn, err := net.Dial("tcp", "127.0.0.1:"+relay.door("none"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprint(conn, "PROXY TCP4 203.0.113.2 127.0.0.1 4711 25\r\nHELO bot.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<b@home.example>\r\nDATA\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := io.ReadAll(conn); string(got) != "554 5.5.1 you spoke before the banner, closing\r\n" {
+		t.Errorf("%q", got)
+	}
+	relay.saw(1, "refused", map[string]string{"command": "CONNECT", "status": "5.5.1"})
 }
 
 // TestBanReload: the rules change with a reload; who is exempt now gets in.
