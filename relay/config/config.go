@@ -104,9 +104,9 @@ type Limits struct {
 	MaxConnections           int   `key:"max_connections" min:"1" max:"100000" default:"500" doc:"Connections of clients at one time, over all listeners (421 beyond)."`
 	MaxConnectionsPerAddress int   `key:"max_connections_per_address" min:"1" max:"100000" default:"50" doc:"Connections of one address at one time; IPv6 addresses count by /64. Trusted clients are exempt."`
 
-	MaxConnectionsPerMinute        int `key:"max_connections_per_minute" min:"0" max:"1000000" default:"600" doc:"New connections of one address in a minute (421 beyond); IPv6 addresses count by /64. Trusted clients are exempt. '0': no limit."`
-	MaxConnectionsPerMinuteNetwork int `key:"max_connections_per_minute_network" min:"0" max:"1000000" default:"0" shown:"0, no limit" example:"3000" doc:"The same for one network, an IPv4 /24 or an IPv6 /48. '0': no limit."`
-	MaxCommandsPerSecond           int `key:"max_commands_per_second" min:"0" max:"1000000" default:"1000" doc:"Commands of one address in a second, over all of its connections; IPv6 addresses count by /64. What is beyond is answered later, so that the client slows down by itself; beyond a minute its connection ends (421). Trusted clients are exempt. '0': no limit."`
+	MaxConnectionsPerMinute        int `key:"max_connections_per_minute" min:"0" max:"1000000" default:"6000" doc:"New connections of one address in a minute (421 beyond); IPv6 addresses count by /64. Trusted clients are exempt. '0': no limit."`
+	MaxConnectionsPerMinuteNetwork int `key:"max_connections_per_minute_network" min:"0" max:"1000000" default:"0" shown:"0, no limit" example:"20000" doc:"The same for one network, an IPv4 /24 or an IPv6 /48. '0': no limit."`
+	MaxCommandsPerSecond           int `key:"max_commands_per_second" min:"0" max:"1000000" default:"5000" doc:"Commands of one address in a second, over all of its connections; IPv6 addresses count by /64. What is beyond is answered later, so that the client slows down by itself; beyond a minute its connection ends (421). Trusted clients are exempt. '0': no limit."`
 }
 
 // Bans say who is shut out for guessing passwords.

@@ -41,7 +41,7 @@ func defaults() *Config {
 		PublicAddresses: []netip.AddrPort{},
 		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}},
 		Routes:          []Route{},
-		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50, MaxConnectionsPerMinute: 600, MaxCommandsPerSecond: 1000},
+		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50, MaxConnectionsPerMinute: 6000, MaxCommandsPerSecond: 5000},
 		Bans:            Bans{Failures: 10, Within: 10 * time.Minute, For: time.Hour, Max: 24 * time.Hour, NameFailures: 30, Exempt: prefixes()},
 		DNS:             DNS{Servers: []string{}},
 		Delivery: Delivery{
