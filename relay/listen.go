@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -19,6 +20,7 @@ type Server struct {
 	queue    Queue
 	events   Events
 	meter    *Meter
+	turner   Turner
 	current  atomic.Pointer[settings]
 	throttle throttle
 	bans     *Bans
@@ -57,6 +59,7 @@ func New(cfg Config) (*Server, error) {
 		events:   set.Events,
 		meter:    set.Meter,
 		bans:     set.Bans,
+		turner:   set.Turner,
 		throttle: throttle{keys: make(map[string]*failures)},
 		unknown:  newTally(),
 		arrivals: newTally(),
@@ -153,6 +156,23 @@ func (s *Server) take(c *conn) {
 	go c.serve()
 }
 
+// Attend serves a client that has not come through a door: mail is taken from it
+// as at an inbound listener without TLS of its own. It returns when the
+// connection has ended.
+func (s *Server) Attend(raw net.Conn) {
+	c := newConn(s, s.current.Load(), nil, Listener{Mode: queue.Inbound, TLS: TLSNone}, raw)
+	if t, ok := raw.(*tls.Conn); ok {
+		state := t.ConnectionState()
+		c.secured = &tls.ConnectionState{Version: state.Version, CipherSuite: state.CipherSuite}
+	}
+	if r := s.admit(c); r != nil {
+		s.turnAway(c, r)
+		_ = raw.Close()
+		return
+	}
+	c.serve()
+}
+
 // turnAway refuses a connection instead of the banner.
 func (s *Server) turnAway(c *conn, r *smtp.SMTPError) {
 	s.crowds[r].refused(c, s.events)
@@ -171,7 +191,7 @@ func (s *Server) admit(c *conn) *smtp.SMTPError {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.counts.enter(key, c.set.Limits) {
+	if s.draining.Load() || !s.counts.enter(key, c.set.Limits) {
 		return byeFull
 	}
 	c.key = key

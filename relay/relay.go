@@ -122,6 +122,8 @@ type Config struct {
 	Meter    *Meter     // what was submitted so far; nil = nothing
 	BanRules BanRules   // who is shut out for guessing passwords
 	Bans     *Bans      // who is shut out; nil = nobody yet
+	Homes    []Home     // who may ask for the mail of which domains
+	Turner   Turner     // delivers over the connections on which they do; nil = nobody does
 	Queue    Queue
 	Events   Events // nil = nobody listens
 	Limits   Limits

@@ -19,7 +19,8 @@ type settings struct {
 	policy  policy
 	senders senderRules
 	rates   rateRules
-	spared  []netip.Prefix     // clients that are never banned
+	spared  []netip.Prefix // clients that are never banned
+	homes   homes
 	doors   map[*door]Listener // that are open
 }
 
@@ -41,12 +42,13 @@ func newSettings(cfg Config) (*settings, error) {
 	}
 	senders, serr := newSenderRules(cfg.Senders)
 	rates, rerr := newRateRules(cfg.Rates)
-	if err := errors.Join(err, serr, rerr, cfg.check()); err != nil {
+	homes, herr := newHomes(cfg.Homes)
+	if err := errors.Join(err, serr, rerr, herr, cfg.check()); err != nil {
 		return nil, err
 	}
 	host, _ := parseDomain(cfg.Hostname, true) // check has seen to it
 	cfg.Hostname = host
-	return &settings{Config: cfg, senders: senders, rates: rates, spared: spared(&cfg), policy: policy{
+	return &settings{Config: cfg, senders: senders, rates: rates, homes: homes, spared: spared(&cfg), policy: policy{
 		relay: relay, home: firstName(cfg.RelayDomains), hostname: host,
 		postmaster: cfg.Postmaster, deferUnknown: cfg.DeferUnknown,
 	}}, nil
@@ -97,7 +99,8 @@ var errClosed = errors.New("the doors are closed for good")
 // never closed, whatever else of it changes. Queue, Events, Meter
 // and Bans stay those of New.
 func (s *Server) Reconfigure(cfg Config) error {
-	cfg.Queue, cfg.Events, cfg.Meter, cfg.Bans = s.queue, s.events, s.meter, s.bans
+	cfg.Queue, cfg.Events, cfg.Turner = s.queue, s.events, s.turner
+	cfg.Meter, cfg.Bans = s.meter, s.bans
 	set, err := newSettings(cfg)
 	if err != nil {
 		return err

@@ -46,7 +46,7 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
 		Limits: limitsOf(cfg), BanRules: banRules(cfg),
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Homes: homesOf(cfg),
 	}
 	if takesUsers(cfg) {
 		if err := cur.loadUsers(log); err != nil {
@@ -142,7 +142,7 @@ func (cur *current) plan(listening []net.Addr, memory plan.Memory) {
 	}
 	cur.planner = plan.New(plan.Config{
 		Services: cfg.Delivery.Services, MXFallback: cfg.Delivery.MXFallback, MXPort: cfg.Delivery.MXPort,
-		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Own: own,
+		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Homes: callersOf(cfg), Own: own,
 		Egress: plan.Egress{Allow: cfg.Delivery.Egress.Allow, AllowPorts: cfg.Delivery.Egress.AllowPorts, DenyPorts: cfg.Delivery.Egress.DenyPorts},
 	}, cur.resolver, memory)
 }
