@@ -41,6 +41,7 @@ type conn struct {
 	closing    bool   // nothing more is read
 	muted      bool   // the last word has been said, or there is nobody to hear it
 	commands   int    // since the last accepted message
+	unpaid     int    // commands that the pace of the client does not know of
 	bad        int    // 5xx replies
 	authFailed int
 	turns      int // ATRN commands
@@ -59,7 +60,10 @@ func newConn(s *Server, set *settings, d *door, l Listener, raw net.Conn) *conn 
 }
 
 // refresh takes up the newest settings. Whom the listener trusts is one of
-// them; what it is stays as it was when the client came.
+// them; what it is stays as it was when the client came. It is apart from line
+// as noLine is.
+//
+//go:noinline
 func (c *conn) refresh() {
 	set := c.srv.current.Load()
 	if set == c.set {
@@ -110,10 +114,9 @@ func (c *conn) converse() (fault error) {
 			}
 		}
 	}()
-	if c.proxy && !c.unwrap() {
+	if c.proxy && !c.unwrap() || !c.greet() {
 		return nil
 	}
-	c.greet()
 	for !c.closing {
 		if line, ok := c.line(); ok {
 			c.command(line)
@@ -122,19 +125,40 @@ func (c *conn) converse() (fault error) {
 	return nil
 }
 
-// greet says the banner, under TLS where that comes first.
-func (c *conn) greet() {
-	if c.listener.TLS == TLSImplicit {
-		c.verb = "CONNECT"
-		if !c.handshake() {
-			c.closing = true
-			return
-		}
-		c.verb = ""
+// greet says the banner, under TLS where that comes first. False: the
+// connection ends.
+func (c *conn) greet() bool {
+	c.verb = "CONNECT"
+	if c.listener.TLS == TLSImplicit && !c.handshake() || !c.keepWaiting() {
+		c.closing = true
+		return false
 	}
+	c.verb = ""
 	c.put("220 ")
 	c.put(c.set.Hostname)
 	c.put(" ESMTP Service Ready\r\n")
+	return true
+}
+
+// keepWaiting keeps a stranger waiting for the banner for as long as the listener says.
+// False: the client did not wait, or is gone.
+func (c *conn) keepWaiting() bool {
+	if c.listener.GreetDelay <= 0 || c.spared() {
+		return true
+	}
+	c.arm(c.listener.GreetDelay, true)
+	var word [1]byte
+	n, err := c.stream().Read(word[:])
+	switch {
+	case n > 0:
+		c.bye(refuseEarly)
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+	case c.draining.Load():
+		c.bye(byeShutdown)
+	default:
+		return true
+	}
+	return false
 }
 
 // end sends what is left and closes the socket.
@@ -185,6 +209,9 @@ func (c *conn) noLine(err error) {
 		c.closing = true
 	case errors.Is(err, errLongLine):
 		c.bye(refuseLongLine)
+	case errors.Is(err, errTooFast):
+		c.verb = ""
+		c.bye(byeFast)
 	default:
 		c.lost(err)
 	}
@@ -194,6 +221,9 @@ func (c *conn) noLine(err error) {
 // dribbles gets no more time.
 func (c *conn) readLine() ([]byte, error) {
 	if !c.in.hasLine() {
+		if err := c.pay(); err != nil {
+			return nil, err
+		}
 		c.arm(c.set.Timeouts.Command, c.sess.txn == nil)
 	}
 	return c.lineInTime()
@@ -230,6 +260,7 @@ func (c *conn) command(line []byte) {
 		c.closing = true
 		return
 	}
+	c.unpaid++
 	if c.commands++; c.commands > c.set.Limits.Commands {
 		c.bye(byeBusy)
 		return
@@ -243,6 +274,10 @@ func (c *conn) command(line []byte) {
 	}
 	if c.verb = cmd.verb; c.verb == "MAIL" {
 		c.arg = cmd.arg
+	}
+	if (c.verb == "MAIL" || c.verb == "AUTH") && c.banned() { // since it came
+		c.bye(byeBanned)
+		return
 	}
 	if cmd.verb == "BDAT" {
 		c.bdat(cmd.arg)

@@ -54,6 +54,10 @@ type Events interface {
 	AuthFailed(client queue.Client, name string, failures int)
 	// NearLimit: most of a limit is used; once until the use has fallen again.
 	NearLimit(NearLimit)
+	// Banned: an address has failed to log in too often.
+	Banned(Ban)
+	// Guarded: the password of a name is being guessed from many addresses.
+	Guarded(Guard)
 	// Fault: something of our own went wrong (a store error, a bad users file).
 	Fault(where string, err error)
 }
@@ -92,6 +96,8 @@ type Listener struct {
 	// ProxyFrom are the proxies: a connection from there begins with a PROXY
 	// protocol header, and any other connection has none.
 	ProxyFrom []netip.Prefix
+
+	GreetDelay time.Duration // a stranger who speaks before it is over is refused; inbound only
 }
 
 // Config is what New needs. Zero limits and timeouts stand for the defaults.
@@ -114,6 +120,8 @@ type Config struct {
 	Senders  []SenderRule
 	Rates    []RateRule // how much may be submitted; none = no limit
 	Meter    *Meter     // what was submitted so far; nil = nothing
+	BanRules BanRules   // who is shut out for guessing passwords
+	Bans     *Bans      // who is shut out; nil = nobody yet
 	Homes    []Home     // who may ask for the mail of which domains
 	Turner   Turner     // delivers over the connections on which they do; nil = nobody does
 	Queue    Queue
@@ -131,6 +139,11 @@ type Limits struct {
 	AuthFailures int // on one connection, default 3
 	Recipients   int // of all open transactions together, about, default 100,000
 	Unknown      int // unknown recipients a minute from one address at inbound doors, default 20
+
+	// Of clients that PerAddress is for; 0 = no limit.
+	PerMinute    int // connections a minute from one IPv4 address or IPv6 /64
+	NetPerMinute int // connections a minute from one IPv4 /24 or IPv6 /48
+	PerSecond    int // commands a second from one IPv4 address or IPv6 /64; what is beyond is answered later
 }
 
 // Timeouts bound how long a connection may wait for its client.
@@ -162,6 +175,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Meter == nil {
 		c.Meter = NewMeter()
+	}
+	if c.Bans == nil {
+		c.Bans = NewBans()
 	}
 	if c.Events == nil {
 		c.Events = silent{}
@@ -213,6 +229,9 @@ func (c *Config) checkListener(l *Listener) error {
 	}
 	if l.Mode == queue.Inbound && len(l.Trusted) > 0 {
 		return errors.New("an inbound listener trusts nobody: trusted networks belong to a submission listener")
+	}
+	if l.GreetDelay != 0 && l.Mode != queue.Inbound || l.GreetDelay < 0 {
+		return fmt.Errorf("greet delay %s: only an inbound listener has one, and none is negative", l.GreetDelay)
 	}
 	for _, p := range l.Trusted {
 		if p.Bits() == 0 {
@@ -285,4 +304,6 @@ func (silent) Received(*queue.Envelope)             {}
 func (silent) Refused(Refusal)                      {}
 func (silent) AuthFailed(queue.Client, string, int) {}
 func (silent) NearLimit(NearLimit)                  {}
+func (silent) Banned(Ban)                           {}
+func (silent) Guarded(Guard)                        {}
 func (silent) Fault(string, error)                  {}

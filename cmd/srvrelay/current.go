@@ -45,7 +45,7 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 	cur.doors = relay.Config{
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
-		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
+		Limits: limitsOf(cfg), BanRules: banRules(cfg),
 		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Homes: homesOf(cfg),
 	}
 	if takesUsers(cfg) {
@@ -60,6 +60,14 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		return nil, err
 	}
 	return cur, cur.listeners()
+}
+
+func limitsOf(cfg *config.Config) relay.Limits {
+	l := cfg.Limits
+	return relay.Limits{
+		Connections: l.MaxConnections, PerAddress: l.MaxConnectionsPerAddress,
+		PerMinute: l.MaxConnectionsPerMinute, NetPerMinute: l.MaxConnectionsPerMinuteNetwork, PerSecond: l.MaxCommandsPerSecond,
+	}
 }
 
 // resolve makes the resolver. Nothing of the DNS is remembered over a reload: it
@@ -96,6 +104,7 @@ func (cur *current) listeners() error {
 	for _, l := range cfg.Listeners {
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
 			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom,
+			GreetDelay: l.GreetDelay,
 		})
 		anyTLS = anyTLS || l.TLS != config.TLSNone
 	}

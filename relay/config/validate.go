@@ -57,6 +57,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.limits()
 	v.retry()
 	v.submission()
+	v.bans()
 	v.homes()
 	v.fetch()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
@@ -107,6 +108,12 @@ func (v *validator) limits() {
 	}
 }
 
+func (v *validator) bans() {
+	if b := v.Bans; b.Max < b.For && !v.bad("bans") {
+		v.add("bans.max", "is %s, and bans.for is %s: the first ban cannot be longer than the longest", FormatDuration(b.Max), FormatDuration(b.For))
+	}
+}
+
 func (v *validator) retry() {
 	d := v.Delivery
 	if len(v.RelayDomains) > 0 && d.HomeRetry.ExpireAfter < d.Retry.ExpireAfter && !v.bad("delivery") {
@@ -148,6 +155,9 @@ func (v *validator) certificate() {
 func (v *validator) listener(i int, l Listener) {
 	path := fmt.Sprintf("listeners[%d]", i)
 	v.collision(i, l)
+	if l.Mode == Submission && l.GreetDelay > 0 && !v.bad(path+".greet_delay") {
+		v.add(path+".greet_delay", "a submission listener has none: programs that log in do not spread spam by their haste (remove it)")
+	}
 	trustBad := v.bad(path+".trusted_networks") || v.bad("trusted_networks")
 	switch {
 	case l.Mode == Inbound && len(l.TrustedNetworks) > 0:
