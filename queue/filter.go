@@ -15,6 +15,7 @@ type Filter struct {
 	Hops       []string      `json:"hops,omitempty"`       // likewise
 	Senders    []string      `json:"senders,omitempty"`    // "a@b.example", "@b.example", "a*@*", "<>"
 	Recipients []string      `json:"recipients,omitempty"` // likewise
+	Users      []string      `json:"users,omitempty"`      // who had logged in to submit it: "anna", "an*"; as written
 	OlderThan  time.Duration `json:"older_than,omitempty"` // ns since the message came
 	States     []string      `json:"states,omitempty"`     // a State, or "parked"
 	Reasons    []string      `json:"reasons,omitempty"`
@@ -33,7 +34,7 @@ const (
 
 // Check says what is wrong with a filter from outside.
 func (f Filter) Check() error {
-	for _, list := range [][]string{f.Domains, f.Hops, f.Senders, f.Recipients, f.States, f.Reasons} {
+	for _, list := range [][]string{f.Domains, f.Hops, f.Senders, f.Recipients, f.Users, f.States, f.Reasons} {
 		if len(list) > maxFilterValues {
 			return fmt.Errorf("a filter has %d values of one kind, %d at most are accepted", len(list), maxFilterValues)
 		}
@@ -56,12 +57,12 @@ func (f Filter) Check() error {
 
 // Empty tells whether nothing was given.
 func (f Filter) Empty() bool {
-	return len(f.Domains)+len(f.Hops)+len(f.Senders)+len(f.Recipients)+len(f.States)+len(f.Reasons) == 0 && f.OlderThan == 0
+	return len(f.Domains)+len(f.Hops)+len(f.Senders)+len(f.Recipients)+len(f.Users)+len(f.States)+len(f.Reasons) == 0 && f.OlderThan == 0
 }
 
 // MatchEnvelope is the part that is the same for all recipients of a message.
 func (f Filter) MatchEnvelope(env *Envelope, now time.Time) bool {
-	return now.Sub(env.Received) >= f.OlderThan && anyAddress(f.Senders, env.Sender)
+	return now.Sub(env.Received) >= f.OlderThan && anyAddress(f.Senders, env.Sender) && anyUser(f.Users, env.Client.User)
 }
 
 // Match tells whether the recipient is chosen, MatchEnvelope aside.
@@ -85,6 +86,12 @@ func anyName(patterns []string, name string) bool {
 		}
 		return glob(p, strings.ToLower(name))
 	})
+}
+
+// anyUser matches names of users, which are told apart by case. Who has not
+// logged in is no user.
+func anyUser(patterns []string, name string) bool {
+	return len(patterns) == 0 || name != "" && slices.ContainsFunc(patterns, func(p string) bool { return glob(p, name) })
 }
 
 // anyAddress matches addresses, in any case; "<>" is the null sender and

@@ -249,14 +249,37 @@ func (s *session) Data(r io.Reader) error {
 		msg.header.authors = &authors{may: may}
 	}
 	msg.begin(appendStamp(nil, s.trace()))
+	unsent := s.watch(env)
 	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8})
 	if err != nil {
+		unsent()
 		return s.refusal(err)
 	}
 	s.conn.commands = 0
 	s.txn.cost.keep(env.Received, env.Size)
 	s.srv.events.Received(env)
 	return reply(250, 2, 0, 0, "queued as "+string(id))
+}
+
+// watch looks at what the client submits, and holds the message if it is unlike
+// what they do, or has been so before. unsent takes back that it was seen.
+func (s *session) watch(env *queue.Envelope) (unsent func()) {
+	rules, n := &s.conn.set.Anomaly, int64(len(env.To))
+	who := ""
+	if env.Mode == queue.Submission {
+		who = rules.who(s.user, s.conn.remote.Addr())
+	}
+	held, news := s.srv.meter.submit(rules, who, n, env.Received)
+	if news != nil {
+		s.srv.events.Anomaly(*news)
+	}
+	if held != nil {
+		env.Hold = queue.Status{Code: "4.7.0", Text: "the mail of " + held.Name() + " is on hold: " + held.Why, Reason: queue.ReasonAnomalyHold}
+	}
+	if who == "" || held != nil {
+		return func() {}
+	}
+	return func() { s.srv.meter.unsent(who, n, env.Received) }
 }
 
 // refusal turns an error of Put into a reply.

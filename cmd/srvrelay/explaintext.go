@@ -23,6 +23,10 @@ func printExplanation(s screen, e admin.Explanation, now time.Time) {
 		fmt.Fprintln(s)
 		doorText(s, e.Refusing, e.Fix)
 	}
+	if len(e.Held) > 0 {
+		fmt.Fprintln(s)
+		suspectsText(s, e.Held)
+	}
 	if !e.Running {
 		fmt.Fprintln(s, "\n  No relay is running here: which targets are down is not known.")
 	}

@@ -68,7 +68,7 @@ func safe(s string) string { return queue.Safe(s, 600) }
 
 // Received: a message was accepted and is on stable storage.
 func (l maillog) Received(env *queue.Envelope) {
-	a := append(make([]slog.Attr, 0, 9), idOf(env.ID), text("from", env.Sender), slog.String("to", rcptNames(env.To)),
+	a := append(make([]slog.Attr, 0, 10), idOf(env.ID), text("from", env.Sender), slog.String("to", rcptNames(env.To)),
 		slog.Int64("size", env.Size), slog.String("mode", string(env.Mode)))
 	if env.Client.Addr.IsValid() {
 		a = append(a, slog.String("client", env.Client.Addr.String()), text("helo", env.Client.Helo))
@@ -78,6 +78,9 @@ func (l maillog) Received(env *queue.Envelope) {
 	}
 	if env.Client.TLS != "" {
 		a = append(a, slog.String("tls", env.Client.TLS))
+	}
+	if env.Hold.Reason != "" {
+		a = append(a, slog.String("held", env.Hold.Reason))
 	}
 	l.event(slog.LevelInfo, "received", a...)
 }
@@ -206,6 +209,15 @@ func (l maillog) Banned(b relay.Ban) {
 // Guarded: the password of a user is being guessed from many addresses.
 func (l maillog) Guarded(g relay.Guard) {
 	l.Warn("password is being guessed", "user", safe(g.Name), "until", g.Until.UTC().Format(time.RFC3339))
+}
+
+// Anomaly: somebody submits as they never did.
+func (l maillog) Anomaly(x relay.Suspect) {
+	if x.Held {
+		l.Error("mail is held: this may be a stolen password", "who", safe(x.Who), "reason", safe(x.Why), "fix", "srvrelay submission list")
+		return
+	}
+	l.Warn("unlike before: this may be a stolen password", "who", safe(x.Who), "reason", safe(x.Why), "fix", "srvrelay submission list")
 }
 
 // Fault: something of our own went wrong at a door.

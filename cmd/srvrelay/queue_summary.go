@@ -48,6 +48,7 @@ func doorText(s screen, refusing, fix string) {
 func summaryText(s screen, sum admin.Summary, now time.Time) error {
 	if sum.Door != nil {
 		doorText(s, sum.Door.Refusing, sum.Door.Fix)
+		suspectsText(s, sum.Door.Held)
 	}
 	if sum.Messages == 0 {
 		_, err := fmt.Fprintln(s, "The queue is empty.")

@@ -43,6 +43,8 @@ type Explanation struct {
 	// Refusing: no new mail is taken now, and why; Fix: what to do about it.
 	Refusing string `json:"refusing,omitempty"`
 	Fix      string `json:"fix,omitempty"`
+	// Held: whose new mail is accepted and held, and why.
+	Held []Suspect `json:"held,omitempty"`
 }
 
 // Route is one of the operator's routes that was looked at.
