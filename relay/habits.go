@@ -117,7 +117,19 @@ type Suspect struct {
 	Since time.Time `json:"since"` // when it was found
 	Why   string    `json:"why"`   // a sentence
 	Held  bool      `json:"held"`  // what they submit is held; else it was only said
+
+	Messages int64 `json:"messages,omitempty"` // that were held
+	Bytes    int64 `json:"bytes,omitempty"`    // of them
 }
+
+// So much is held of one, about, or a thief could fill the queue for all others.
+const (
+	maxHeldMessages = 1000
+	maxHeldBytes    = 256 << 20
+)
+
+// full tells whether no more is taken until somebody has looked at it.
+func (s *Suspect) full() bool { return s.Messages >= maxHeldMessages || s.Bytes >= maxHeldBytes }
 
 // Name is the user or the address, for people.
 func (s Suspect) Name() string { return shownName(s.Who) }

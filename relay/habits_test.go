@@ -295,6 +295,13 @@ func TestAnomalyAtTheDoor(t *testing.T) {
 	if _, err := f.srv.Release("bob"); err == nil {
 		t.Error("released who is not on hold")
 	}
+	for !f.srv.meter.full(&f.srv.current.Load().Anomaly, "user alice") {
+		f.srv.meter.kept("user alice", 100<<20)
+	}
+	c.do("MAIL FROM:<a@b.example>", "450 4.7.1 alice: your mail is on hold here")
+	if s := f.srv.Suspects(); s[0].Messages < 4 || s[0].Bytes < 300<<20 {
+		t.Errorf("%+v", s)
+	}
 	if user, err := f.srv.Release("alice"); err != nil || !user {
 		t.Error(user, err)
 	}
@@ -389,5 +396,36 @@ func TestHabitsAreBounded(t *testing.T) {
 	}
 	if held, _ := m.submit(&rules, "user thief", 1, now); held == nil {
 		t.Error("a hold was forgotten")
+	}
+}
+
+// TestHeldIsBounded: somebody on hold cannot fill the queue.
+func TestHeldIsBounded(t *testing.T) {
+	m, rules, now := NewMeter(), holdRules(), time.Unix(1e9, 0)
+	hold := func() {
+		t.Helper()
+		if held, _ := m.submit(&rules, "user thief", 501, now); held == nil {
+			t.Fatal("not held")
+		}
+	}
+	for what, size := range map[string]int64{"messages": 1, "bytes": maxHeldBytes/2 + 1} {
+		hold()
+		n := 0
+		for !m.full(&rules, "user thief") {
+			m.kept("user thief", size)
+			n++
+		}
+		if n != maxHeldMessages && n != 2 {
+			t.Errorf("%s: full after %d", what, n)
+		}
+		if rules.Action = AnomalyWarn; m.full(&rules, "user thief") || m.full(&rules, "user anna") || m.full(&rules, "") {
+			t.Error("refused where nothing is held")
+		}
+		rules.Action = AnomalyHold
+		m.release("user thief", now)
+		if m.full(&rules, "user thief") {
+			t.Error("full after the release")
+		}
+		now = now.Add(releasedGrace)
 	}
 }

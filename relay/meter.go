@@ -225,6 +225,28 @@ func (m *Meter) submit(r *AnomalyRules, who string, n int64, now time.Time) (hel
 	return held, news
 }
 
+// kept counts a message that is held.
+func (m *Meter) kept(who string, size int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.habits[who].Suspect; s != nil {
+		more := *s
+		more.Messages++
+		more.Bytes += size
+		h := m.habits[who]
+		h.Suspect = &more
+		m.habits[who], m.changed = h, true
+	}
+}
+
+// full tells whether as much of somebody is held as may be.
+func (m *Meter) full(r *AnomalyRules, who string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.habits[who]
+	return who != "" && r.holds(h) && h.Suspect.full()
+}
+
 // unsent takes back what submit has counted.
 func (m *Meter) unsent(who string, n int64, now time.Time) {
 	m.mu.Lock()

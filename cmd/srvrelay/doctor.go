@@ -127,8 +127,12 @@ func doctorEnv(ctx context.Context, cfg *config.Config, probes []string, connect
 		e.Relay = doctor.Running
 		e.Door = func(ctx context.Context) (doctor.Door, error) {
 			d, err := client.Door(ctx)
+			var held []string
+			for _, x := range d.Held {
+				held = append(held, queue.Safe(x.Name, 80)+" is held: "+queue.Safe(x.Why, 300))
+			}
 			return doctor.Door{
-				Refusing: d.Refusing, Fix: d.Fix, Messages: d.Messages, MaxMessages: d.MaxMessages, Bytes: d.Bytes, MaxBytes: d.MaxBytes,
+				Held: held, Refusing: d.Refusing, Fix: d.Fix, Messages: d.Messages, MaxMessages: d.MaxMessages, Bytes: d.Bytes, MaxBytes: d.MaxBytes,
 			}, err
 		}
 		e.PID, _ = client.PID() // without: the limits of this process are looked at

@@ -137,7 +137,7 @@ func again(sel admin.Selection) string {
 	for _, list := range []struct {
 		flag   string
 		values []string
-	}{{"domain", f.Domains}, {"hop", f.Hops}, {"sender", f.Senders}, {"recipient", f.Recipients}, {"user", f.Users}} {
+	}{{"domain", f.Domains}, {"hop", f.Hops}, {"sender", f.Senders}, {"recipient", f.Recipients}, {"user", f.Users}, {"client", f.Clients}} {
 		for _, value := range list.values {
 			if value = queue.Safe(value, 255); strings.ContainsAny(value, " *<>'\"$`\\!&;|(){}[]?~#") {
 				value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"

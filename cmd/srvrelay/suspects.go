@@ -48,7 +48,7 @@ func (l listening) Settled(e queue.Effects) {
 func (s *service) suspects() []admin.Suspect {
 	out := []admin.Suspect{}
 	for _, x := range s.doors.Suspects() {
-		out = append(out, admin.Suspect{Name: x.Name(), Since: x.Since, Held: x.Held, Why: x.Why})
+		out = append(out, admin.Suspect{Name: x.Name(), Since: x.Since, Held: x.Held, Why: x.Why, Messages: x.Messages, Bytes: x.Bytes})
 	}
 	return out
 }
@@ -107,13 +107,13 @@ func printSuspects(s screen, all []admin.Suspect, now time.Time) {
 		return
 	}
 	t := s.table()
-	fmt.Fprintln(t, "WHO\tNEW MAIL\tSINCE\tWHY")
+	fmt.Fprintln(t, "WHO\tNEW MAIL\tSO FAR\tSINCE\tWHY")
 	for _, x := range all {
-		mail := "goes out"
+		mail, so := "goes out", "-"
 		if x.Held {
-			mail = "is held"
+			mail, so = "is held", fmt.Sprintf("%s, %s", count(int(x.Messages)), bytesText(x.Bytes))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", queue.Safe(x.Name, 80), mail, when(x.Since, now), queue.Safe(x.Why, 300))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", queue.Safe(x.Name, 80), mail, so, when(x.Since, now), queue.Safe(x.Why, 300))
 	}
 	t.Flush()
 }
@@ -139,10 +139,11 @@ Exit code: 0 it is done, 65 there is no hold and no warning, 69 no relay is runn
 		if done.Note != "" {
 			fmt.Fprintln(c.ErrOrStderr(), "note:", done.Note)
 		}
-		held := "--reason " + queue.ReasonAnomalyHold
+		whose := queue.Filter{Clients: []string{a[0]}}
 		if done.User {
-			held = again(admin.Selection{Filter: queue.Filter{Users: []string{a[0]}}})[1:] + " " + held
+			whose = queue.Filter{Users: []string{a[0]}}
 		}
+		held := again(admin.Selection{Filter: whose})[1:] + " --reason " + queue.ReasonAnomalyHold
 		fmt.Fprintf(c.OutOrStdout(), "New mail of %s goes out again. What is held: srvrelay queue list %s\nThen: srvrelay queue release %[2]s   (or delete)\n", queue.Safe(a[0], 80), held)
 		return nil
 	})

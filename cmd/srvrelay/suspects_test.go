@@ -115,7 +115,7 @@ func TestStolenPasswordIsHeld(t *testing.T) {
 			}
 		}
 		out := string(program(t, relay.config, "", "submission", "list"))
-		if lines := strings.Split(out, "\n"); len(lines) != 3 || !strings.HasPrefix(lines[1], peerUser+" ") || !strings.Contains(lines[1], "is held") {
+		if lines := strings.Split(out, "\n"); len(lines) != 3 || !strings.Contains(lines[1], ", ") || !strings.HasPrefix(lines[1], peerUser+" ") || !strings.Contains(lines[1], "is held") {
 			t.Errorf("%s, submission list:\n%s", when, out)
 		}
 	}

@@ -18,6 +18,9 @@ type Suspect struct {
 	Since time.Time `json:"since"`
 	Held  bool      `json:"held"` // new mail of theirs is held; else it goes out
 	Why   string    `json:"why"`  // a sentence
+
+	Messages int64 `json:"messages"` // that were held so far
+	Bytes    int64 `json:"bytes"`    // of them
 }
 
 // SuspectChange lifts the hold of somebody, or takes a warning back.
