@@ -241,10 +241,10 @@ func (r *AnomalyRules) holds(h habit) bool {
 	return r.Action == AnomalyHold && h.Suspect != nil && h.Suspect.Held
 }
 
-// released is the habit when somebody has looked at it and found it good.
+// released is the habit when somebody has looked at it and found it good. The
+// results so far are older than a day when the grace is over.
 func (h habit) released(now time.Time) habit {
 	h.Suspect, h.Free = nil, now.Add(releasedGrace)
-	h.Results, h.Done, h.Unknown = time.Time{}, 0, 0
 	return h
 }
 

@@ -180,6 +180,12 @@ func TestNewsletterAndThief(t *testing.T) {
 		if out < 470 || out > 500 {
 			t.Errorf("the thief got out %d", out)
 		}
+		m.release("user anna", time.Now())
+		time.Sleep(2 * habitDay)
+		send("user anna", 1)
+		if h := m.habits["user anna"]; h.Usual > 500 || h.Usual < 450 {
+			t.Errorf("%.0f are usual now: what was held counts, or what went out does not", h.Usual)
+		}
 		if !send("user bert", 1) || !send("user news", 1) {
 			t.Error("others are held")
 		}

@@ -213,7 +213,7 @@ func (m *Meter) submit(r *AnomalyRules, who string, n int64, now time.Time) (hel
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := m.know(who, now)
-	if why := r.sudden(h, n, now); why != "" && !r.holds(h) {
+	if why := r.sudden(h, n, now); why != "" {
 		h, news = h.found(r, who, why, now)
 	}
 	if r.holds(h) {

@@ -38,10 +38,18 @@ func (l listening) Anomaly(x relay.Suspect) {
 func (l listening) Settled(e queue.Effects) {
 	l.maillog.Settled(e)
 	for _, t := range e.Transitions {
-		if t.Mode == queue.Submission && (t.Rcpt.State == queue.Delivered || t.Rcpt.State == queue.Failed) {
-			l.s.doors.Result(t.Client, t.Rcpt.State == queue.Failed && t.Rcpt.Last.NoSuchAddress())
+		if counts, unknown := resultOf(t); counts {
+			l.s.doors.Result(t.Client, unknown)
 		}
 	}
+}
+
+// resultOf tells whether a step is the end of a recipient of what was submitted,
+// and whether that does not exist.
+func resultOf(t queue.Transition) (counts, unknown bool) {
+	failed := t.Rcpt.State == queue.Failed
+	counts = t.Mode == queue.Submission && (failed || t.Rcpt.State == queue.Delivered)
+	return counts, counts && failed && t.Rcpt.Last.NoSuchAddress()
 }
 
 // suspects lists who does what they have never done.

@@ -120,6 +120,13 @@ func TestStolenPasswordIsHeld(t *testing.T) {
 		}
 	}
 	shown("at once")
+	var all admin.Suspects
+	if err := json.Unmarshal(program(t, relay.config, "", "submission", "list", "--json"), &all); err != nil {
+		t.Fatal(err)
+	}
+	if len(all.Suspects) != 1 || all.Suspects[0].Messages != (flood-floor)/thiefRcpts || all.Suspects[0].Bytes < 100*(flood-floor)/thiefRcpts {
+		t.Errorf("%+v", all)
+	}
 
 	// Others: another user, and the machines of a trusted network.
 	relay.sendAs("bert", "b%d@dest.example", 5)
@@ -217,6 +224,29 @@ func TestUnknownRecipientsAreHeld(t *testing.T) {
 	}
 	if out := string(program(t, relay.config, "", "queue", "delete", "--user", peerUser)); !strings.Contains(out, "1 recipient of 1 message is deleted") {
 		t.Error(out)
+	}
+}
+
+// TestResultOf: which steps say something about the one who submitted.
+func TestResultOf(t *testing.T) {
+	for _, tc := range []struct {
+		mode            queue.Mode
+		state           queue.State
+		code            string
+		counts, unknown bool
+	}{
+		{queue.Submission, queue.Delivered, "2.0.0", true, false},
+		{queue.Submission, queue.Failed, "5.1.1", true, true},
+		{queue.Submission, queue.Failed, "5.7.1", true, false},
+		{queue.Submission, queue.Deferred, "4.1.1", false, false},
+		{queue.Submission, queue.Expired, "5.1.1", false, false},
+		{queue.Inbound, queue.Failed, "5.1.1", false, false},
+		{queue.Internal, queue.Failed, "5.1.1", false, false},
+	} {
+		counts, unknown := resultOf(queue.Transition{Mode: tc.mode, Rcpt: queue.Recipient{State: tc.state, Last: queue.Status{Code: tc.code}}})
+		if counts != tc.counts || unknown != tc.unknown {
+			t.Errorf("%+v: %v, %v", tc, counts, unknown)
+		}
 	}
 }
 
