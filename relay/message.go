@@ -16,6 +16,7 @@ type message struct {
 	src    source
 	limit  int64 // most bytes
 	header header
+	seal   *seal // signs what goes on; nil = nobody does
 
 	size  int64
 	has8  bool // some byte >= 0x80
@@ -60,6 +61,9 @@ func (m *message) fill() {
 	case err == io.EOF:
 		m.rest = m.header.finish()
 	case err == nil:
+		if m.seal != nil && m.header.done {
+			m.seal.body(piece)
+		}
 		m.rest = m.header.pass(piece)
 		if m.header.received > maxReceived {
 			m.rest, err = nil, refuseLoop

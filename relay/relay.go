@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"srvrelay/queue"
+	"srvrelay/relay/dkim"
 )
 
 // Queue is what the doors need of the store.
@@ -113,6 +114,7 @@ type Config struct {
 	// Senders says who may submit as whom; none = everybody as anybody.
 	Senders  []SenderRule
 	Headers  HeaderRules // what is done to the header of submitted mail
+	Keys     dkim.Keys   // that sign submitted mail, by the domain of its author; none = nothing is signed
 	Rates    []RateRule  // how much may be submitted; none = no limit
 	Meter    *Meter      // what was submitted so far; nil = nothing
 	Queue    Queue
