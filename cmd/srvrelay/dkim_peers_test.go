@@ -158,10 +158,11 @@ func TestPeersDKIM(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dns.Close() })
-	config := peerConfig(t, dir, dns.Addr(), keys+routes+`
+	const rest = `
 listeners: [{ address: "127.0.0.1:0", mode: submission, tls: none, trusted_networks: [127.0.0.1/32] }]
 submission: { headers: { add: [date, message-id, from] } }
-`)
+`
+	config := peerConfig(t, dir, dns.Addr(), keys+routes+rest)
 	names := []string{"clear.example", "starttls.example", "lmtp.example", "bare.example"}
 	to := func(local string) (all []string) {
 		for _, n := range names {
@@ -223,6 +224,15 @@ submission: { headers: { add: [date, message-id, from] } }
 	letters[4].hand(t, relay.door("none"), "b@seven.example")
 	if report := received(t, hops["client.test"], 2)[1].Data; !bytes.Contains(report, []byte("Status: 5.6.3")) || hops["seven.example"].Count() > 0 {
 		t.Errorf("without 8BITMIME: %d messages came, and the report is\n%s", hops["seven.example"].Count(), report)
+	}
+
+	// A reload takes the keys away, or brings others.
+	peerConfig(t, dir, dns.Addr(), routes+rest)
+	program(t, config, "", "reload")
+	n := hops["bare.example"].Count()
+	letters[0].hand(t, relay.door("none"), "b@bare.example")
+	if data := received(t, hops["bare.example"], n+1)[n].Data; bytes.Contains(data, []byte("DKIM-Signature")) {
+		t.Errorf("signed without a key: %.500q", data)
 	}
 }
 

@@ -19,8 +19,9 @@ const maxKey = 64 << 10
 // Key reads key_file.
 func (k DKIMKey) Key() ([]byte, error) { return readBounded(k.KeyFile, maxKey) }
 
-// selector is one or more labels (RFC 6376 3.1).
-func selector(s string) (string, error) {
+// Selector checks the selector of a key, one or more labels (RFC 6376 3.1), and
+// returns it in lower case.
+func Selector(s string) (string, error) {
 	name := strings.ToLower(s)
 	if strings.Contains(name, "_domainkey") {
 		return "", fmt.Errorf("%s: want the selector alone, what stands before ._domainkey", quote(s))

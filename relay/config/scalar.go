@@ -53,7 +53,7 @@ func checks(name string) func(string) (string, error) {
 	case "envname":
 		return optional(envName)
 	case "selector":
-		return selector
+		return Selector
 	case "keypath":
 		return keyPath
 	case "secretpath":
