@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -44,6 +43,7 @@ type conn struct {
 	commands   int    // since the last accepted message
 	bad        int    // 5xx replies
 	authFailed int
+	turns      int // ATRN commands
 
 	rcpts atomic.Int64 // of the open transaction, for the count over all connections
 }
@@ -83,7 +83,7 @@ func (f flushReader) Read(p []byte) (int, error) {
 }
 
 // stream is the connection as the client sees it.
-func (c *conn) stream() io.ReadWriter {
+func (c *conn) stream() net.Conn {
 	if c.tls != nil {
 		return c.tls
 	}
@@ -266,6 +266,8 @@ func (c *conn) run(cmd command) *smtp.SMTPError {
 		return c.startTLS()
 	case "AUTH":
 		return c.auth(cmd.arg)
+	case "ATRN":
+		return c.atrn(cmd.arg)
 	case "MAIL":
 		return c.mail(cmd.arg)
 	case "RCPT":
@@ -338,6 +340,7 @@ func (c *conn) state() state {
 		offers: offers{
 			tls:  c.offersTLS(),
 			auth: c.listener.Mode == queue.Submission && c.set.Users != nil,
+			turn: c.offersTurn(),
 		},
 	}
 	if t := c.sess.txn; t != nil {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -16,6 +17,7 @@ type Server struct {
 	queue    Queue
 	events   Events
 	meter    *Meter
+	turner   Turner
 	current  atomic.Pointer[settings]
 	throttle throttle
 	unknown  tally         // unknown recipients named, by client
@@ -48,6 +50,7 @@ func New(cfg Config) (*Server, error) {
 		queue:    set.Queue,
 		events:   set.Events,
 		meter:    set.Meter,
+		turner:   set.Turner,
 		throttle: throttle{keys: make(map[string]*failures)},
 		unknown:  tally{keys: make(map[string]minute)},
 		checks:   make(chan struct{}, 2),
@@ -138,6 +141,23 @@ func (s *Server) take(c *conn) {
 	go c.serve()
 }
 
+// Attend serves a client that has not come through a door: mail is taken from it
+// as at an inbound listener without TLS of its own. It returns when the
+// connection has ended.
+func (s *Server) Attend(raw net.Conn) {
+	c := newConn(s, s.current.Load(), nil, Listener{Mode: queue.Inbound, TLS: TLSNone}, raw)
+	if t, ok := raw.(*tls.Conn); ok {
+		state := t.ConnectionState()
+		c.secured = &tls.ConnectionState{Version: state.Version, CipherSuite: state.CipherSuite}
+	}
+	if !s.admit(c) {
+		c.farewell(byeFull)
+		_ = raw.Close()
+		return
+	}
+	c.serve()
+}
+
 // admit counts a connection in, if there is room for it. That of a proxy counts
 // for its client when the client is known, see rekey.
 func (s *Server) admit(c *conn) bool {
@@ -147,7 +167,7 @@ func (s *Server) admit(c *conn) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.counts.enter(key, c.set.Limits) {
+	if s.draining.Load() || !s.counts.enter(key, c.set.Limits) {
 		return false
 	}
 	c.key = key

@@ -117,6 +117,8 @@ type Config struct {
 	Keys     dkim.Keys   // that sign submitted mail, by the domain of its author; none = nothing is signed
 	Rates    []RateRule  // how much may be submitted; none = no limit
 	Meter    *Meter      // what was submitted so far; nil = nothing
+	Homes    []Home      // who may ask for the mail of which domains
+	Turner   Turner      // delivers over the connections on which they do; nil = nobody does
 	Queue    Queue
 	Events   Events // nil = nobody listens
 	Limits   Limits

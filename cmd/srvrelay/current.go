@@ -47,7 +47,7 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
 		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Headers: headerRules(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Headers: headerRules(cfg), Homes: homesOf(cfg),
 	}
 	keys, wrong := dkimKeys(cfg)
 	if len(wrong) > 0 {
@@ -139,7 +139,7 @@ func (cur *current) plan(listening []net.Addr, memory plan.Memory) {
 	}
 	cur.planner = plan.New(plan.Config{
 		Services: cfg.Delivery.Services, MXFallback: cfg.Delivery.MXFallback, MXPort: cfg.Delivery.MXPort,
-		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Own: own,
+		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Homes: callersOf(cfg), Own: own,
 		Egress: plan.Egress{Allow: cfg.Delivery.Egress.Allow, AllowPorts: cfg.Delivery.Egress.AllowPorts, DenyPorts: cfg.Delivery.Egress.DenyPorts},
 	}, cur.resolver, memory)
 }

@@ -108,6 +108,8 @@ type service struct {
 	now  atomic.Pointer[current]
 
 	asker atomic.Pointer[delivery.CallForward] // with recipients.check: ask
+
+	fetchers fetchers
 }
 
 // newService opens everything that serve needs; on an error nothing stays open.
@@ -143,7 +145,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if s.meter, err = relay.LoadMeter(meterFile(cfg), time.Now()); err != nil {
 		log.Warn("limits: what was used before cannot be read", "error", err)
 	}
-	doors.Queue, doors.Events, doors.Meter = s.store, log, s.meter
+	doors.Queue, doors.Events, doors.Meter, doors.Turner = s.store, log, s.meter, called{s}
 	if s.doors, err = relay.New(doors); err != nil {
 		return s, err
 	}
@@ -179,6 +181,14 @@ func (s *service) Home(domain string) bool { return s.now.Load().planner.Home(do
 
 func (s *service) Refused(domain string, ap netip.AddrPort) string {
 	return s.now.Load().planner.Refused(domain, ap)
+}
+
+// called hands the connections on which home servers fetch their mail to the
+// deliverer.
+type called struct{ *service }
+
+func (c called) Call(call relay.Call) (pending bool, withdraw func() bool) {
+	return c.deliver.Call(delivery.Call(call))
 }
 
 // watchFiles logs what is wrong with the files that are read again when they
@@ -228,6 +238,8 @@ func (s *service) run(ctx context.Context) error {
 			s.log.Error("admin socket", "error", err)
 		}
 	})
+	s.fetchers.run(running)
+	s.fetch()
 	served := make(chan error, 1)
 	go func() { served <- s.doors.Serve() }()
 	s.log.Info("ready", "hostname", cfg.Hostname, "data_dir", cfg.DataDir, "admin", adminSocket(cfg), "pid", os.Getpid())
@@ -246,6 +258,7 @@ func (s *service) run(ctx context.Context) error {
 		s.log.Warn("clients were cut off in the middle of a transaction; they will try again", "error", e)
 	}
 	wg.Wait()
+	s.fetchers.wg.Wait()
 	return err
 }
 

@@ -36,6 +36,9 @@ type Config struct {
 
 	Routes []Route `key:"routes" example:"[{ domains: [a.example], to: [{ url: \"smtp://backend.example:2525\" }] }]" doc:"Where mail goes that is not to go the way that DNS names. The first route that matches decides; nothing is merged."`
 
+	Homes []Home  `key:"homes" example:"[{ user: home, domains: [home.example.org] }]" doc:"The machines behind this relay that may ask for their mail when they are back (ETRN), or come and fetch it over a connection of their own where none reaches them (ATRN, and a route 'to: [{ url: \"atrn:\" }]'); docs/home.md has examples."`
+	Fetch []Fetch `key:"fetch" example:"[{ from: \"atrn://vps.example.net\", user: home, password_file: /etc/srvrelay/fetch.pass, deliver: \"smtp://127.0.0.1:25\" }]" doc:"The relays that this machine calls for its mail, as it cannot be reached from outside (RFC 2645). A connection is kept open, so that mail comes at once."`
+
 	Limits   Limits   `key:"limits" doc:"What a client may ask for at most."`
 	DNS      DNS      `key:"dns" doc:"Where names are looked up."`
 	Delivery Delivery `key:"delivery" doc:"How mail goes out."`

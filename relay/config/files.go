@@ -33,6 +33,7 @@ func (c *Config) CheckFiles() Problems {
 		c.warnReadable(fmt.Sprintf("dkim[%d].key_file", i), k.KeyFile)
 	}
 	c.checkRoutes(add)
+	c.checkFetch(add)
 	return ps.Sorted()
 }
 

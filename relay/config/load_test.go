@@ -42,6 +42,8 @@ func defaults() *Config {
 		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}},
 		DKIM:            []DKIMKey{},
 		Routes:          []Route{},
+		Homes:           []Home{},
+		Fetch:           []Fetch{},
 		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50},
 		DNS:             DNS{Servers: []string{}},
 		Delivery: Delivery{
@@ -124,6 +126,11 @@ func TestExample(t *testing.T) {
 		{Domains: []string{"e.example"}, Action: Hold},
 		{Domains: []string{"f.example"}, Action: Reject, Text: "mail for f.example has ended"},
 	}
+	want.Homes = []Home{{User: "home", Domains: []string{"home.example.org"}}}
+	want.Fetch = []Fetch{{
+		From: "atrn://vps.example.net:366", User: "home", PasswordFile: "/etc/srvrelay/fetch.pass", Deliver: "smtp://127.0.0.1",
+		Host: "vps.example.net", Port: 366, DeliverHost: "127.0.0.1", DeliverPort: 25,
+	}}
 	want.DNS.Servers = []string{"127.0.0.1:53"}
 	want.Admin.Socket = "/var/lib/srvrelay/admin.sock"
 	if diff := cmp.Diff(want, got, compare); diff != "" {

@@ -58,6 +58,8 @@ func (c *Config) validate(before Problems) Problems {
 	v.retry()
 	v.submission()
 	v.dkim()
+	v.homes()
+	v.fetch()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
@@ -222,7 +224,13 @@ func (v *validator) recipients() {
 // relays tells whether a domain, or with a leading dot all those below one, is
 // in relay_domains.
 func (v *validator) relays(name string) bool {
-	return slices.ContainsFunc(v.RelayDomains, func(d string) bool {
+	return covers(v.RelayDomains, name)
+}
+
+// covers tells whether a list of domains, some with a leading dot for all below
+// them, includes one.
+func covers(domains []string, name string) bool {
+	return slices.ContainsFunc(domains, func(d string) bool {
 		return d == name || d[0] == '.' && strings.HasSuffix(name, d)
 	})
 }
