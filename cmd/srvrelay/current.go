@@ -16,6 +16,7 @@ import (
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
 	"srvrelay/relay/config"
+	"srvrelay/relay/dkim"
 )
 
 // current is what a configuration amounts to. A reload makes another one; this
@@ -46,8 +47,13 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
 		Limits: limitsOf(cfg), BanRules: banRules(cfg),
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Homes: homesOf(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Headers: headerRules(cfg), Homes: homesOf(cfg),
 	}
+	keys, wrong := dkimKeys(cfg)
+	if len(wrong) > 0 {
+		return nil, wrong
+	}
+	cur.doors.Keys = dkim.NewKeys(keys)
 	if takesUsers(cfg) {
 		if err := cur.loadUsers(log); err != nil {
 			return nil, err
@@ -189,10 +195,12 @@ func deliverySettings(cfg *config.Config) delivery.Settings {
 }
 
 // storeSettings are those that a reload may change.
-func storeSettings(cfg *config.Config) pebblestore.Settings {
+func (cur *current) storeSettings(log maillog) pebblestore.Settings {
+	cfg := cur.cfg
 	return pebblestore.Settings{
 		Hostname: cfg.Hostname, Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+		Sign: cur.signReports(log),
 	}
 }
 
