@@ -111,9 +111,13 @@ type Config struct {
 	// a domain (A-labels, lower case, or a literal), and why; nil = never.
 	Reject func(sender, domain string) (text string, reject bool)
 	// Senders says who may submit as whom; none = everybody as anybody.
-	Senders  []SenderRule
-	Rates    []RateRule // how much may be submitted; none = no limit
-	Meter    *Meter     // what was submitted so far; nil = nothing
+	Senders []SenderRule
+	Rates   []RateRule // how much may be submitted; none = no limit
+	Meter   *Meter     // what was submitted so far; nil = nothing
+	// Homes are the users who may say that their server is back (ETRN), and Turn
+	// has its mail tried; without either the command is not offered.
+	Homes    []Home
+	Turn     Turn
 	Queue    Queue
 	Events   Events // nil = nobody listens
 	Limits   Limits

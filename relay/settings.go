@@ -18,6 +18,7 @@ type settings struct {
 	policy  policy
 	senders senderRules
 	rates   rateRules
+	homes   homes
 	doors   map[*door]Listener // that are open
 }
 
@@ -39,12 +40,13 @@ func newSettings(cfg Config) (*settings, error) {
 	}
 	senders, serr := newSenderRules(cfg.Senders)
 	rates, rerr := newRateRules(cfg.Rates)
-	if err := errors.Join(err, serr, rerr, cfg.check()); err != nil {
+	homes, herr := newHomes(cfg.Homes)
+	if err := errors.Join(err, serr, rerr, herr, cfg.check()); err != nil {
 		return nil, err
 	}
 	host, _ := parseDomain(cfg.Hostname, true) // check has seen to it
 	cfg.Hostname = host
-	return &settings{Config: cfg, senders: senders, rates: rates, policy: policy{
+	return &settings{Config: cfg, senders: senders, rates: rates, homes: homes, policy: policy{
 		relay: relay, home: firstName(cfg.RelayDomains), hostname: host,
 		postmaster: cfg.Postmaster, deferUnknown: cfg.DeferUnknown,
 	}}, nil

@@ -107,13 +107,15 @@ type service struct {
 	turn sync.Mutex                     // of reloads
 	now  atomic.Pointer[current]
 
+	turns *turns // homes that have said that they are back
+
 	asker atomic.Pointer[delivery.CallForward] // with recipients.check: ask
 }
 
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, load: load, hup: make(chan os.Signal, 1)}
+	s = &service{log: log, load: load, hup: make(chan os.Signal, 1), turns: newTurns()}
 	// From here to the end of the process: else one that comes during a long
 	// start, or a stop, would end it.
 	signal.Notify(s.hup, syscall.SIGHUP)
@@ -142,7 +144,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if s.meter, err = relay.LoadMeter(meterFile(cfg), time.Now()); err != nil {
 		log.Warn("limits: what was used before cannot be read", "error", err)
 	}
-	doors.Queue, doors.Events, doors.Meter = s.store, log, s.meter
+	doors.Queue, doors.Events, doors.Meter, doors.Turn = s.store, log, s.meter, s.homeIsBack
 	if s.doors, err = relay.New(doors); err != nil {
 		return s, err
 	}
@@ -222,6 +224,7 @@ func (s *service) run(ctx context.Context) error {
 	wg.Go(func() { s.watchFiles(running) })
 	wg.Go(func() { s.hangups(running) })
 	wg.Go(func() { s.keepMeter(running) })
+	wg.Go(func() { s.retryHomes(running) })
 	wg.Go(func() {
 		if err := admin.Serve(running, s.admin, s.backend()); err != nil {
 			s.log.Error("admin socket", "error", err)

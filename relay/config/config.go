@@ -27,6 +27,7 @@ type Config struct {
 
 	RelayDomains    []string         `key:"relay_domains" check:"relaydomain" example:"[home.example.org, .example.org]" doc:"The domains that inbound listeners take mail for. 'home.example.org' is that name only, '.example.org' is every name below example.org. Mail for them is kept and retried where other mail would bounce for want of a path."`
 	Recipients      Recipients       `key:"recipients" doc:"Who exists in relay_domains, so that mail for nobody is refused at the door and does not come back to strangers. postmaster always exists."`
+	Homes           []Home           `key:"homes" example:"[{ user: home, domains: [home.example.org] }]" doc:"Servers that mail is carried home to and that log in to say that they are back (ETRN): their mail is tried at once."`
 	PublicAddresses []netip.AddrPort `key:"public_addresses" check:"publicaddr" example:"[\"203.0.113.5\", \"203.0.113.5:25\"]" doc:"The relay's own addresses as seen from outside, when a router or a load balancer stands in front, so that it never delivers to itself. Without a port: the port of every listener."`
 	Postmaster      string           `key:"postmaster" check:"mailbox" default:"" example:"admin@example.org" doc:"Gets reports that could not be delivered to their sender, and the mail for postmaster at the relay's own name. Empty: such reports are dropped and logged."`
 

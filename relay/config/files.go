@@ -29,6 +29,7 @@ func (c *Config) CheckFiles() Problems {
 		}
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
+	c.warnHomes()
 	c.checkRoutes(add)
 	return ps.Sorted()
 }

@@ -38,6 +38,7 @@ func defaults() *Config {
 		Auth:            Auth{UsersFile: "/home/test/.local/state/srvrelay/users"},
 		RelayDomains:    []string{},
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
+		Homes:           []Home{},
 		PublicAddresses: []netip.AddrPort{},
 		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}},
 		Routes:          []Route{},
@@ -99,6 +100,7 @@ func TestExample(t *testing.T) {
 	want.Auth.UsersFile = "/etc/srvrelay/users"
 	want.RelayDomains = []string{"home.example.org"}
 	want.Recipients.Check = "ask"
+	want.Homes = []Home{{User: "home", Domains: []string{"home.example.org"}}}
 	want.PublicAddresses = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.5:0"), netip.MustParseAddrPort("203.0.113.5:25")}
 	want.Postmaster = "admin@example.org"
 	loop := netip.MustParsePrefix("127.0.0.0/8")

@@ -57,6 +57,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.limits()
 	v.retry()
 	v.submission()
+	v.homes()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
