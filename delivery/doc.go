@@ -58,6 +58,7 @@ type Events interface {
 type HopEvent struct {
 	Hop    string
 	Parked bool      // false: it is back
+	Home   bool      // of a park: some of the mail is carried home
 	Until  time.Time // of a park
 	Status queue.Status
 	Moved  string // the park ends because the DNS names this address now; "" = a server was reached

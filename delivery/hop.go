@@ -227,7 +227,7 @@ func (d *Deliverer) park(j *job, o *hopOutcome) *HopEvent {
 	for _, ep := range o.Sight.named {
 		d.health.enlistParked(ep, h.name)
 	}
-	return &HopEvent{Hop: h.name, Parked: true, Until: h.parked, Status: o.Status, Alarm: o.Alarm && h.alarmDue(), again: again}
+	return &HopEvent{Hop: h.name, Parked: true, Home: o.Home, Until: h.parked, Status: o.Status, Alarm: o.Alarm && h.alarmDue(), again: again}
 }
 
 // back ends the wait of a hop of which a server was reached, nil: it did not

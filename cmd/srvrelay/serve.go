@@ -107,7 +107,8 @@ type service struct {
 	turn sync.Mutex                     // of reloads
 	now  atomic.Pointer[current]
 
-	turns *turns // homes that have said that they are back
+	away  *delivery.Absences // homes that are away
+	turns *turns             // homes that have said that they are back
 
 	asker atomic.Pointer[delivery.CallForward] // with recipients.check: ask
 }
@@ -152,10 +153,13 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		return s, err
 	}
 	s.memory = delivery.NewMemory(s.store)
+	if s.away, err = delivery.LoadAbsences(s.store); err != nil {
+		log.Warn("what was known of homes that are away cannot be read", "error", err)
+	}
 	cur.plan(s.doors.Addrs(), s.memory)
 	s.now.Store(cur)
 	s.deliver = delivery.New(delivery.Config{
-		Queue: s.store, Planner: s, Events: log, Settings: deliverySettings(cfg),
+		Queue: s.store, Planner: s, Events: deliveryEvents{log, s}, Settings: deliverySettings(cfg),
 	}, s.memory)
 	s.askHome(cur)
 	s.admin, err = admin.Listen(adminSocket(cfg))
@@ -225,6 +229,7 @@ func (s *service) run(ctx context.Context) error {
 	wg.Go(func() { s.hangups(running) })
 	wg.Go(func() { s.keepMeter(running) })
 	wg.Go(func() { s.retryHomes(running) })
+	wg.Go(func() { s.watchHomes(running) })
 	wg.Go(func() {
 		if err := admin.Serve(running, s.admin, s.backend()); err != nil {
 			s.log.Error("admin socket", "error", err)
