@@ -121,6 +121,9 @@ func TestAwayOnce(t *testing.T) {
 	p.park("home.test", "mx.home.test", true)
 	p.wantTold("", "home.test")
 	p.Hop(HopEvent{Hop: "home.test", Moved: "192.0.2.1:25"}, p.now) // it is tried at another place: not back yet
+	if p.None() {
+		t.Error("a look at another address ends the absence")
+	}
 	p.wantTold("", "home.test")
 	p.Hop(HopEvent{Hop: "home.test"}, p.now)
 	if !p.None() {
