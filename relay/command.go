@@ -89,7 +89,7 @@ func isHTTP(verb string) bool {
 func isKnown(verb string) bool {
 	switch verb {
 	case "HELO", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT",
-		"VRFY", "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN", "ATRN":
+		"VRFY", "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN", "ATRN", "ETRN":
 		return true
 	}
 	return false
@@ -107,7 +107,7 @@ type state struct {
 }
 
 // offers are the extensions that depend on the door.
-type offers struct{ tls, auth, turn bool }
+type offers struct{ tls, auth, turn, etrn bool }
 
 // inOrder decides whether a command is allowed now; nil = yes.
 func inOrder(verb string, s state) *smtp.SMTPError {
@@ -131,6 +131,13 @@ func inOrder(verb string, s state) *smtp.SMTPError {
 		return refuseAuth
 	}
 	switch {
+	case verb == "ETRN" && s.offers.etrn && !s.authed:
+		if s.offers.tls && !s.tls {
+			return refuseTLSFirst
+		}
+		return refuseAuth
+	case verb == "ETRN" && s.txn: // RFC 1985 5
+		return reply(503, 5, 5, 1, "not inside a transaction")
 	case verb == "MAIL" && s.txn:
 		return reply(503, 5, 5, 1, "a transaction is open: finish it, or RSET")
 	case (verb == "RCPT" || verb == "DATA" || verb == "BDAT") && !s.txn:

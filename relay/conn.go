@@ -321,6 +321,8 @@ func (c *conn) run(cmd command) *smtp.SMTPError {
 	case "QUIT":
 		c.put("221 2.0.0 bye\r\n")
 		c.closing = true
+	case "ETRN":
+		return c.etrn(cmd.arg)
 	case "VRFY":
 		c.put("252 2.5.0 cannot verify, but will take mail for it\r\n")
 	default:
@@ -376,6 +378,7 @@ func (c *conn) state() state {
 			tls:  c.offersTLS(),
 			auth: c.listener.Mode == queue.Submission && c.set.Users != nil,
 			turn: c.offersTurn(),
+			etrn: c.answersETRN(),
 		},
 	}
 	if t := c.sess.txn; t != nil {

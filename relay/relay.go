@@ -118,19 +118,20 @@ type Config struct {
 	// a domain (A-labels, lower case, or a literal), and why; nil = never.
 	Reject func(sender, domain string) (text string, reject bool)
 	// Senders says who may submit as whom; none = everybody as anybody.
-	Senders  []SenderRule
-	Rates    []RateRule  // how much may be submitted; none = no limit
-	Meter    *Meter      // what was submitted so far; nil = nothing
-	BanRules BanRules    // who is shut out for guessing passwords
-	Bans     *Bans       // who is shut out; nil = nobody yet
-	Homes    []Home      // who may ask for the mail of which domains
-	Turner   Turner      // delivers over the connections on which they do; nil = nobody does
-	Headers  HeaderRules // what is done to the header of submitted mail
-	Keys     dkim.Keys   // that sign submitted mail, by the domain of its author; none = nothing is signed
-	Queue    Queue
-	Events   Events // nil = nobody listens
-	Limits   Limits
-	Timeouts Timeouts
+	Senders    []SenderRule
+	Rates      []RateRule  // how much may be submitted; none = no limit
+	Meter      *Meter      // what was submitted so far; nil = nothing
+	BanRules   BanRules    // who is shut out for guessing passwords
+	Bans       *Bans       // who is shut out; nil = nobody yet
+	Homes      []Home      // who may ask for the mail of which domains
+	Turner     Turner      // delivers over the connections on which they do; nil = nobody does
+	Headers    HeaderRules // what is done to the header of submitted mail
+	Keys       dkim.Keys   // that sign submitted mail, by the domain of its author; none = nothing is signed
+	HomeIsBack HomeIsBack  // has the mail of homes tried that say that they are back; nil = none may
+	Queue      Queue
+	Events     Events // nil = nobody listens
+	Limits     Limits
+	Timeouts   Timeouts
 }
 
 // Limits bound what connections may cost.

@@ -156,6 +156,10 @@ func (l maillog) report(r queue.Report) {
 
 // Hop: a hop was parked, or is back.
 func (l maillog) Hop(e delivery.HopEvent) {
+	if e.Moved != "" {
+		l.Info("moved: the DNS names another address, which is tried now", "hop", safe(e.Hop), "target", e.Moved)
+		return
+	}
 	if !e.Parked {
 		l.Info("unparked", "hop", safe(e.Hop))
 		return

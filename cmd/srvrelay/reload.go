@@ -125,6 +125,7 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	if err != nil {
 		return r, err
 	}
+	cur.doors.HomeIsBack = s.homeIsBack
 	// The doors first: they are the last that can say no.
 	if err := s.doors.Reconfigure(cur.doors); err != nil {
 		return r, err

@@ -277,6 +277,13 @@ func (rs *Routes) find(hop string) (r *Route, domain string, ok bool) {
 	return nil, hop, !below && !isLabel(hop)
 }
 
+// DomainOf is the domain that a hop is of; "" for that of a route, which carries
+// the mail of many.
+func (rs *Routes) DomainOf(hop string) string {
+	_, domain, _ := rs.find(hop)
+	return domain
+}
+
 // labelled is the route with a label; nil when there is none.
 func (rs *Routes) labelled(label string) *Route {
 	if rs == nil {

@@ -131,15 +131,16 @@ type DNS struct {
 
 // Delivery says how mail goes out.
 type Delivery struct {
-	Services             []string  `key:"services" check:"service" default:"_smtp._tcp" nonempty:"true" example:"[_smtp._tcp]" doc:"The SRV services to look up below a recipient's domain, the first that has records wins."`
-	MXFallback           bool      `key:"mx_fallback" default:"true" doc:"Use MX records, then the domain's own addresses, for a domain without SRV records. Without it such mail fails."`
-	MXPort               uint16    `key:"mx_port" default:"25" doc:"The port of hosts that MX records name."`
-	ConnectionsPerTarget int       `key:"connections_per_target" min:"1" max:"1000" default:"10" doc:"Connections to one target (address and port) at one time. Fewer are used when the target says that it is busy."`
-	Concurrency          int       `key:"concurrency" min:"1" max:"10000" default:"200" doc:"Deliveries at one time over all targets, of those that go quickly. As many again may be to hosts that are tried for the first time, and as many slow ones (more than a second, or large)."`
-	Timeouts             Timeouts  `key:"timeouts" doc:"How long the next server may take; the timeouts that are not here are those of RFC 5321 4.5.3.2."`
-	Retry                Retry     `key:"retry" doc:"When to try again, and when to give up."`
-	HomeRetry            HomeRetry `key:"home_retry" doc:"The same for mail to relay_domains, whose server may be away for long. The schedule is that of retry; a server that does not answer is looked for every minute. The senders of this mail get no report of a delay."`
-	Egress               Egress    `key:"egress" doc:"What delivery may connect to. A stranger's SRV record names both the host and the port, so private addresses and ports of other services are refused. These keys add to the built-in rules."`
+	Services             []string      `key:"services" check:"service" default:"_smtp._tcp" nonempty:"true" example:"[_smtp._tcp]" doc:"The SRV services to look up below a recipient's domain, the first that has records wins."`
+	MXFallback           bool          `key:"mx_fallback" default:"true" doc:"Use MX records, then the domain's own addresses, for a domain without SRV records. Without it such mail fails."`
+	MXPort               uint16        `key:"mx_port" default:"25" doc:"The port of hosts that MX records name."`
+	ConnectionsPerTarget int           `key:"connections_per_target" min:"1" max:"1000" default:"10" doc:"Connections to one target (address and port) at one time. Fewer are used when the target says that it is busy."`
+	Concurrency          int           `key:"concurrency" min:"1" max:"10000" default:"200" doc:"Deliveries at one time over all targets, of those that go quickly. As many again may be to hosts that are tried for the first time, and as many slow ones (more than a second, or large)."`
+	Timeouts             Timeouts      `key:"timeouts" doc:"How long the next server may take; the timeouts that are not here are those of RFC 5321 4.5.3.2."`
+	Retry                Retry         `key:"retry" doc:"When to try again, and when to give up."`
+	HomeRetry            HomeRetry     `key:"home_retry" doc:"The same for mail to relay_domains, whose server may be away for long. The schedule is that of retry; a server that does not answer is looked for every minute. The senders of this mail get no report of a delay."`
+	AwayNoticeAfter      time.Duration `key:"away_notice_after" min:"0s" max:"90d" default:"1d" doc:"How long a server that mail is carried home to may be away, while mail waits for it, until postmaster hears of it: once for each time that it is away. '0s': never."`
+	Egress               Egress        `key:"egress" doc:"What delivery may connect to. A stranger's SRV record names both the host and the port, so private addresses and ports of other services are refused. These keys add to the built-in rules."`
 }
 
 // Timeouts of delivery.

@@ -32,6 +32,7 @@ func (c *Config) CheckFiles() Problems {
 	for i, k := range c.DKIM {
 		c.warnReadable(fmt.Sprintf("dkim[%d].key_file", i), k.KeyFile)
 	}
+	c.warnHomes()
 	c.checkRoutes(add)
 	c.checkFetch(add)
 	return ps.Sorted()
