@@ -1,6 +1,7 @@
 package dnsutil
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -39,15 +40,21 @@ func txtRecord(name, text string, ttl uint32) *dns.TXT {
 	return &dns.TXT{Hdr: dns.RR_Header{Name: dns.Fqdn(name), Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: ttl}, Txt: []string{text}}
 }
 
-// UpdateError is a server's refusal.
+// UpdateError: a server has refused an update, or did not answer as it should.
 type UpdateError struct {
 	Server, Zone, Name string
-	Rcode              string // "REFUSED"
+	Rcode              string // "REFUSED"; "" = there is no answer
+	Err                error  // why there is none
 }
 
 func (e *UpdateError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("update of zone %s at server %s: %v", e.Zone, e.Server, e.Err)
+	}
 	return fmt.Sprintf("server %s refuses the update of %s in zone %s: %s", e.Server, e.Name, e.Zone, e.Rcode)
 }
+
+func (e *UpdateError) Unwrap() error { return e.Err }
 
 // algorithms by their names in a configuration.
 var algorithms = map[string]string{
@@ -72,7 +79,7 @@ func (u Updater) change(ctx context.Context, name string, fill func(*dns.Msg)) e
 	m.SetTsig(key, algorithm, 300, time.Now().Unix()) // 300 s of difference between the clocks: RFC 8945 10
 	r, err := u.exchange(ctx, m, key)
 	if err != nil {
-		return fmt.Errorf("dns update at %s: %w", u.Server, err)
+		return &UpdateError{Server: u.Server, Zone: u.Zone, Name: name, Err: err}
 	}
 	if r.Rcode != dns.RcodeSuccess {
 		return &UpdateError{Server: u.Server, Zone: u.Zone, Name: name, Rcode: rcodeOf(r)}
@@ -111,7 +118,7 @@ func (u Updater) exchange(ctx context.Context, m *dns.Msg, key string) (*dns.Msg
 	defer stop()
 	c := &dns.Conn{Conn: raw, TsigSecret: map[string]string{key: u.Secret}}
 	if err := c.WriteMsg(m); err != nil {
-		return nil, err
+		return nil, cmp.Or(ctx.Err(), err)
 	}
 	r, err := c.ReadMsg()
 	switch {
@@ -120,7 +127,7 @@ func (u Updater) exchange(ctx context.Context, m *dns.Msg, key string) (*dns.Msg
 	case r != nil && r.Rcode != dns.RcodeSuccess:
 		return r, nil // a refusal has no signature when the key is what is wrong
 	case err != nil:
-		return nil, err
+		return nil, cmp.Or(ctx.Err(), err)
 	case r.IsTsig() == nil:
 		return nil, errors.New("the answer is not signed")
 	}

@@ -55,8 +55,11 @@ const justRetry = "see the reason; srvrelay reload tries again at once"
 // updateAdvice is for a name server that refuses the record of dns-01.
 func updateAdvice(e *dnsutil.UpdateError) string {
 	switch e.Rcode {
+	case "":
+		return "see that the name server of tls.acme.dns.server answers this machine over TCP, with a signature"
 	case "BADKEY", "BADSIG", "NOTAUTH":
-		return "let tls.acme.dns.key_name, key_algorithm and key_file be those of the server; NOTAUTH is also a server that is not the primary of the zone"
+		// Knot says BADKEY, too, to a key that it knows and does not allow to do this.
+		return "let tls.acme.dns.key_name, key_algorithm and key_file be those of the server, which has to be the primary of the zone and to allow this key to change TXT records"
 	case "BADTIME":
 		return "set the clocks of this machine and of the server: timedatectl"
 	case "REFUSED":
