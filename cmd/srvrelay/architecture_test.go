@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"srvrelay/relay/acme/acmetest": {},
 	"srvrelay/relay/config":        {},
 	"srvrelay/relay/admin":         {"srvrelay/queue", "srvrelay/delivery", "srvrelay/delivery/plan"},
-	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config"},
+	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config", "srvrelay/relay/acme"},
 	"srvrelay/cmd/srvrelay":        nil, // wires: everything
 	"srvrelay/cmd/relaybench":      {"srvrelay/dnsutil/dnsserver"},
 }

@@ -47,6 +47,13 @@ tls: { acme: { challenge: http-01, agree_to_terms: true, directory: "%s", ca_fil
 		t.Errorf("inbound before there is a certificate: %v", err)
 	}
 
+	report, _ := command(t.Context(), config, "doctor", "--connect=false").Output()
+	for _, want := range []string{"the certificate cannot be fetched, since", "HTTP 500", "fix: see what the authority answers to this machine: curl -i https://127.0.0.1:"} {
+		if !strings.Contains(strings.Join(strings.Fields(string(report)), " "), want) {
+			t.Errorf("doctor does not say %q:\n%s", want, report)
+		}
+	}
+
 	authority.Down.Store(false)
 	program(t, config, "", "reload") // nothing has changed, and it is tried at once
 	relay.saw(1, "certificate obtained", map[string]string{"names": "relay.test"})

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"syscall"
 
 	proto "github.com/mholt/acmez/v3/acme"
@@ -32,7 +31,7 @@ func advice(err error, s Settings) string {
 	}
 	var p proto.Problem
 	if !errors.As(err, &p) {
-		return unreachable(err, s)
+		return "see what the authority answers to this machine: curl -i " + s.Directory
 	}
 	switch p.Type {
 	case proto.ProblemTypeRateLimited:
@@ -45,6 +44,9 @@ func advice(err error, s Settings) string {
 		return "use another tls.acme.directory: this authority wants an account that was made elsewhere, which is not supported"
 	case proto.ProblemTypeConnection, proto.ProblemTypeDNS, proto.ProblemTypeTLS, proto.ProblemTypeUnauthorized, proto.ProblemTypeIncorrectResponse:
 		return challengeAdvice(s)
+	}
+	if p.Status >= 500 {
+		return "wait: the authority has trouble of its own; what is there stays in use, and it is tried again by itself"
 	}
 	return justRetry
 }
@@ -80,14 +82,4 @@ func challengeAdvice(s Settings) string {
 		return fmt.Sprintf("let port 443 of every address of %s lead to %s of this machine, with nothing in between that ends TLS: dig %s A AAAA", name, s.Listen, name)
 	}
 	return fmt.Sprintf("see that every server of the zone answers soon after an update (else raise tls.acme.dns.propagation): dig _acme-challenge.%s TXT", name)
-}
-
-// unreachable is for an authority that did not say anything.
-func unreachable(err error, s Settings) string {
-	var op *net.OpError
-	var dns *net.DNSError
-	if errors.As(err, &op) || errors.As(err, &dns) {
-		return "see that this machine reaches the authority: curl -I " + s.Directory
-	}
-	return justRetry
 }

@@ -23,6 +23,9 @@ func Folder(dataDir string) string { return filepath.Join(dataDir, "acme") }
 // always fit together.
 func CertificateFile(dataDir string) string { return filepath.Join(Folder(dataDir), certificateFile) }
 
+// AccountFile has the key by which authorities know the relay.
+func AccountFile(dataDir string) string { return filepath.Join(Folder(dataDir), accountFile) }
+
 const (
 	accountFile     = "account.pem"
 	certificateFile = "certificate.pem"
