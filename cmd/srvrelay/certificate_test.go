@@ -19,7 +19,7 @@ import (
 // wrong while it gets none.
 func TestFetchedCertificate(t *testing.T) {
 	t.Parallel()
-	dns, err := dnsserver.Start("127.0.0.1:0", "relay.test. A 127.0.0.1\n")
+	dns, err := dnsserver.Start("127.0.0.1:0", "relay.test. A 127.0.0.1\nmx.relay.test. A 127.0.0.1\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +67,14 @@ tls: { acme: { challenge: http-01, agree_to_terms: true, directory: "%s", ca_fil
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, dir, "srvrelay.yaml", string(text)+"postmaster: admin@home.test\n")
+	writeFile(t, dir, "srvrelay.yaml", strings.Replace(string(text), "ca_file:", "names: [relay.test, mx.relay.test]\n        ca_file:", 1)+"postmaster: admin@home.test\n")
 	program(t, config, "", "reload")
 	if err := overTLS(relay.address(), authority.Issued); err != nil {
 		t.Errorf("after a reload: %v", err)
+	}
+	relay.saw(1, "certificate obtained", map[string]string{"names": "relay.test mx.relay.test"})
+	if err := overTLS(relay.address(), authority.Issued); err != nil {
+		t.Errorf("with another certificate: %v", err)
 	}
 	if _, err := relay.terminate(); err != nil {
 		t.Fatal(err)
@@ -100,8 +104,8 @@ tls: { acme: { challenge: http-01, agree_to_terms: true, directory: "%s", ca_fil
 	if err := overTLS(third.address(), authority.Issued); err != nil {
 		t.Errorf("after damage: %v", err)
 	}
-	if n := authority.Orders.Load(); n != 2 {
-		t.Errorf("%d orders, want 2", n)
+	if n := authority.Orders.Load(); n != 3 {
+		t.Errorf("%d orders, want 3", n)
 	}
 }
 

@@ -195,7 +195,10 @@ const attemptLimit = 10 * time.Minute
 func (m *Manager) obtain(ctx context.Context, s Settings, old *x509.Certificate, why string, turn int) {
 	bounded, cancel := context.WithTimeout(ctx, attemptLimit)
 	defer cancel()
-	cert, got, err := m.fetch(bounded, s, old)
+	m.mu.Lock()
+	before := m.state
+	m.mu.Unlock()
+	cert, got, err := m.fetch(bounded, s, old, before)
 	if ctx.Err() != nil && err != nil {
 		return // stopped: says nothing about the authority
 	}
@@ -207,7 +210,7 @@ func (m *Manager) obtain(ctx context.Context, s Settings, old *x509.Certificate,
 			m.state.Next = now // it failed by settings that are gone
 		}
 	} else {
-		m.cert, m.state = cert, State{Directory: s.Directory, Wish: got.wish, Asked: now}
+		m.cert, m.state = cert, State{Directory: s.Directory, Obtained: now, Wish: got.wish, Asked: now}
 	}
 	st := m.state
 	m.mu.Unlock()
@@ -224,9 +227,13 @@ func (m *Manager) obtain(ctx context.Context, s Settings, old *x509.Certificate,
 
 // fetch gets a certificate and stores it before it is served: what a start would
 // no less, but it is a failure: the next start would be without.
-func (m *Manager) fetch(ctx context.Context, s Settings, old *x509.Certificate) (*tls.Certificate, issued, error) {
+func (m *Manager) fetch(ctx context.Context, s Settings, old *x509.Certificate, st State) (*tls.Certificate, issued, error) {
 	account, err := m.files.account(m.damaged)
 	if err != nil {
+		return nil, issued{}, err
+	}
+	// The authority gives out only so many: first see that one could be kept.
+	if err := m.files.putState(st); err != nil {
 		return nil, issued{}, err
 	}
 	got, err := m.issue(ctx, s, account, old)

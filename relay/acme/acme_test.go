@@ -2,12 +2,16 @@ package acme
 
 import (
 	"crypto/tls"
+	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	proto "github.com/mholt/acmez/v3/acme"
@@ -60,11 +64,14 @@ func TestALPN01(t *testing.T) {
 	r.works("obtained [relay.test mx.relay.test]")
 	r.leaf()
 	r.closed()
-	r.settings.Names, r.settings.Listen = []string{host}, "127.0.0.1:0" // not where the authority looks
+	r.settings.Names, r.settings.Listen = []string{host}, elsewhere(r.settings.Listen) // not where the authority looks
 	r.Reconfigure(&r.settings)
 	r.works("let port 443 of every address of relay.test lead to")
 	r.closed()
 }
+
+// elsewhere is the same port of another address of this machine.
+func elsewhere(address string) string { return strings.Replace(address, "127.0.0.1:", "127.0.0.2:", 1) }
 
 // TestALPNStranger: who asks for anything else gets nothing.
 func TestALPNStranger(t *testing.T) {
@@ -157,7 +164,7 @@ func TestFailedRenewal(t *testing.T) {
 // TestNotFound: the authority's own reason, and what to do, reach the operator.
 func TestNotFound(t *testing.T) {
 	r := newRig(t, HTTP01)
-	r.settings.Listen = "127.0.0.1:0" // not where the authority looks
+	r.settings.Listen = elsewhere(r.settings.Listen) // not where the authority looks
 	r.works("failed 1, there is none yet: solving challenge")
 	if !strings.Contains(r.log.lines[0], "connection refused") || !strings.Contains(r.log.lines[0], "let port 80 of every address of relay.test lead to") {
 		t.Error(r.log.lines)
@@ -233,16 +240,85 @@ func TestWish(t *testing.T) {
 	}
 }
 
-// TestUnwritable: a certificate that cannot be kept is not relied on.
+// TestUnwritable: a certificate that could not be kept is not fetched. A file in
+// the place of the folder stops root, too.
 func TestUnwritable(t *testing.T) {
-	if os.Getuid() == 0 { // may write everywhere: a file is in the place of the folder
-		r := newRig(t, HTTP01)
-		if err := os.WriteFile(r.folder, nil, 0o600); err != nil {
-			t.Fatal(err)
+	r := newRig(t, HTTP01)
+	if err := os.WriteFile(r.folder, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.works("make data_dir writable")
+	if n := r.authority.Orders.Load(); n != 0 {
+		t.Errorf("%d orders for nothing", n)
+	}
+	if err := os.Remove(r.folder); err != nil {
+		t.Fatal(err)
+	}
+	// The key of the account is there, and no more can be written.
+	key, err := files(r.folder).account(r.damaged)
+	if err != nil || key == nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(r.folder, stateFile), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.Reconfigure(&r.settings)
+	r.works("make data_dir writable")
+	if n := r.authority.Orders.Load(); n != 0 {
+		t.Errorf("%d orders for nothing", n)
+	}
+}
+
+// TestChallengeCrowd: strangers at the port of a challenge cost a bounded number
+// of connections.
+func TestChallengeCrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := crowdless(pipes{})
+		var taken atomic.Int64
+		conns := make(chan net.Conn, 100)
+		for range challengeConns + 1 {
+			go func() {
+				c, err := l.Accept()
+				if err == nil {
+					taken.Add(1)
+					conns <- c
+				}
+			}()
 		}
-		r.works("make data_dir writable")
-		if n := r.authority.Orders.Load(); n != 0 {
-			t.Errorf("%d orders for nothing", n)
+		synctest.Wait()
+		if n := taken.Load(); n != challengeConns {
+			t.Errorf("%d connections, want %d", n, challengeConns)
 		}
+		(<-conns).Close()
+		synctest.Wait()
+		if n := taken.Load(); n != challengeConns+1 {
+			t.Errorf("%d connections after one has ended, want %d", n, challengeConns+1)
+		}
+	})
+}
+
+// pipes is a listener at which there is always somebody.
+type pipes struct{ net.Listener }
+
+func (pipes) Accept() (net.Conn, error) { c, _ := net.Pipe(); return c, nil }
+
+// TestAnswerIsBounded: an authority that never ends costs no memory.
+func TestAnswerIsBounded(t *testing.T) {
+	endless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for block := make([]byte, 64<<10); ; {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	}))
+	defer endless.Close()
+	c := http.Client{Transport: bounded{http.DefaultTransport}}
+	resp, err := c.Get(endless.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if n, err := io.Copy(io.Discard, resp.Body); n != maxAnswer || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }

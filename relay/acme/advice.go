@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 
 	proto "github.com/mholt/acmez/v3/acme"
@@ -16,6 +17,7 @@ import (
 func advice(err error, s Settings) string {
 	var listen listenError
 	var path *fs.PathError
+	var link *os.LinkError
 	var update *dnsutil.UpdateError
 	switch {
 	case errors.As(err, &listen) && errors.Is(err, syscall.EADDRINUSE):
@@ -26,7 +28,7 @@ func advice(err error, s Settings) string {
 		return "correct tls.acme.listen"
 	case errors.As(err, &update):
 		return updateAdvice(update)
-	case errors.As(err, &path):
+	case errors.As(err, &path), errors.As(err, &link):
 		return "make data_dir writable for the relay's user, with space on its disk"
 	}
 	var p proto.Problem
@@ -65,7 +67,7 @@ func updateAdvice(e *dnsutil.UpdateError) string {
 	case "BADTIME":
 		return "set the clocks of this machine and of the server: timedatectl"
 	case "REFUSED":
-		return "let the server allow this key to change TXT records (BIND: update-policy { grant KEY zonesub TXT; };)"
+		return "let the server allow this key to change the TXT records (update-policy of BIND, acl of Knot: docs/tls.md)"
 	case "NOTZONE":
 		return "correct tls.acme.dns.zone"
 	}

@@ -31,7 +31,7 @@ func TestAdvice(t *testing.T) {
 		{listenError{fmt.Errorf("x: %w", syscall.EACCES)}, s, "CAP_NET_BIND_SERVICE"},
 		{listenError{fmt.Errorf("x: %w", syscall.EADDRNOTAVAIL)}, s, "correct tls.acme.listen"},
 		{&fs.PathError{Op: "open", Path: "/x", Err: syscall.ENOSPC}, s, "data_dir"},
-		{&dnsutil.UpdateError{Rcode: "REFUSED"}, dns, "update-policy"},
+		{&dnsutil.UpdateError{Rcode: "REFUSED"}, dns, "docs/tls.md"},
 		{&dnsutil.UpdateError{Rcode: "BADTIME"}, dns, "clocks"},
 		{&dnsutil.UpdateError{Rcode: "NOTZONE"}, dns, "tls.acme.dns.zone"},
 		{&dnsutil.UpdateError{Rcode: "SERVFAIL", Server: "ns"}, dns, "see the log of the name server ns"},

@@ -62,21 +62,13 @@ func (a *alpnSolver) CleanUp(_ context.Context, c proto.Challenge) error {
 	return err
 }
 
-// atOnce bounds the handshakes at one time; an authority makes a handful.
-const atOnce = 32
-
 func (a *alpnSolver) serve(l net.Listener) {
-	places := make(chan struct{}, atOnce)
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return // closed; or the authority finds nobody, and says so
 		}
-		places <- struct{}{}
-		go func() {
-			defer func() { <-places }()
-			a.answer(conn)
-		}()
+		go a.answer(conn)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"srvrelay/dnsutil"
 	"srvrelay/relay/acme/acmetest"
@@ -30,13 +31,21 @@ func dnsRig(t *testing.T, rules ...string) (*rig, acmetest.Knot) {
 // TestDNS01: a certificate for names to which no port is open, with a real name
 // server in between. Nothing is left in the zone.
 func TestDNS01(t *testing.T) {
-	r, knot := dnsRig(t, "update-type: TXT")
+	// As docs/tls.md has it: this key, these records, and nothing else.
+	r, knot := dnsRig(t, "update-type: TXT", "update-owner: name", "update-owner-match: equal", "update-owner-name: [_acme-challenge.relay.test., _acme-challenge.mx.relay.test.]")
 	r.works("obtained [relay.test mx.relay.test]")
 	r.leaf()
 	for _, name := range []string{host, "mx.relay.test"} {
 		if left, err := lookupTXT(t, knot.Addr, "_acme-challenge."+name); err == nil {
 			t.Errorf("left behind: %s TXT %v", name, left)
 		}
+	}
+	zone, err := r.settings.DNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := zone.AddTXT(t.Context(), "other.relay.test", "x", time.Minute); err == nil {
+		t.Error("the key may do more than it has to")
 	}
 	r.ahead = 61 * day
 	first := r.leaf()

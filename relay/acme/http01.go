@@ -11,6 +11,7 @@ import (
 	"time"
 
 	proto "github.com/mholt/acmez/v3/acme"
+	"golang.org/x/net/netutil"
 )
 
 // httpSolver serves the files of http-01. Its port is open while a challenge
@@ -72,16 +73,22 @@ func (h *httpSolver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, text)
 }
 
-// challengeTimeout bounds what an authority does with a connection.
-const challengeTimeout = 10 * time.Second
+// An authority makes a handful of connections and is quick; others knock too.
+const (
+	challengeTimeout = 10 * time.Second // of a connection
+	challengeConns   = 32               // at one time
+)
 
 func listenFor(address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, listenError{fmt.Errorf("tls.acme.listen: %w", err)}
 	}
-	return l, nil
+	return crowdless(l), nil
 }
+
+// crowdless lets a connection wait while there are too many.
+func crowdless(l net.Listener) net.Listener { return netutil.LimitListener(l, challengeConns) }
 
 // listenError: the port of a challenge could not be opened.
 type listenError struct{ error }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -34,8 +35,25 @@ func client(s Settings) (*proto.Client, func()) {
 	t.TLSClientConfig = &tls.Config{RootCAs: s.Roots, MinVersion: tls.VersionTLS12}
 	return &proto.Client{
 		Directory: s.Directory, UserAgent: userAgent, PollInterval: pollInterval,
-		HTTPClient: &http.Client{Transport: t, Timeout: time.Minute},
+		HTTPClient: &http.Client{Transport: bounded{t}, Timeout: time.Minute},
 	}, t.CloseIdleConnections
+}
+
+// maxAnswer bounds what is read of an answer, in bytes; a chain has some 10 KiB.
+const maxAnswer = 1 << 20
+
+// bounded cuts answers that are too long: the library reads them whole.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.RoundTripper.RoundTrip(r)
+	if err == nil {
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	}
+	return resp, err
 }
 
 // issue has the authority make a certificate with a new key. old is the one of

@@ -3,7 +3,6 @@ package acme
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -19,7 +18,7 @@ func next(s Settings, cert *tls.Certificate, st State) (at time.Time, why string
 	case !covers(cert.Leaf, s.Names):
 		why = "the one that is there is for " + strings.Join(cert.Leaf.DNSNames, ", ")
 	default:
-		at, why = renewal(cert.Leaf, st.Wish.At)
+		at, why = renewal(cert.Leaf, st)
 	}
 	if st.Failures > 0 && st.Next.After(at) {
 		at = st.Next
@@ -28,14 +27,20 @@ func next(s Settings, cert *tls.Certificate, st State) (at time.Time, why string
 }
 
 // renewal is at two thirds of the life of a certificate, or when its authority
-// wishes (RFC 9773) if that is sooner.
-func renewal(leaf *x509.Certificate, wish time.Time) (at time.Time, why string) {
+// wishes (RFC 9773) if that is sooner. A new one is kept for a while, whatever it
+// says: with a clock that is wrong by months, or an authority that sends old
+// ones, each would be due at once.
+func renewal(leaf *x509.Certificate, st State) (at time.Time, why string) {
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	at = leaf.NotBefore.Add(life / 3 * 2)
-	if !wish.IsZero() && wish.Before(at) {
-		return wish, "the authority wishes the renewal"
+	at, why = leaf.NotBefore.Add(life/3*2), "the one that is there ends on "+leaf.NotAfter.UTC().Format(time.DateOnly)
+	rest := min(life/3, 24*time.Hour)
+	if wish := st.Wish.At; !wish.IsZero() && wish.Before(at) {
+		at, why, rest = wish, "the authority wishes the renewal", min(life/3, look)
 	}
-	return at, fmt.Sprintf("the one that is there ends on %s", leaf.NotAfter.UTC().Format(time.DateOnly))
+	if kept := st.Obtained.Add(rest); kept.After(at) {
+		at = kept
+	}
+	return at, why
 }
 
 // mayAsk tells whether it is time to ask the authority for its wish.

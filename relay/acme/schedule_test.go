@@ -64,6 +64,8 @@ func TestNext(t *testing.T) {
 		"failed":               {cert, s, State{Directory: s.Directory, Failures: 1, Next: day0.Add(61 * day)}, day0.Add(61 * day), "ends on"},
 		"failed before":        {cert, s, State{Directory: s.Directory, Failures: 1, Next: day0}, day0.Add(60 * day), "ends on"},
 		"a wish":               {cert, s, State{Directory: s.Directory, Wish: Wish{At: day0.Add(day)}}, day0.Add(day), "the authority wishes"},
+		"a wish at once":       {cert, s, State{Directory: s.Directory, Obtained: day0.Add(time.Hour), Wish: Wish{At: day0}}, day0.Add(7 * time.Hour), "the authority wishes"},
+		"due when it came":     {cert, s, State{Directory: s.Directory, Obtained: day0.Add(70 * day)}, day0.Add(71 * day), "ends on"},
 		"a wish that is late":  {cert, s, State{Directory: s.Directory, Wish: Wish{At: day0.Add(80 * day)}}, day0.Add(60 * day), "ends on"},
 		"another authority":    {cert, s, State{Directory: "https://staging.test"}, time.Time{}, "another authority"},
 		"one more name":        {cert, Settings{Directory: s.Directory, Names: []string{"a.test", "b.test", "c.test"}}, is, time.Time{}, "is for a.test, b.test"},
@@ -133,6 +135,27 @@ func TestReplaces(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+}
+
+// TestClockAhead: a certificate that is due when it comes is no reason to fetch
+// another.
+func TestClockAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(t.TempDir()+"/acme", &journal{})
+		n := 0
+		m.issue = func(_ context.Context, s Settings, _ *accountKey, _ *x509.Certificate) (issued, error) {
+			n++
+			return issued{pem: selfMade(t, time.Now().Add(-70*day), 90*day, s.Names...)}, nil
+		}
+		m.ask = func(context.Context, Settings, *x509.Certificate) (Wish, error) { return Wish{}, nil }
+		m.Start(&Settings{Directory: "d", Names: []string{host}})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*day-time.Hour)
+		defer cancel()
+		m.Run(ctx)
+		if n != 10 {
+			t.Errorf("%d certificates in ten days, want one a day", n)
+		}
+	})
 }
 
 // TestRun: a year in virtual time. The authority is away for a day, works, and
@@ -206,5 +229,33 @@ func TestRun(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+// TestSettingsDuringAnAttempt: what fails by settings that are gone makes the
+// new ones wait for nothing.
+func TestSettingsDuringAnAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(t.TempDir()+"/acme", &journal{})
+		begin := time.Now()
+		var tried []string
+		m.issue = func(_ context.Context, s Settings, _ *accountKey, _ *x509.Certificate) (issued, error) {
+			tried = append(tried, s.Names[0])
+			time.Sleep(10 * time.Second)
+			if s.Names[0] == "wrong.test" {
+				return issued{}, errors.New("no such name")
+			}
+			return issued{pem: selfMade(t, time.Now(), 90*day, s.Names...)}, nil
+		}
+		m.Start(&Settings{Directory: "d", Names: []string{"wrong.test"}})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go m.Run(ctx)
+		time.Sleep(time.Second)
+		m.Reconfigure(&Settings{Directory: "d", Names: []string{host}})
+		time.Sleep(20 * time.Second)
+		if !m.Ready() || !slices.Equal(tried, []string{"wrong.test", host}) {
+			t.Errorf("tried %v in %v", tried, time.Since(begin))
+		}
 	})
 }

@@ -36,6 +36,7 @@ const (
 // State is what is known about the certificate beside itself.
 type State struct {
 	Directory string    `json:"directory"`          // that issued it
+	Obtained  time.Time `json:"obtained,omitzero"`  // it came
 	Wish      Wish      `json:"wish,omitzero"`      // of that authority
 	Asked     time.Time `json:"asked,omitzero"`     // for that wish
 	Failures  int       `json:"failures,omitempty"` // since then, in a row

@@ -32,7 +32,7 @@ type Authority struct {
 	Server    []byte         // the certificate of its own server, in PEM
 	Roots     *x509.CertPool // for Server
 	Issued    *x509.CertPool // the root of what it issues
-	Orders    atomic.Int64   // that it has got
+	Orders    atomic.Int64   // that it has taken
 	Down      atomic.Bool    // it answers 500 to everything
 	manage    http.Handler
 }
@@ -54,10 +54,11 @@ func Start(t testing.TB, httpPort, tlsPort int, dns string, life uint64) *Author
 			http.Error(w, "down", http.StatusInternalServerError)
 			return
 		}
-		if r.URL.Path == "/order-plz" {
+		c := &counter{ResponseWriter: w}
+		handler.ServeHTTP(c, r)
+		if r.URL.Path == "/order-plz" && c.code == http.StatusCreated {
 			a.Orders.Add(1)
 		}
-		handler.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.Close)
 	a.Directory = s.URL + wfe.DirectoryPath
@@ -66,6 +67,18 @@ func Start(t testing.TB, httpPort, tlsPort int, dns string, life uint64) *Author
 	a.Server = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	a.Issued.AddCert(authority.GetRootCert(0).Cert)
 	return a
+}
+
+// counter keeps the code of an answer: Pebble refuses some good nonces on purpose,
+// and the same order comes again.
+type counter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (c *counter) WriteHeader(code int) {
+	c.code = code
+	c.ResponseWriter.WriteHeader(code)
 }
 
 // environment is what Pebble reads when it starts, and nobody else: no pauses,
