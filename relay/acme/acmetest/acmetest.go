@@ -6,20 +6,25 @@ package acmetest
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/letsencrypt/pebble/v2/acme"
 	"github.com/letsencrypt/pebble/v2/ca"
 	"github.com/letsencrypt/pebble/v2/db"
 	"github.com/letsencrypt/pebble/v2/va"
@@ -54,9 +59,13 @@ func Start(t testing.TB, httpPort, tlsPort int, dns string, life uint64) *Author
 			http.Error(w, "down", http.StatusInternalServerError)
 			return
 		}
+		if r.URL.Path != "/order-plz" {
+			handler.ServeHTTP(w, r)
+			return
+		}
+		forget(store, r)
 		c := &counter{ResponseWriter: w}
-		handler.ServeHTTP(c, r)
-		if r.URL.Path == "/order-plz" && c.code == http.StatusCreated {
+		if handler.ServeHTTP(c, r); c.code == http.StatusCreated {
 			a.Orders.Add(1)
 		}
 	}))
@@ -67,6 +76,38 @@ func Start(t testing.TB, httpPort, tlsPort int, dns string, life uint64) *Author
 	a.Server = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	a.Issued.AddCert(authority.GetRootCert(0).Cert)
 	return a
+}
+
+// forget makes an order be looked into anew. Left alone, Pebble takes one in a
+// hundred names as proven that were proven before, even if it is told to take none.
+func forget(store *db.MemoryStore, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var jws struct{ Protected, Payload string }
+	var head struct{ KID string }
+	var order struct{ Identifiers []acme.Identifier }
+	if err != nil || json.Unmarshal(body, &jws) != nil || decode(jws.Protected, &head) != nil || decode(jws.Payload, &order) != nil {
+		return // Pebble says what is wrong with it
+	}
+	for _, name := range order.Identifiers {
+		for {
+			proven := store.FindValidAuthorization(path.Base(head.KID), name)
+			if proven == nil {
+				break
+			}
+			proven.Lock()
+			proven.Status = acme.StatusDeactivated
+			proven.Unlock()
+		}
+	}
+}
+
+func decode(text string, into any) error {
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(raw, into)
 }
 
 // counter keeps the code of an answer: Pebble refuses some good nonces on purpose,
@@ -81,11 +122,10 @@ func (c *counter) WriteHeader(code int) {
 	c.ResponseWriter.WriteHeader(code)
 }
 
-// environment is what Pebble reads when it starts, and nobody else: no pauses,
-// and each order is looked into.
+// environment is what Pebble reads when it starts, and nobody else: no pauses.
 var environment = sync.OnceFunc(func() {
 	os.Setenv("PEBBLE_VA_NOSLEEP", "1")
-	os.Setenv("PEBBLE_AUTHZREUSE", "0")
+	os.Setenv("PEBBLE_AUTHZREUSE", "100") // but for forget
 })
 
 // Wish has the authority wish from now on that a certificate is renewed between
@@ -109,13 +149,17 @@ func (a *Authority) Wish(t testing.TB, cert *x509.Certificate, from, to time.Tim
 	}
 }
 
-// FreePort is a TCP port of this machine that nobody has at the moment.
+// FreePort is a TCP port of this machine that nobody has at the moment. It is not
+// one of those that the system gives out by itself, which may be another's soon.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 20_000 + rand.IntN(10_000)
+		if l, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port))); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
