@@ -225,8 +225,8 @@ func (m *Manager) obtain(ctx context.Context, s Settings, old *x509.Certificate,
 	m.events.Obtained(s.Names, s.Directory, cert.Leaf.NotAfter)
 }
 
-// fetch gets a certificate and stores it before it is served: what a start would
-// no less, but it is a failure: the next start would be without.
+// fetch gets a certificate and stores it, before it is served: one that a restart
+// would not find again is not to be relied on.
 func (m *Manager) fetch(ctx context.Context, s Settings, old *x509.Certificate, st State) (*tls.Certificate, issued, error) {
 	account, err := m.files.account(m.damaged)
 	if err != nil {

@@ -101,3 +101,30 @@ func dialTo(server string) func(context.Context, string, string) (net.Conn, erro
 		return new(net.Dialer).DialContext(ctx, network, server)
 	}
 }
+
+// TestDNS01Stopped: a relay that is stopped in the middle leaves no record behind.
+func TestDNS01Stopped(t *testing.T) {
+	r, knot := dnsRig(t, "update-type: TXT")
+	r.settings.Propagation = time.Hour
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	done := make(chan struct{})
+	go func() { defer close(done); r.step(ctx) }()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		if _, err := lookupTXT(t, knot.Addr, "_acme-challenge.relay.test"); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the record does not come")
+		}
+	}
+	stop()
+	<-done
+	if left, err := lookupTXT(t, knot.Addr, "_acme-challenge.relay.test"); err == nil {
+		t.Errorf("left behind: %v", left)
+	}
+	if len(r.log.lines) > 0 || r.state.Failures > 0 {
+		t.Errorf("a stop counts as a failure: %v", r.log.lines)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,32 +166,47 @@ func TestRun(t *testing.T) {
 		log := &journal{}
 		m := New(t.TempDir()+"/acme", log)
 		begin := time.Now()
-		var tried []time.Duration
+		var mu sync.Mutex // of what follows
+		var all []time.Duration
+		asked := 0
+		// take is when it was tried since the last call.
+		take := func() (tried []time.Duration) {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			tried, all = all, nil
+			return tried
+		}
 		away := func() bool {
 			past := time.Since(begin)
 			return past < day || past > 60*day && past < 62*day
 		}
 		m.issue = func(_ context.Context, s Settings, _ *accountKey, _ *x509.Certificate) (issued, error) {
-			tried = append(tried, time.Since(begin).Round(time.Minute))
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, time.Since(begin).Round(time.Minute))
 			if away() {
 				return issued{}, errors.New("away")
 			}
 			return issued{pem: selfMade(t, time.Now(), 90*day, s.Names...)}, nil
 		}
-		asked := 0
 		m.ask = func(context.Context, Settings, *x509.Certificate) (Wish, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			asked++
 			return Wish{}, errors.New("away")
 		}
 		m.Start(nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { m.Run(ctx); close(done) }()
+		defer cancel()
+		go m.Run(ctx)
 		time.Sleep(time.Hour)
-		if len(tried) > 0 {
+		if tried := take(); len(tried) > 0 {
 			t.Errorf("switched off, and tried at %v", tried)
 		}
+		mu.Lock()
 		begin = time.Now()
+		mu.Unlock()
 		m.Reconfigure(&Settings{Directory: "d", Names: []string{host}})
 		time.Sleep(day - time.Second)
 		mins := func(n ...int) (out []time.Duration) {
@@ -199,6 +215,7 @@ func TestRun(t *testing.T) {
 			}
 			return out
 		}
+		tried := take()
 		if want := mins(0, 5, 15, 35, 75, 155, 315, 635, 995, 1355); !slices.Equal(tried, want) {
 			t.Errorf("tried at %v, want %v", tried, want)
 		}
@@ -212,9 +229,9 @@ func TestRun(t *testing.T) {
 			t.Fatal("not tried at once")
 		}
 		cert, _ := m.Get(nil)
-		tried = nil
+		take()
 		time.Sleep(61*day - 3*time.Hour) // it was issued on the second day
-		if len(tried) < 2 || tried[0] != 61*day {
+		if tried = take(); len(tried) < 2 || tried[0] != 61*day {
 			t.Errorf("the renewal: tried at %v, want from %v on", tried, 61*day)
 		}
 		if now, err := m.Get(nil); err != nil || now != cert {
@@ -224,11 +241,11 @@ func TestRun(t *testing.T) {
 		if now, err := m.Get(nil); err != nil || now == cert {
 			t.Errorf("not renewed when the authority was back: %v", err)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if n := asked; n < 200 || n > 260 {
 			t.Errorf("the authority was asked %d times for its wish in 62 days, want four times a day", n)
 		}
-		cancel()
-		<-done
 	})
 }
 
@@ -254,6 +271,7 @@ func TestSettingsDuringAnAttempt(t *testing.T) {
 		time.Sleep(time.Second)
 		m.Reconfigure(&Settings{Directory: "d", Names: []string{host}})
 		time.Sleep(20 * time.Second)
+		synctest.Wait()
 		if !m.Ready() || !slices.Equal(tried, []string{"wrong.test", host}) {
 			t.Errorf("tried %v in %v", tried, time.Since(begin))
 		}
