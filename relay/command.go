@@ -101,6 +101,7 @@ type state struct {
 	authed  bool // with a name and password
 	mayMail bool // trusted, authenticated, or at the inbound door
 	tls     bool
+	later   bool // TLS will be offered, when its certificate has come
 	offers  offers
 	txn     bool // after MAIL
 	rcpts   int
@@ -128,6 +129,9 @@ func inOrder(verb string, s state) *smtp.SMTPError {
 		if s.offers.tls && !s.tls {
 			return refuseTLSFirst
 		}
+		if s.later && !s.tls {
+			return refuseTLSLater
+		}
 		return refuseAuth
 	}
 	switch {
@@ -152,6 +156,8 @@ func starttlsInOrder(s state) *smtp.SMTPError {
 	switch {
 	case s.tls:
 		return reply(503, 5, 5, 1, "TLS is already on")
+	case s.later:
+		return refuseTLSLater
 	case !s.offers.tls:
 		return reply(502, 5, 5, 1, "no TLS here")
 	case s.txn:
@@ -170,6 +176,8 @@ func authInOrder(s state) *smtp.SMTPError {
 		return reply(503, 5, 5, 1, "already authenticated")
 	case s.txn:
 		return reply(503, 5, 5, 1, "not inside a transaction")
+	case !s.tls && s.later:
+		return refuseTLSLater
 	case !s.tls: // RFC 4954 6
 		return reply(538, 5, 7, 11, "encryption required: STARTTLS first")
 	}

@@ -374,6 +374,7 @@ func (c *conn) state() state {
 		authed:  c.sess.user != "",
 		mayMail: c.sess.mayMail(),
 		tls:     c.tls != nil,
+		later:   c.listener.TLS == TLSStartTLS && !c.set.tlsReady(c.listener.Mode),
 		offers: offers{
 			tls:  c.offersTLS(),
 			auth: c.listener.Mode == queue.Submission && c.set.Users != nil,
@@ -388,7 +389,7 @@ func (c *conn) state() state {
 }
 
 // offersTLS tells whether STARTTLS can be answered. There may be no certificate
-// any more if the listener of the connection is closed.
+// any more if the listener of the connection is closed, or none yet.
 func (c *conn) offersTLS() bool {
-	return c.listener.TLS == TLSStartTLS && c.set.tlsFor(c.listener.Mode) != nil
+	return c.listener.TLS == TLSStartTLS && c.set.tlsFor(c.listener.Mode) != nil && c.set.tlsReady(c.listener.Mode)
 }

@@ -111,9 +111,13 @@ type Config struct {
 	MaxRecipients  int      // of one message, default 1000
 	TLS            *tls.Config
 	InboundTLS     *tls.Config // of inbound listeners; nil = TLS
-	Users          Authenticator
-	Recipients     Recipients // who exists in the relay domains; nil = nobody is asked
-	DeferUnknown   bool       // Recipients cannot tell at an inbound door: 450, not 250
+	// TLSReady tells whether the certificate of TLS has come; nil = it is there.
+	// Until then submission listeners do not offer STARTTLS, and refuse the
+	// handshake of implicit TLS: a client would not believe another certificate.
+	TLSReady     func() bool
+	Users        Authenticator
+	Recipients   Recipients // who exists in the relay domains; nil = nobody is asked
+	DeferUnknown bool       // Recipients cannot tell at an inbound door: 450, not 250
 	// Reject tells whether the operator refuses mail from a sender (as given) to
 	// a domain (A-labels, lower case, or a literal), and why; nil = never.
 	Reject func(sender, domain string) (text string, reject bool)
@@ -250,11 +254,16 @@ func (c *Config) checkListener(l *Listener) error {
 	return nil
 }
 
+// tlsFor is the TLS of listeners of a mode; nil = none.
 func (c *Config) tlsFor(m queue.Mode) *tls.Config {
 	if m == queue.Inbound {
 		return c.InboundTLS
 	}
 	return c.TLS
+}
+
+func (c *Config) tlsReady(m queue.Mode) bool {
+	return c.TLSReady == nil || m == queue.Inbound && c.InboundTLS != c.TLS || c.TLSReady()
 }
 
 // domainSet is the relay domains, as A-labels in lower case.

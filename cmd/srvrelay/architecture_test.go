@@ -21,10 +21,12 @@ var allowed = map[string][]string{
 	"srvrelay/relay":               {"srvrelay/queue", "srvrelay/relay/dkim"},
 	"srvrelay/relay/dkim":          {},
 	"srvrelay/relay/sink":          {},
+	"srvrelay/relay/acme":          {"srvrelay/dnsutil"},
+	"srvrelay/relay/acme/acmetest": {},
 	"srvrelay/relay/config":        {},
 	"srvrelay/relay/fetch":         {"srvrelay/delivery/smtpclient"},
 	"srvrelay/relay/admin":         {"srvrelay/queue", "srvrelay/delivery", "srvrelay/delivery/plan"},
-	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config"},
+	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config", "srvrelay/relay/acme"},
 	"srvrelay/cmd/srvrelay":        nil, // wires: everything
 	"srvrelay/cmd/relaybench":      {"srvrelay/dnsutil/dnsserver"},
 }
@@ -40,6 +42,8 @@ var keepers = map[string][]string{
 	"github.com/emersion/go-sasl":         {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
 	"github.com/emersion/go-msgauth":      {"srvrelay/relay/dkim"},
 	"github.com/pires/go-proxyproto":      {"srvrelay/relay"},
+	"github.com/mholt/acmez/v3":           {"srvrelay/relay/acme"},
+	"github.com/letsencrypt/pebble/v2":    {"srvrelay/relay/acme/acmetest"},
 	"github.com/spf13/cobra":              {"srvrelay/cmd/srvrelay"},
 	"github.com/lmittmann/tint":           {"srvrelay/cmd/srvrelay"},
 	"github.com/go-viper/mapstructure/v2": {"srvrelay/relay/config"},

@@ -15,6 +15,7 @@ import (
 	"srvrelay/queue"
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
+	"srvrelay/relay/acme"
 	"srvrelay/relay/config"
 	"srvrelay/relay/dkim"
 )
@@ -24,7 +25,8 @@ import (
 type current struct {
 	cfg      *config.Config
 	routes   *plan.Routes
-	doors    relay.Config // but for Queue and Events
+	doors    relay.Config   // but for Queue and Events
+	acme     *acme.Settings // the certificate to fetch; nil = none
 	watched  []watched
 	resolver dnsutil.Resolver
 	planner  *plan.Planner
@@ -35,9 +37,9 @@ type current struct {
 type watched interface{ Problem() error }
 
 // newCurrent reads what the configuration names. ask is who asks home servers
-// about recipients. All that can go wrong does here. The planner comes later,
+// about recipients, certs fetches the certificate if that is wanted. All that can go wrong does here. The planner comes later,
 // when the doors are open (plan).
-func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current, error) {
+func newCurrent(cfg *config.Config, ask relay.Recipients, certs *acme.Manager, log maillog) (*current, error) {
 	cur := &current{cfg: cfg}
 	var err error
 	if cur.routes, err = routesOf(cfg, true); err != nil {
@@ -65,7 +67,7 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 	if err := cur.resolve(); err != nil {
 		return nil, err
 	}
-	return cur, cur.listeners()
+	return cur, cur.listeners(certs)
 }
 
 func limitsOf(cfg *config.Config) relay.Limits {
@@ -105,7 +107,7 @@ func (cur *current) loadUsers(log maillog) error {
 }
 
 // listeners fills in the doors and their certificate.
-func (cur *current) listeners() error {
+func (cur *current) listeners(certs *acme.Manager) (err error) {
 	cfg, anyTLS := cur.cfg, false
 	for _, l := range cfg.Listeners {
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
@@ -115,6 +117,11 @@ func (cur *current) listeners() error {
 		anyTLS = anyTLS || l.TLS != config.TLSNone
 	}
 	switch {
+	case cfg.TLS.ACME.On():
+		if cur.acme, err = acmeSettings(cfg); err != nil {
+			return err
+		}
+		return cur.fetched(certs)
 	case cfg.TLS.Certificate != "":
 		cert, err := relay.LoadCertificate(cfg.TLS.Certificate, cfg.TLS.Key)
 		if err != nil {

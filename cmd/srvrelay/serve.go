@@ -22,6 +22,7 @@ import (
 	"srvrelay/queue"
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
+	"srvrelay/relay/acme"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 )
@@ -98,6 +99,7 @@ type service struct {
 	deliver *delivery.Deliverer
 	memory  *delivery.Memory
 	admin   net.Listener
+	certs   *acme.Manager // fetches the certificate, if that is wanted
 
 	meter *relay.Meter // how much was submitted lately
 	bans  *relay.Bans
@@ -132,10 +134,12 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if err = os.MkdirAll(cfg.DataDir, 0o700); err != nil { // a self-signed certificate goes there before the queue does
 		return s, err
 	}
-	cur, err := newCurrent(cfg, asked{s}, log)
+	s.certs = acme.New(acme.Folder(cfg.DataDir), certlog{log})
+	cur, err := newCurrent(cfg, asked{s}, s.certs, log)
 	if err != nil {
 		return s, err
 	}
+	s.certs.Start(cur.acme)
 	s.store, err = pebblestore.Open(pebblestore.Options{
 		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(cur.routes), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
@@ -246,6 +250,7 @@ func (s *service) run(ctx context.Context) error {
 	wg.Go(func() { s.keepFiles(running) })
 	wg.Go(func() { s.retryHomes(running) })
 	wg.Go(func() { s.watchHomes(running) })
+	wg.Go(func() { s.certs.Run(running) })
 	wg.Go(func() {
 		if err := admin.Serve(running, s.admin, s.backend()); err != nil {
 			s.log.Error("admin socket", "error", err)

@@ -79,8 +79,40 @@ type Listener struct {
 
 // TLS names the certificate of the listeners.
 type TLS struct {
-	Certificate string `key:"certificate" check:"optpath" default:"" example:"/etc/srvrelay/tls.crt" doc:"The certificate with its chain, in PEM. Submission listeners with TLS need one; an inbound listener without one uses a self-signed key that is kept in data_dir."`
+	Certificate string `key:"certificate" check:"optpath" default:"" example:"/etc/srvrelay/tls.crt" doc:"The certificate with its chain, in PEM. Submission listeners with TLS need one (or acme); an inbound listener without one uses a self-signed key that is kept in data_dir."`
 	Key         string `key:"key" check:"optpath" default:"" example:"/etc/srvrelay/tls.key" doc:"The private key of the certificate, in PEM, readable by the relay only."`
+	ACME        ACME   `key:"acme" doc:"A certificate that is fetched and renewed by itself, from Let's Encrypt or another authority with ACME (docs/tls.md). In place of certificate and key."`
+}
+
+// Challenges of ACME.
+const (
+	ACMENone = "none"
+	ACMEHTTP = "http-01"
+	ACMEALPN = "tls-alpn-01"
+	ACMEDNS  = "dns-01"
+)
+
+// ACME says how a certificate is fetched.
+type ACME struct {
+	Challenge string   `key:"challenge" enum:"none http-01 tls-alpn-01 dns-01" default:"none" example:"http-01" doc:"How the authority sees that the names are this relay's. 'none': no certificate is fetched. 'http-01': it asks port 80 of each name. 'tls-alpn-01': it asks port 443. 'dns-01': it looks for a record in the zone, which the relay adds by a dynamic update; no port has to be open."`
+	Agree     bool     `key:"agree_to_terms" default:"false" example:"true" doc:"You agree to the terms of the authority (for Let's Encrypt: letsencrypt.org/repository). Without it nothing is fetched."`
+	Email     string   `key:"email" check:"mailbox" default:"" example:"admin@example.org" doc:"Where the authority may write to. Not every authority wants it."`
+	Directory string   `key:"directory" check:"httpsurl" default:"https://acme-v02.api.letsencrypt.org/directory" doc:"The authority. To try things out: https://acme-staging-v02.api.letsencrypt.org/directory, which allows more, and whose certificates nobody trusts."`
+	CAFile    string   `key:"ca_file" check:"optpath" default:"" example:"/etc/srvrelay/ca.pem" doc:"The roots that vouch for the authority's own server, in PEM, when it is not a public one. Empty: those of the system."`
+	Names     []string `key:"names" check:"domain" default:"" shown:"hostname" example:"[relay.example.net, mx.example.net]" doc:"The names that the certificate is for."`
+	Listen    string   `key:"listen" check:"optlisten" default:"" shown:":80 for http-01, :443 for tls-alpn-01" example:"\"127.0.0.1:8080\"" doc:"Where the challenges 'http-01' and 'tls-alpn-01' are answered. The port is open only while the authority looks, a few seconds every two months. The authority comes to port 80 or 443: another port is for a proxy or a router that passes that one on."`
+
+	DNS ACMEUpdate `key:"dns" doc:"How 'dns-01' changes the zone: by RFC 2136 (BIND, Knot, PowerDNS and others), with a TSIG key."`
+}
+
+// ACMEUpdate says how the zone of the names is changed.
+type ACMEUpdate struct {
+	Server       string        `key:"server" check:"optserver" default:"" example:"\"192.0.2.53\"" doc:"The primary server of the zone; port 53 if none is written. It is asked over TCP."`
+	Zone         string        `key:"zone" check:"hostname" default:"" example:"example.net" doc:"The zone, which has all of names in it. The records are _acme-challenge below the names."`
+	KeyName      string        `key:"key_name" check:"keyname" default:"" example:"srvrelay" doc:"The name of the TSIG key, as at the server."`
+	KeyAlgorithm string        `key:"key_algorithm" enum:"hmac-sha256 hmac-sha384 hmac-sha512" default:"hmac-sha256" doc:"The algorithm of the key, as at the server."`
+	KeyFile      string        `key:"key_file" check:"secretpath" default:"" example:"/etc/srvrelay/tsig.key" doc:"A file with the secret of the key and nothing else, in base64. It is read anew for each certificate."`
+	Propagation  time.Duration `key:"propagation" min:"0s" max:"1h" default:"10s" doc:"How long it takes from an update until all servers of the zone have it; so long is waited before the authority is told to look."`
 }
 
 // Auth says where the users are.

@@ -21,6 +21,7 @@ func (c *Config) CheckFiles() Problems {
 		c.checkCertificate(add)
 		c.warnReadable("tls.key", c.TLS.Key)
 	}
+	c.checkACME(add)
 	if err := readable(c.Auth.UsersFile); err != nil && (c.NeedsUsers() || c.Written("auth.users_file") && c.TakesPasswords()) {
 		if errors.Is(err, fs.ErrNotExist) {
 			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'", err)

@@ -31,9 +31,13 @@ func prefixes(words ...string) []netip.Prefix {
 // defaults is what the documentation promises for a start without a file.
 func defaults() *Config {
 	return &Config{
-		Hostname:        "host.example.net",
-		DataDir:         "/home/test/.local/state/srvrelay",
-		Listeners:       []Listener{{Address: "127.0.0.1:2525", Mode: Submission, TLS: TLSNone}},
+		Hostname:  "host.example.net",
+		DataDir:   "/home/test/.local/state/srvrelay",
+		Listeners: []Listener{{Address: "127.0.0.1:2525", Mode: Submission, TLS: TLSNone}},
+		TLS: TLS{ACME: ACME{
+			Challenge: ACMENone, Directory: "https://acme-v02.api.letsencrypt.org/directory", Names: []string{},
+			DNS: ACMEUpdate{KeyAlgorithm: "hmac-sha256", Propagation: 10 * time.Second},
+		}},
 		TrustedNetworks: prefixes("127.0.0.0/8", "::1/128"),
 		Auth:            Auth{UsersFile: "/home/test/.local/state/srvrelay/users"},
 		RelayDomains:    []string{},
@@ -99,7 +103,7 @@ func TestExample(t *testing.T) {
 		{Address: ":465", Mode: Submission, TLS: TLSImplicit},
 		{Address: ":25", Mode: Inbound, TLS: TLSStartTLS},
 	}
-	want.TLS = TLS{Certificate: "/etc/srvrelay/tls.crt", Key: "/etc/srvrelay/tls.key"}
+	want.TLS.Certificate, want.TLS.Key = "/etc/srvrelay/tls.crt", "/etc/srvrelay/tls.key"
 	want.Auth.UsersFile = "/etc/srvrelay/users"
 	want.RelayDomains = []string{"home.example.org"}
 	want.Recipients.Check = "ask"

@@ -70,6 +70,14 @@ func checks(name string) func(string) (string, error) {
 		return proxy
 	case "listen":
 		return listenAddress
+	case "optlisten":
+		return optional(listenAddress)
+	case "optserver":
+		return optional(server)
+	case "keyname":
+		return optional(keyName)
+	case "httpsurl":
+		return httpsURL
 	case "publicaddr":
 		return publicAddress
 	case "server":

@@ -51,17 +51,22 @@ func checkPassword(where, password string) error {
 }
 
 // Roots reads ca_file; nil stands for the roots of the system.
-func (t RouteTarget) Roots() (*x509.CertPool, error) {
-	if t.CAFile == "" {
+func (t RouteTarget) Roots() (*x509.CertPool, error) { return rootsOf(t.CAFile) }
+
+// Roots reads ca_file; nil stands for the roots of the system.
+func (a ACME) Roots() (*x509.CertPool, error) { return rootsOf(a.CAFile) }
+
+func rootsOf(file string) (*x509.CertPool, error) {
+	if file == "" {
 		return nil, nil
 	}
-	text, err := readBounded(t.CAFile, maxRoots)
+	text, err := readBounded(file, maxRoots)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificate in PEM (-----BEGIN CERTIFICATE-----)", quote(t.CAFile))
+		return nil, fmt.Errorf("%s has no certificate in PEM (-----BEGIN CERTIFICATE-----)", quote(file))
 	}
 	return pool, nil
 }

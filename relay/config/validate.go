@@ -52,6 +52,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.names()
 	v.folders()
 	v.certificate()
+	v.acme()
 	v.routes()
 	v.recipients()
 	v.limits()
@@ -166,8 +167,8 @@ func (v *validator) listener(i int, l Listener) {
 	case l.Mode != Submission || v.bad(path+".tls"):
 	case l.TLS == TLSNone && l.Address != "" && len(v.Trusted(l)) == 0 && !trustBad:
 		v.add(path, "nobody could submit here: passwords need TLS, and no client is trusted (set tls, or trusted_networks of this listener)")
-	case l.TLS != TLSNone && l.TLS != "" && v.TLS.Certificate == "" && !v.bad("tls"):
-		v.add(path+".tls", "a submission listener with TLS needs a certificate that its clients can verify: set tls.certificate and tls.key (or tls: none with trusted_networks)")
+	case l.TLS != TLSNone && l.TLS != "" && !v.TLS.HasCertificate() && !v.bad("tls"):
+		v.add(path+".tls", "a submission listener with TLS needs a certificate that its clients can verify: set tls.certificate and tls.key, or tls.acme (or tls: none with trusted_networks)")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"srvrelay/relay/acme"
 	"srvrelay/relay/config"
 )
 
@@ -17,6 +18,12 @@ func secretFiles(c *config.Config) []string {
 	files := []string{c.Auth.UsersFile, filepath.Join(c.DataDir, "tls-selfsigned.pem"), c.Admin.Socket}
 	if c.TLS.Key != "" {
 		files = append(files, c.TLS.Key)
+	}
+	if a := c.TLS.ACME; a.On() {
+		files = append(files, acme.CertificateFile(c.DataDir), acme.AccountFile(c.DataDir))
+		if a.Challenge == config.ACMEDNS {
+			files = append(files, a.DNS.KeyFile)
+		}
 	}
 	for _, r := range c.Routes {
 		for _, t := range r.To {
