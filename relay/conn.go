@@ -30,11 +30,15 @@ type conn struct {
 	secured  *tls.ConnectionState // what a stamp tells of it: version and cipher
 	remote   netip.AddrPort
 	proxy    bool     // the peer is a proxy of the listener, and must say who its client is
-	via      *proxied // what it has said
+	via      *proxied // what it has said, or a peer by XCLIENT
+	peer     peer     // as remote and via were before any XCLIENT
 	key      string   // of the limit per address; "" = exempt
 	in       *input
 	out      []byte // replies not yet sent
 	sess     *session
+
+	helo  string // by XCLIENT, instead of what a greeting says; "" = nothing
+	proto string
 
 	verb       string // of the command that is being answered
 	arg        string // of the MAIL that is being answered
@@ -61,13 +65,18 @@ func newConn(s *Server, set *settings, d *door, l Listener, raw net.Conn) *conn 
 // refresh takes up the newest settings. Whom the listener trusts is one of
 // them; what it is stays as it was when the client came.
 func (c *conn) refresh() {
-	set := c.srv.current.Load()
-	if set == c.set {
-		return
+	if set := c.srv.current.Load(); set != c.set {
+		c.takeUp(set)
 	}
+}
+
+// takeUp is apart from refresh, as noLine is from line.
+//
+//go:noinline
+func (c *conn) takeUp(set *settings) {
 	c.set = set
 	if l, open := set.doors[c.door]; open {
-		c.listener.Trusted = l.Trusted
+		c.listener.Trusted, c.listener.XClientFrom = l.Trusted, l.XClientFrom
 	}
 }
 
@@ -124,6 +133,7 @@ func (c *conn) converse() (fault error) {
 
 // greet says the banner, under TLS where that comes first.
 func (c *conn) greet() {
+	c.peer = peer{c.remote, c.via}
 	if c.listener.TLS == TLSImplicit {
 		c.verb = "CONNECT"
 		if !c.handshake() {
@@ -132,6 +142,10 @@ func (c *conn) greet() {
 		}
 		c.verb = ""
 	}
+	c.banner()
+}
+
+func (c *conn) banner() {
 	c.put("220 ")
 	c.put(c.set.Hostname)
 	c.put(" ESMTP Service Ready\r\n")
@@ -262,6 +276,8 @@ func (c *conn) run(cmd command) *smtp.SMTPError {
 	switch cmd.verb {
 	case "HELO", "EHLO":
 		return c.hello(cmd)
+	case "XCLIENT":
+		return c.actAs(cmd.arg)
 	case "STARTTLS":
 		return c.startTLS()
 	case "AUTH":

@@ -156,19 +156,18 @@ func (s *Server) admit(c *conn) bool {
 	return true
 }
 
-// rekey counts an admitted connection for the client that its proxy has named,
-// if there is room for it.
+// rekey counts an admitted connection for the client that its proxy or XCLIENT
+// has named, and no longer for whom it was before, if there is room for it.
 func (s *Server) rekey(c *conn) bool {
-	if c.exempt() {
-		return true
-	}
 	key := addressKey(c.remote.Addr())
+	if c.exempt() {
+		key = ""
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.counts.perKey[key] >= c.set.Limits.PerAddress {
+	if !s.counts.move(c.key, key, c.set.Limits) {
 		return false
 	}
-	s.counts.perKey[key]++
 	c.key = key
 	return true
 }
@@ -199,6 +198,22 @@ func (a *admission) enter(key string, l Limits) bool {
 	if key != "" {
 		a.perKey[key]++
 	}
+	return true
+}
+
+// move takes a place under another key.
+func (a *admission) move(from, to string, l Limits) bool {
+	if from == to {
+		return true
+	}
+	if to != "" && a.perKey[to] >= l.PerAddress {
+		return false
+	}
+	a.total++ // as leave takes one away
+	if to != "" {
+		a.perKey[to]++
+	}
+	a.leave(from)
 	return true
 }
 

@@ -92,6 +92,8 @@ type Listener struct {
 	// ProxyFrom are the proxies: a connection from there begins with a PROXY
 	// protocol header, and any other connection has none.
 	ProxyFrom []netip.Prefix
+	// XClientFrom are the servers that may say with XCLIENT for whom they act.
+	XClientFrom []netip.Prefix
 }
 
 // Config is what New needs. Zero limits and timeouts stand for the defaults.
@@ -220,6 +222,11 @@ func (c *Config) checkListener(l *Listener) error {
 	for _, p := range l.ProxyFrom {
 		if p.Bits() == 0 {
 			return fmt.Errorf("proxy network %s is the whole internet: name the addresses of your proxies", p)
+		}
+	}
+	for _, p := range l.XClientFrom {
+		if p.Bits() == 0 {
+			return fmt.Errorf("XCLIENT network %s is the whole internet: name the addresses of your own servers", p)
 		}
 	}
 	return nil

@@ -96,6 +96,7 @@ func (cur *current) listeners() error {
 	for _, l := range cfg.Listeners {
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
 			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom,
+			XClientFrom: l.XClientFrom,
 		})
 		anyTLS = anyTLS || l.TLS != config.TLSNone
 	}

@@ -67,6 +67,8 @@ type Listener struct {
 	TrustedNetworks []netip.Prefix `key:"trusted_networks" check:"trusted" shown:"the global trusted_networks if the address is a loopback address, else none" example:"[192.0.2.0/24]" doc:"Clients that may submit without a password at this listener. Not for inbound listeners."`
 
 	ProxyFrom []netip.Prefix `key:"proxy_from" check:"proxy" default:"" example:"[192.0.2.10/32]" doc:"Proxies such as HAProxy. A connection from one of them must begin with a PROXY protocol header (version 1 or 2), and the address in it is the client's: for limits, trust, logs and Received. From any other address no header is read: such a client is what it is. A listener with proxies trusts only the networks of its own trusted_networks, and a loopback address in a header never."`
+
+	XClientFrom []netip.Prefix `key:"xclient_from" check:"xclient" default:"" example:"[192.0.2.11/32]" doc:"Servers of yours that hand on mail for others and say with XCLIENT for whom. Its client is then the one here: for limits, trust, logs and Received. XCLIENT is offered to them alone, and refused to everybody else (550 5.7.0). A listener with such servers trusts only the networks of its own trusted_networks, and a loopback address in XCLIENT never."`
 }
 
 // TLS names the certificate of the listeners.
