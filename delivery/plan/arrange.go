@@ -6,6 +6,7 @@ import "strings"
 // account and protocol.
 func (d *draft) arrange(t *Target, n NextHop) {
 	t.Named, t.Written, t.LMTP, t.Login = !n.Kind.perDomain(), n.Kind == ByHost, n.LMTP, n.Login
+	t.Origin = n.Origin
 	t.TLS = TLSRule{
 		Level: n.Level, Implicit: n.Implicit, Roots: n.Roots, ServerName: t.Host, Why: "opportunistic",
 		secure: t.TLS.secure,

@@ -21,3 +21,24 @@ func TestXClientFrom(t *testing.T) {
 		t.Errorf("trust by default of those whom XCLIENT names: %v", err)
 	}
 }
+
+// TestRouteOrigin: who may be told of clients, and how.
+func TestRouteOrigin(t *testing.T) {
+	const login = `, username: u, password_env: P`
+	for _, c := range []struct{ route, want string }{
+		{`{ domains: [a.example], to: [{ url: "smtp://home.example:2525", origin: xclient }] }`, ""},
+		{`{ domains: [a.example], to: [{ url: "dns:", origin: xclient }, { url: "mx:", origin: proxy }] }`, ""},
+		{`{ domains: ["*"], to: [{ url: "smtp://home.example", origin: proxy }] }`, ""},
+		{`{ domains: ["*"], to: [{ url: "dns:", origin: none }] }`, ""},
+		{`{ domains: [a.example], to: [{ url: "smtp://home.example", origin: proxy` + login + ` }] }`, ""},
+		{`{ domains: [a.example], to: [{ url: "smtp://home.example", origin: xclient` + login + ` }] }`, "routes[0].to[0].origin: xclient with a username: XCLIENT would end the login"},
+		{`{ domains: ["*"], to: [{ url: "dns:", origin: xclient }] }`, `routes[0].to[0].origin: xclient is for servers of yours`},
+		{`{ senders: ["@a.example"], to: [{ url: "mx:", origin: proxy }] }`, `routes[0].to[0].origin: proxy is for servers of yours`},
+		{`{ domains: [a.example], to: [{ url: "smtp://home.example", origin: xforward }] }`, `is not one of none, xclient, proxy`},
+	} {
+		_, err := loadText("routes: [" + c.route + "]\n")
+		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "srvrelay.yaml:1:")) {
+			t.Errorf("%s: %v, want %q", c.route, err, c.want)
+		}
+	}
+}
