@@ -114,8 +114,9 @@ type Config struct {
 	Reject func(sender, domain string) (text string, reject bool)
 	// Senders says who may submit as whom; none = everybody as anybody.
 	Senders  []SenderRule
-	Rates    []RateRule // how much may be submitted; none = no limit
-	Meter    *Meter     // what was submitted so far; nil = nothing
+	Headers  HeaderRules // what is done to the header of submitted mail
+	Rates    []RateRule  // how much may be submitted; none = no limit
+	Meter    *Meter      // what was submitted so far; nil = nothing
 	Queue    Queue
 	Events   Events // nil = nobody listens
 	Limits   Limits

@@ -46,7 +46,7 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
 		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Headers: headerRules(cfg),
 	}
 	if takesUsers(cfg) {
 		if err := cur.loadUsers(log); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"srvrelay/relay"
@@ -16,6 +17,15 @@ func senderRules(cfg *config.Config) (rules []relay.SenderRule) {
 		rules = append(rules, relay.SenderRule{User: r.User, Network: prefixOf(r.Network), From: r.From})
 	}
 	return rules
+}
+
+// headerRules is what is done to the header of submitted mail.
+func headerRules(cfg *config.Config) relay.HeaderRules {
+	add, remove := cfg.Submission.Headers.Add, cfg.Submission.Headers.Remove
+	return relay.HeaderRules{
+		AddDate: slices.Contains(add, "date"), AddMessageID: slices.Contains(add, "message-id"), AddFrom: slices.Contains(add, "from"),
+		RemoveBcc: slices.Contains(remove, "bcc"), RemoveReceived: slices.Contains(remove, "received"),
+	}
 }
 
 // rateRules is how much may be submitted.
