@@ -76,7 +76,7 @@ func (c *conn) refresh() {
 func (c *conn) takeUp(set *settings) {
 	c.set = set
 	if l, open := set.doors[c.door]; open {
-		c.listener.Trusted, c.listener.XClientFrom = l.Trusted, l.XClientFrom
+		c.listener.Trusted, c.listener.XClientFrom, c.listener.AuthResults = l.Trusted, l.XClientFrom, l.AuthResults
 	}
 }
 

@@ -68,6 +68,8 @@ type Listener struct {
 
 	ProxyFrom []netip.Prefix `key:"proxy_from" check:"proxy" default:"" example:"[192.0.2.10/32]" doc:"Proxies such as HAProxy. A connection from one of them must begin with a PROXY protocol header (version 1 or 2), and the address in it is the client's: for limits, trust, logs and Received. From any other address no header is read: such a client is what it is. A listener with proxies trusts only the networks of its own trusted_networks, and a loopback address in a header never."`
 
+	AuthResults bool `key:"authentication_results" default:"false" doc:"Check SPF, DKIM and DMARC of what comes in, and put the results before the message in a field Authentication-Results (RFC 8601), in the name of 'hostname'. Nothing is refused for them. Fields of others in that name are removed. Only for inbound listeners."`
+
 	XClientFrom []netip.Prefix `key:"xclient_from" check:"xclient" default:"" example:"[192.0.2.11/32]" doc:"Servers of yours that hand on mail for others and say with XCLIENT for whom. Its client is then the one here: for limits, trust, logs and Received. XCLIENT is offered to them alone, and refused to everybody else (550 5.7.0). A listener with such servers trusts only the networks of its own trusted_networks, and a loopback address in XCLIENT never."`
 }
 

@@ -112,6 +112,7 @@ func TestExample(t *testing.T) {
 		{Network: &loop, Messages: "3000/h"},
 	}
 	want.Submission.Total = Rates{Messages: "10000/h", Recipients: "50000/h", Bytes: "20GiB/d"}
+	want.Submission.Headers = HeaderRules{Add: []string{"date", "message-id", "from"}, Remove: []string{"bcc", "received"}}
 	day := 24 * time.Hour
 	want.Routes = []Route{
 		{Name: "isp", Domains: []string{"a.example", ".a.example"}, Senders: []string{"@app.example"}, Action: Deliver, ExpireAfter: &day, To: []RouteTarget{

@@ -148,6 +148,7 @@ func (v *validator) listener(i int, l Listener) {
 	path := fmt.Sprintf("listeners[%d]", i)
 	v.collision(i, l)
 	trustBad := v.bad(path+".trusted_networks") || v.bad("trusted_networks")
+	v.idle(path+".authentication_results", l.AuthResults && l.Mode == Submission, "is for inbound listeners: what your own users submit is theirs (remove it)")
 	switch {
 	case l.Mode == Inbound && len(l.TrustedNetworks) > 0:
 		v.add(path+".trusted_networks", "an inbound listener trusts nobody: use a submission listener for your own clients")

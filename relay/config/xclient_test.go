@@ -16,7 +16,11 @@ func TestXClientFrom(t *testing.T) {
 			t.Errorf("%s: %v, want %q", network, err, want)
 		}
 	}
-	_, err := loadText("listeners: [{ address: \"127.0.0.1:2525\", mode: submission, tls: none, xclient_from: [127.0.0.1/32] }]\n")
+	_, err := loadText("listeners: [{ address: \"127.0.0.1:2525\", mode: submission, tls: none, authentication_results: true }]\n")
+	if err == nil || !strings.Contains(err.Error(), "authentication_results: is for inbound listeners") {
+		t.Errorf("results for submission: %v", err)
+	}
+	_, err = loadText("listeners: [{ address: \"127.0.0.1:2525\", mode: submission, tls: none, xclient_from: [127.0.0.1/32] }]\n")
 	if err == nil || !strings.Contains(err.Error(), "nobody could submit here") {
 		t.Errorf("trust by default of those whom XCLIENT names: %v", err)
 	}
