@@ -77,6 +77,9 @@ func (w *walk) introduce(ctx context.Context, c *conn, rcpts int) (res smtpclien
 	if w.target.Origin != plan.OriginXClient || from == c.origin {
 		return res, true
 	}
+	if from.IsZero() { // there is no way back; see maySpeakFor
+		return endedAtMail(rcpts, &smtpclient.Error{Err: smtpclient.ErrClosed}), false
+	}
 	why, err := tell(ctx, c, from)
 	switch {
 	case err != nil:

@@ -158,13 +158,19 @@ func (s *session) login(name, password string) error {
 	if name == "" || len(name) > maxName || password == "" || len(password) > maxPassword || printable(name) != nil {
 		return s.failed(safeText(name))
 	}
-	keys := []string{"address " + addressKey(s.conn.remote.Addr()), "account " + name}
+	if r := s.mayTry(name); r != nil {
+		return r
+	}
+	keys := s.waitsFor(name)
 	wait := s.srv.throttle.delay(keys, time.Now())
 	if wait > maxAuthDelay {
 		return reply(454, 4, 7, 0, "too many attempts, try again later")
 	}
 	if err := s.srv.sleep(s.srv.ctx, wait); err != nil {
 		return byeShutdown
+	}
+	if r := s.mayTry(name); r != nil { // others may have failed meanwhile
+		return r
 	}
 	ok, err := s.srv.verify(s.conn.set, name, password)
 	if err != nil {
@@ -176,6 +182,7 @@ func (s *session) login(name, password string) error {
 		return s.failed(name)
 	}
 	s.srv.throttle.passed(keys)
+	s.srv.bans.passed(name, s.conn.remote.Addr(), time.Now())
 	s.user = name
 	return nil
 }
@@ -185,6 +192,10 @@ func (s *session) failed(name string) error {
 	c := s.conn
 	c.authFailed++
 	s.srv.events.AuthFailed(c.client(), name, c.authFailed)
+	if s.blame(name) {
+		c.closing = true
+		return byeBanned
+	}
 	if c.authFailed >= s.conn.set.Limits.AuthFailures {
 		c.closing = true
 		return byeAuth

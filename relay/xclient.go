@@ -137,9 +137,8 @@ func (c *conn) actAs(arg string) *smtp.SMTPError {
 		c.proto = x.proto
 	}
 	c.commands, c.bad, c.authFailed = 0, 0, 0
-	if !c.srv.rekey(c) {
-		c.srv.crowd.refused(c, c.srv.events)
-		c.bye(byeFull)
+	if r := c.srv.rekey(c); r != nil {
+		c.bye(r)
 		return nil
 	}
 	c.banner()

@@ -2,9 +2,13 @@ package relay
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"srvrelay/queue"
 )
 
 // fromEdge makes loopback a peer of every door that may say XCLIENT. The
@@ -205,4 +209,28 @@ func TestXClientReload(t *testing.T) {
 	if r := c.do("EHLO edge.example", "250-"); strings.Contains(r, "XCLIENT") {
 		t.Errorf("offered: %q", r)
 	}
+}
+
+// TestXClientPeerIsNoClient: a listed server has no limit and no ban of its own,
+// as long as it speaks for nobody; those whom it names have.
+func TestXClientPeerIsNoClient(t *testing.T) {
+	l := Listener{Mode: queue.Inbound, XClientFrom: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32")}}
+	f := start(t, func(cfg *Config) { cfg.Limits.PerAddress = 1 })
+	come := func() *client {
+		t.Helper()
+		server, peer := net.Pipe()
+		t.Cleanup(func() { peer.Close() })
+		serveConn(f.srv, l, fromProxy{server})
+		c := newClient(t, peer)
+		c.want("220 ")
+		return c
+	}
+	first, second := come(), come()
+	first.do("XCLIENT ADDR=203.0.113.7", "220 ")
+	second.do("XCLIENT ADDR=203.0.113.7", "421 4.7.0")
+	if _, err := f.srv.Ban(netip.MustParsePrefix("203.0.113.8/32"), time.Now().Add(time.Hour), ""); err != nil {
+		t.Fatal(err)
+	}
+	come().do("XCLIENT ADDR=203.0.113.8", "421 4.7.0 your address is banned")
+	first.do("EHLO edge.example", "250-")
 }

@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"srvrelay/relay/mailauth":      {"srvrelay/dnsutil"},
 	"srvrelay/relay/sink":          {},
 	"srvrelay/relay/config":        {},
+	"srvrelay/relay/fetch":         {"srvrelay/delivery/smtpclient"},
 	"srvrelay/relay/admin":         {"srvrelay/queue", "srvrelay/delivery", "srvrelay/delivery/plan"},
 	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config"},
 	"srvrelay/cmd/srvrelay":        nil, // wires: everything

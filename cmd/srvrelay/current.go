@@ -48,8 +48,8 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 	cur.doors = relay.Config{
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
-		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Headers: headerRules(cfg),
+		Limits: limitsOf(cfg), BanRules: banRules(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Homes: homesOf(cfg), Headers: headerRules(cfg),
 	}
 	if takesUsers(cfg) {
 		if err := cur.loadUsers(log); err != nil {
@@ -63,6 +63,14 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		return nil, err
 	}
 	return cur, cur.listeners()
+}
+
+func limitsOf(cfg *config.Config) relay.Limits {
+	l := cfg.Limits
+	return relay.Limits{
+		Connections: l.MaxConnections, PerAddress: l.MaxConnectionsPerAddress,
+		PerMinute: l.MaxConnectionsPerMinute, NetPerMinute: l.MaxConnectionsPerMinuteNetwork, PerSecond: l.MaxCommandsPerSecond,
+	}
 }
 
 // resolve makes the resolver. Nothing of the DNS is remembered over a reload: it
@@ -101,6 +109,7 @@ func (cur *current) listeners() error {
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
 			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom,
 			XClientFrom: l.XClientFrom, AuthResults: l.AuthResults,
+			GreetDelay: l.GreetDelay,
 		})
 		anyTLS = anyTLS || l.TLS != config.TLSNone
 	}
@@ -149,7 +158,7 @@ func (cur *current) plan(listening []net.Addr, memory plan.Memory) {
 	}
 	cur.planner = plan.New(plan.Config{
 		Services: cfg.Delivery.Services, MXFallback: cfg.Delivery.MXFallback, MXPort: cfg.Delivery.MXPort,
-		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Own: own,
+		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Homes: callersOf(cfg), Own: own,
 		Egress: plan.Egress{Allow: cfg.Delivery.Egress.Allow, AllowPorts: cfg.Delivery.Egress.AllowPorts, DenyPorts: cfg.Delivery.Egress.DenyPorts},
 	}, cur.resolver, memory)
 }

@@ -198,6 +198,16 @@ func (l maillog) NearLimit(n relay.NearLimit) {
 	l.Warn("limit is near", "who", safe(n.Who), "what", n.What, "used", n.Used, "limit", n.Rate.Text, "rule", n.Rule)
 }
 
+// Banned: an address has failed to log in too often.
+func (l maillog) Banned(b relay.Ban) {
+	l.Warn("banned", "network", b.Network.String(), "until", b.Until.UTC().Format(time.RFC3339), "times", b.Times, "reason", "failed logins")
+}
+
+// Guarded: the password of a user is being guessed from many addresses.
+func (l maillog) Guarded(g relay.Guard) {
+	l.Warn("password is being guessed", "user", safe(g.Name), "until", g.Until.UTC().Format(time.RFC3339))
+}
+
 // Fault: something of our own went wrong at a door.
 func (l maillog) Fault(where string, err error) {
 	l.Error("fault: "+where, "error", queue.Safe(err.Error(), 4000))

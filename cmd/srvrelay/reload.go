@@ -138,6 +138,7 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	if err := s.store.Reroute(ctx, routing(cur.routes)); err != nil {
 		r.Notes = append(r.Notes, err.Error()) // the rest is filed anew as its turn comes
 	}
+	s.fetch()
 	s.lookAgain(ctx)
 	return r, nil
 }

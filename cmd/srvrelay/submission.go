@@ -51,33 +51,39 @@ func rateOf(text string, bytes bool) relay.Rate {
 	return relay.Rate{N: r.N, Per: r.Per, Text: text}
 }
 
-// meterEvery is how often what was submitted is written down, and so how much
-// of it a crash forgets.
-const meterEvery = 5 * time.Second
+// keepEvery is how often what was submitted and who is banned are written
+// down, and so how much of it a crash forgets.
+const keepEvery = 5 * time.Second
 
 func meterFile(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "limits.json") }
+func bansFile(cfg *config.Config) string  { return filepath.Join(cfg.DataDir, "bans.json") }
 
-// keepMeter writes down how much was submitted, while it changes.
-func (s *service) keepMeter(ctx context.Context) {
-	tick := time.NewTicker(meterEvery)
+// keepFiles writes both down, while they change.
+func (s *service) keepFiles(ctx context.Context) {
+	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.saveMeter()
+			s.saveFiles()
 		}
 	}
 }
 
-// saveMeter says once that it cannot, until it can.
-func (s *service) saveMeter() {
-	err := s.meter.Save(meterFile(s.now.Load().cfg), time.Now())
-	if err != nil && !s.meterFails {
-		s.log.Error("limits: what was used is forgotten at a restart", "error", err)
+func (s *service) saveFiles() {
+	cfg, now := s.now.Load().cfg, time.Now()
+	s.saved("limits: what was used is forgotten at a restart", s.meter.Save(meterFile(cfg), now))
+	s.saved("bans: what has changed is forgotten at a restart", s.bans.Save(bansFile(cfg), now))
+}
+
+// saved says once that something could not be written, until it can.
+func (s *service) saved(loss string, err error) {
+	if err != nil && !s.fails[loss] {
+		s.log.Error(loss, "error", err)
 	}
-	s.meterFails = err != nil
+	s.fails[loss] = err != nil
 }
 
 // prefixOf is a network that may be absent.

@@ -30,6 +30,7 @@ func (c *Config) CheckFiles() Problems {
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
 	c.checkRoutes(add)
+	c.checkFetch(add)
 	return ps.Sorted()
 }
 

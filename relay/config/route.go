@@ -36,7 +36,7 @@ const (
 	SRVAbsent = "absent"
 )
 
-// Schemes of a target. MX and DNS stand for the recipient's own domain.
+// Schemes of a target. MX, DNS and Caller depend on the recipient's own domain.
 const (
 	SchemeSMTP        = "smtp"
 	SchemeSubmission  = "submission"  // STARTTLS before anything else
@@ -44,6 +44,7 @@ const (
 	SchemeLMTP        = "lmtp"
 	SchemeMX          = "mx"
 	SchemeDNS         = "dns"
+	SchemeCaller      = "atrn" // who calls for the mail of the recipient's domain (RFC 2645)
 )
 
 // Route is the operator's word on where some mail goes.
@@ -121,7 +122,7 @@ func (t *RouteTarget) complete() {
 
 func (t *RouteTarget) defaultTLS() string {
 	switch {
-	case t.Path != "":
+	case t.Path != "" || t.Scheme == SchemeCaller:
 		return TLSNone
 	case t.Username != "":
 		return TLSVerify

@@ -32,6 +32,10 @@ func checks(name string) func(string) (string, error) {
 		return domain
 	case "target":
 		return targetURL
+	case "fetchurl":
+		return fetchURL
+	case "deliverurl":
+		return deliverURL
 	case "routedomain":
 		return routeDomain
 	case "sender":

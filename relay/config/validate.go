@@ -58,6 +58,9 @@ func (c *Config) validate(before Problems) Problems {
 	v.limits()
 	v.retry()
 	v.submission()
+	v.bans()
+	v.homes()
+	v.fetch()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
@@ -106,6 +109,12 @@ func (v *validator) limits() {
 	}
 }
 
+func (v *validator) bans() {
+	if b := v.Bans; b.Max < b.For && !v.bad("bans") {
+		v.add("bans.max", "is %s, and bans.for is %s: the first ban cannot be longer than the longest", FormatDuration(b.Max), FormatDuration(b.For))
+	}
+}
+
 func (v *validator) retry() {
 	d := v.Delivery
 	if len(v.RelayDomains) > 0 && d.HomeRetry.ExpireAfter < d.Retry.ExpireAfter && !v.bad("delivery") {
@@ -147,6 +156,9 @@ func (v *validator) certificate() {
 func (v *validator) listener(i int, l Listener) {
 	path := fmt.Sprintf("listeners[%d]", i)
 	v.collision(i, l)
+	if l.Mode == Submission && l.GreetDelay > 0 && !v.bad(path+".greet_delay") {
+		v.add(path+".greet_delay", "a submission listener has none: programs that log in do not spread spam by their haste (remove it)")
+	}
 	trustBad := v.bad(path+".trusted_networks") || v.bad("trusted_networks")
 	v.idle(path+".authentication_results", l.AuthResults && l.Mode == Submission, "is for inbound listeners: what your own users submit is theirs (remove it)")
 	switch {
@@ -223,7 +235,13 @@ func (v *validator) recipients() {
 // relays tells whether a domain, or with a leading dot all those below one, is
 // in relay_domains.
 func (v *validator) relays(name string) bool {
-	return slices.ContainsFunc(v.RelayDomains, func(d string) bool {
+	return covers(v.RelayDomains, name)
+}
+
+// covers tells whether a list of domains, some with a leading dot for all below
+// them, includes one.
+func covers(domains []string, name string) bool {
+	return slices.ContainsFunc(domains, func(d string) bool {
 		return d == name || d[0] == '.' && strings.HasSuffix(name, d)
 	})
 }

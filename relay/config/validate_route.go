@@ -32,6 +32,9 @@ func (v *validator) routes() {
 		for j := range r.To {
 			v.target(fmt.Sprintf("%s.to[%d]", path, j), r.To[:j+1])
 			v.confides(fmt.Sprintf("%s.to[%d].origin", path, j), r, r.To[j])
+			if r.To[j].Scheme == SchemeCaller {
+				v.called(fmt.Sprintf("%s.to[%d]", path, j), r)
+			}
 		}
 		if !v.bad(path) {
 			v.unreached(path, r, earlier)
@@ -112,6 +115,7 @@ func (v *validator) origin(path string, t RouteTarget) {
 func (v *validator) confides(path string, r Route, t RouteTarget) {
 	everybody := slices.Contains(r.Domains, AllDomains) && (t.Scheme == SchemeDNS || t.Scheme == SchemeMX)
 	told := t.Origin == OriginXClient || t.Origin == OriginProxy
+	v.idle(path, told && t.Scheme == SchemeCaller, "is not for a server that calls for its mail (remove it)")
 	v.idle(path, told && everybody, t.Origin+" is for servers of yours, and "+t.URL+" with domains \"*\" is everybody's (name the domains, or remove it)")
 }
 
@@ -153,6 +157,8 @@ func (v *validator) targetTLS(path string, t RouteTarget) {
 	switch {
 	case t.Path != "" && t.TLS != TLSNone:
 		v.add(path+".tls", "a Unix socket has no TLS (remove it)")
+	case t.Scheme == SchemeCaller && t.TLS != TLSNone:
+		v.add(path+".tls", "who calls has brought the TLS with the connection (remove it)")
 	case t.Username != "" && t.Path == "" && t.Host != "" && t.TLS != TLSVerify:
 		v.add(path+".tls", "%s with a username: anybody on the way could take the password (write verify; names and ca_file are there for certificates of your own)", quote(t.TLS))
 	case weak && (t.Scheme == SchemeSubmission || t.Scheme == SchemeSubmissions):
