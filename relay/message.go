@@ -16,6 +16,7 @@ type message struct {
 	src    source
 	limit  int64 // most bytes
 	header header
+	seal   *seal // signs what goes on; nil = nobody does
 
 	size  int64
 	has8  bool // some byte >= 0x80
@@ -64,6 +65,9 @@ func (m *message) fill() {
 	case err == nil:
 		if m.tap != nil {
 			_, _ = m.tap.Write(piece)
+		}
+		if m.seal != nil && m.header.done {
+			m.seal.body(piece)
 		}
 		m.rest = m.header.pass(piece)
 		if m.header.received > maxReceived {

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"srvrelay/queue"
+	"srvrelay/relay/dkim"
 )
 
 // Queue is what the doors need of the store.
@@ -126,13 +127,14 @@ type Config struct {
 	Verify func(ctx context.Context, client netip.Addr, helo, sender string) Check
 	// Senders says who may submit as whom; none = everybody as anybody.
 	Senders  []SenderRule
-	Headers  HeaderRules // what is done to the header of submitted mail
 	Rates    []RateRule  // how much may be submitted; none = no limit
 	Meter    *Meter      // what was submitted so far; nil = nothing
 	BanRules BanRules    // who is shut out for guessing passwords
 	Bans     *Bans       // who is shut out; nil = nobody yet
 	Homes    []Home      // who may ask for the mail of which domains
 	Turner   Turner      // delivers over the connections on which they do; nil = nobody does
+	Headers  HeaderRules // what is done to the header of submitted mail
+	Keys     dkim.Keys   // that sign submitted mail, by the domain of its author; none = nothing is signed
 	Queue    Queue
 	Events   Events // nil = nobody listens
 	Limits   Limits

@@ -248,6 +248,11 @@ func (s *session) Data(r io.Reader) error {
 	if may := s.senders(); may != nil {
 		msg.header.watchers = append(msg.header.watchers, &authors{may: may})
 	}
+	if env.Mode == queue.Submission && len(s.conn.set.Keys) > 0 {
+		msg.seal = &seal{keys: s.conn.set.Keys}
+		defer msg.seal.end()
+		msg.header.watchers = append(msg.header.watchers, msg.seal)
+	}
 	msg.begin(appendStamp(nil, s.trace()))
 	check := s.verify(msg)
 	if check != nil {
@@ -290,6 +295,12 @@ func (n *noting) Read(p []byte) (int, error) {
 	got, err := n.message.Read(p)
 	if err == io.EOF {
 		n.env.Has8Bit = n.has8 || n.header.has8
+		if n.seal != nil {
+			var serr error
+			if n.env.Prefix, serr = n.seal.fields(); serr != nil {
+				return got, serr
+			}
+		}
 		n.env.UTF8 = n.env.UTF8 || n.utf8 && n.header.has8
 		if n.check != nil {
 			n.env.Prefix = append(appendResults(nil, n.hostname, n.check.Results()), n.env.Prefix...)

@@ -18,6 +18,7 @@ import (
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
 	"srvrelay/relay/config"
+	"srvrelay/relay/dkim"
 	"srvrelay/relay/mailauth"
 )
 
@@ -49,8 +50,13 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
 		Limits: limitsOf(cfg), BanRules: banRules(cfg),
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Homes: homesOf(cfg), Headers: headerRules(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Headers: headerRules(cfg), Homes: homesOf(cfg),
 	}
+	keys, wrong := dkimKeys(cfg)
+	if len(wrong) > 0 {
+		return nil, wrong
+	}
+	cur.doors.Keys = dkim.NewKeys(keys)
 	if takesUsers(cfg) {
 		if err := cur.loadUsers(log); err != nil {
 			return nil, err
@@ -205,10 +211,12 @@ func deliverySettings(cfg *config.Config) delivery.Settings {
 }
 
 // storeSettings are those that a reload may change.
-func storeSettings(cfg *config.Config) pebblestore.Settings {
+func (cur *current) storeSettings(log maillog) pebblestore.Settings {
+	cfg := cur.cfg
 	return pebblestore.Settings{
 		Hostname: cfg.Hostname, Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+		Sign: cur.signReports(log),
 	}
 }
 

@@ -32,7 +32,8 @@ type Config struct {
 
 	Submission SubmissionRules `key:"submission" doc:"What those may do who may submit, so that one stolen password does not cost the relay its good name."`
 
-	Bans Bans `key:"bans" doc:"Who is shut out for guessing passwords. 'srvrelay ban' lists, adds and removes bans; docs/submission.md has more."`
+	Bans Bans      `key:"bans" doc:"Who is shut out for guessing passwords. 'srvrelay ban' lists, adds and removes bans; docs/submission.md has more."`
+	DKIM []DKIMKey `key:"dkim" example:"[{ domain: example.org, selector: s2026, key_file: /var/lib/srvrelay/dkim/example.org.s2026.pem }]" doc:"Keys that sign submitted mail (DKIM, RFC 6376) whose From is of their domain; mail from inbound listeners is never signed. 'srvrelay dkim keygen' makes them, docs/dkim.md has the steps."`
 
 	Routes []Route `key:"routes" example:"[{ domains: [a.example], to: [{ url: \"smtp://backend.example:2525\" }] }]" doc:"Where mail goes that is not to go the way that DNS names. The first route that matches decides; nothing is merged."`
 

@@ -29,6 +29,9 @@ func (c *Config) CheckFiles() Problems {
 		}
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
+	for i, k := range c.DKIM {
+		c.warnReadable(fmt.Sprintf("dkim[%d].key_file", i), k.KeyFile)
+	}
 	c.checkRoutes(add)
 	c.checkFetch(add)
 	return ps.Sorted()

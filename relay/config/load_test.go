@@ -40,6 +40,7 @@ func defaults() *Config {
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
 		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}},
+		DKIM:            []DKIMKey{},
 		Routes:          []Route{},
 		Homes:           []Home{},
 		Fetch:           []Fetch{},
@@ -117,6 +118,7 @@ func TestExample(t *testing.T) {
 	}
 	want.Submission.Total = Rates{Messages: "10000/h", Recipients: "50000/h", Bytes: "20GiB/d"}
 	want.Submission.Headers = HeaderRules{Add: []string{"date", "message-id", "from"}, Remove: []string{"bcc", "received"}}
+	want.DKIM = []DKIMKey{{Domain: "example.org", Selector: "s2026", KeyFile: "/var/lib/srvrelay/dkim/example.org.s2026.pem"}}
 	day := 24 * time.Hour
 	want.Routes = []Route{
 		{Name: "isp", Domains: []string{"a.example", ".a.example"}, Senders: []string{"@app.example"}, Action: Deliver, ExpireAfter: &day, To: []RouteTarget{

@@ -56,6 +56,10 @@ func checks(name string) func(string) (string, error) {
 		return username
 	case "envname":
 		return optional(envName)
+	case "selector":
+		return Selector
+	case "keypath":
+		return keyPath
 	case "secretpath":
 		return optional(secretPath)
 	case "network":

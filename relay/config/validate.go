@@ -59,6 +59,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.retry()
 	v.submission()
 	v.bans()
+	v.dkim()
 	v.homes()
 	v.fetch()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
