@@ -244,7 +244,7 @@ func (w *walk) try(ctx context.Context, s step) Step {
 		return w.tryCaller(ctx, s)
 	}
 	if st == live {
-		c, old := w.d.pool.get(s.addr)
+		c, old := w.d.pool.get(s.addr, w.origin(*s.target))
 		w.d.closeAll(old)
 		if c != nil && w.use(ctx, c, s) {
 			return NextTarget
@@ -316,9 +316,10 @@ func (w *walk) tried(s step) {
 
 // unreached notes a target that did not connect or greet.
 func (w *walk) unreached(s step, v Verdict) {
-	if s.target.Named && v.Result == queue.Fail {
+	if s.target.Named && v.Result == queue.Fail && !v.Client {
 		v = w.unwelcome(s, v)
 	}
+	w.greeted = w.greeted || v.Client
 	v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
 	if v.Down {
 		w.news = true

@@ -44,6 +44,9 @@ type Verdict struct {
 	// Unknown: the message may have been accepted; the same target comes first
 	// the next time, and no other now.
 	Unknown bool
+	// Client: the server means the client whom it was told of, and not us; the
+	// target is up.
+	Client bool
 }
 
 // Classify is the whole failure policy for one failed stage: a refusal

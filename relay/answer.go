@@ -73,7 +73,7 @@ func (c *conn) hello(cmd command) *smtp.SMTPError {
 	if r != nil {
 		return r
 	}
-	c.sess.hello(name, cmd.verb == "EHLO")
+	c.sess.hello(c.told(name, cmd.verb == "EHLO"))
 	if cmd.verb == "HELO" {
 		c.put("250 " + c.set.Hostname + " greets " + name + "\r\n")
 		return nil
@@ -83,6 +83,9 @@ func (c *conn) hello(cmd command) *smtp.SMTPError {
 		c.put("250-STARTTLS\r\n")
 	}
 	c.put("250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n")
+	if c.mayXClient() {
+		c.put(xclientOffer)
+	}
 	if mechs := c.sess.AuthMechanisms(); len(mechs) > 0 {
 		c.put("250-AUTH")
 		for _, m := range mechs {

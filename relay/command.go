@@ -89,7 +89,7 @@ func isHTTP(verb string) bool {
 func isKnown(verb string) bool {
 	switch verb {
 	case "HELO", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT",
-		"VRFY", "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN", "ATRN", "ETRN":
+		"XCLIENT", "VRFY", "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN", "ATRN", "ETRN":
 		return true
 	}
 	return false
@@ -114,6 +114,11 @@ type offers struct{ tls, auth, turn, etrn bool }
 func inOrder(verb string, s state) *smtp.SMTPError {
 	switch verb {
 	case "EHLO", "HELO", "NOOP", "RSET", "QUIT":
+		return nil
+	case "XCLIENT":
+		if s.txn {
+			return reply(503, 5, 5, 1, "not inside a transaction")
+		}
 		return nil
 	case "STARTTLS":
 		return starttlsInOrder(s)

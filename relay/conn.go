@@ -29,11 +29,15 @@ type conn struct {
 	secured  *tls.ConnectionState // what a stamp tells of it: version and cipher
 	remote   netip.AddrPort
 	proxy    bool     // the peer is a proxy of the listener, and must say who its client is
-	via      *proxied // what it has said
+	via      *proxied // what it has said, or a peer by XCLIENT
+	peer     peer     // as remote and via were before any XCLIENT
 	key      string   // of the limit per address; "" = exempt
 	in       *input
 	out      []byte // replies not yet sent
 	sess     *session
+
+	helo  string // by XCLIENT, instead of what a greeting says; "" = nothing
+	proto string
 
 	verb       string // of the command that is being answered
 	arg        string // of the MAIL that is being answered
@@ -54,7 +58,7 @@ func newConn(s *Server, set *settings, d *door, l Listener, raw net.Conn) *conn 
 		wire: wire{Conn: raw, draining: &s.draining},
 		srv:  s, set: set, door: d, listener: l, remote: addrPort(raw.RemoteAddr()),
 	}
-	c.proxy = behind(l, c.remote.Addr())
+	c.proxy, c.peer = behind(l, c.remote.Addr()), peer{addr: c.remote}
 	c.sess = &session{conn: c, srv: s}
 	return c
 }
@@ -71,7 +75,7 @@ func (c *conn) refresh() {
 	}
 	c.set = set
 	if l, open := set.doors[c.door]; open {
-		c.listener.Trusted = l.Trusted
+		c.listener.Trusted, c.listener.XClientFrom, c.listener.AuthResults = l.Trusted, l.XClientFrom, l.AuthResults
 	}
 }
 
@@ -134,10 +138,14 @@ func (c *conn) greet() bool {
 		return false
 	}
 	c.verb = ""
+	c.banner()
+	return true
+}
+
+func (c *conn) banner() {
 	c.put("220 ")
 	c.put(c.set.Hostname)
 	c.put(" ESMTP Service Ready\r\n")
-	return true
 }
 
 // keepWaiting keeps a stranger waiting for the banner for as long as the listener says.
@@ -297,6 +305,8 @@ func (c *conn) run(cmd command) *smtp.SMTPError {
 	switch cmd.verb {
 	case "HELO", "EHLO":
 		return c.hello(cmd)
+	case "XCLIENT":
+		return c.actAs(cmd.arg)
 	case "STARTTLS":
 		return c.startTLS()
 	case "AUTH":

@@ -24,6 +24,8 @@ type message struct {
 	block []byte
 	rest  []byte // to be read before what is left of block
 	err   error  // sticky
+
+	tap io.Writer // gets the message as it comes, nil = nobody does; it does not fail
 }
 
 // begin puts something in front of the content.
@@ -61,6 +63,9 @@ func (m *message) fill() {
 	case err == io.EOF:
 		m.rest = m.header.finish()
 	case err == nil:
+		if m.tap != nil {
+			_, _ = m.tap.Write(piece)
+		}
 		if m.seal != nil && m.header.done {
 			m.seal.body(piece)
 		}
@@ -111,6 +116,9 @@ type header struct {
 	// remove says which fields do not go on; see HeaderRules.removes.
 	remove HeaderRules
 	own    []byte // how the Received fields begin that are ours, and stay
+	// identity is our name in Authentication-Results, if we add such a field: those
+	// of others that claim it do not go on; see claims.
+	identity string
 	// watchers see every field that goes on, added ones too.
 	watchers []watcher
 
@@ -162,6 +170,9 @@ func (h *header) pass(piece []byte) []byte {
 		return nil
 	case field:
 		gone, known := h.remove.removes(name, line, h.own, complete)
+		if known && !gone && h.identity != "" {
+			gone, known = claims(name, line, h.identity, complete)
+		}
 		if !known {
 			return nil
 		}
@@ -233,7 +244,7 @@ func (h *header) judge(clean bool) {
 }
 
 // heldBack tells whether what is held at the end of the message is the beginning
-// of a Received field of which too little came to be one of ours.
+// of a field of which too little came to know whether it goes on.
 func (h *header) heldBack() bool {
 	if len(h.held) == 0 {
 		return false

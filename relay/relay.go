@@ -97,6 +97,11 @@ type Listener struct {
 	// ProxyFrom are the proxies: a connection from there begins with a PROXY
 	// protocol header, and any other connection has none.
 	ProxyFrom []netip.Prefix
+	// AuthResults has SPF, DKIM and DMARC checked, and the results put before the
+	// message; inbound only.
+	AuthResults bool
+	// XClientFrom are the servers that may say with XCLIENT for whom they act.
+	XClientFrom []netip.Prefix
 
 	GreetDelay time.Duration // a stranger who speaks before it is over is refused; inbound only
 }
@@ -121,6 +126,9 @@ type Config struct {
 	// Reject tells whether the operator refuses mail from a sender (as given) to
 	// a domain (A-labels, lower case, or a literal), and why; nil = never.
 	Reject func(sender, domain string) (text string, reject bool)
+	// Verify begins to check a message of a client (not valid = not known), with
+	// what it said in HELO, and the sender of MAIL; nil = nothing is checked.
+	Verify func(ctx context.Context, client netip.Addr, helo, sender string) Check
 	// Senders says who may submit as whom; none = everybody as anybody.
 	Senders    []SenderRule
 	Rates      []RateRule  // how much may be submitted; none = no limit
@@ -238,6 +246,9 @@ func (c *Config) checkListener(l *Listener) error {
 	if l.Mode == queue.Inbound && len(l.Trusted) > 0 {
 		return errors.New("an inbound listener trusts nobody: trusted networks belong to a submission listener")
 	}
+	if l.AuthResults && l.Mode != queue.Inbound {
+		return errors.New("authentication results are for an inbound listener")
+	}
 	if l.GreetDelay != 0 && l.Mode != queue.Inbound || l.GreetDelay < 0 {
 		return fmt.Errorf("greet delay %s: only an inbound listener has one, and none is negative", l.GreetDelay)
 	}
@@ -249,6 +260,11 @@ func (c *Config) checkListener(l *Listener) error {
 	for _, p := range l.ProxyFrom {
 		if p.Bits() == 0 {
 			return fmt.Errorf("proxy network %s is the whole internet: name the addresses of your proxies", p)
+		}
+	}
+	for _, p := range l.XClientFrom {
+		if p.Bits() == 0 {
+			return fmt.Errorf("XCLIENT network %s is the whole internet: name the addresses of your own servers", p)
 		}
 	}
 	return nil

@@ -254,7 +254,11 @@ func (s *session) Data(r io.Reader) error {
 		msg.header.watchers = append(msg.header.watchers, msg.seal)
 	}
 	msg.begin(appendStamp(nil, s.trace()))
-	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8})
+	check := s.verify(msg)
+	if check != nil {
+		defer check.Abandon()
+	}
+	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8, check, s.conn.set.Hostname})
 	if err != nil {
 		return s.refusal(err)
 	}
@@ -281,8 +285,10 @@ func (s *session) refusal(err error) *smtp.SMTPError {
 // what only the body tells.
 type noting struct {
 	*message
-	env  *queue.Envelope
-	utf8 bool
+	env      *queue.Envelope
+	utf8     bool
+	check    Check // nil = no results are to stand before the message
+	hostname string
 }
 
 func (n *noting) Read(p []byte) (int, error) {
@@ -296,6 +302,10 @@ func (n *noting) Read(p []byte) (int, error) {
 			}
 		}
 		n.env.UTF8 = n.env.UTF8 || n.utf8 && n.header.has8
+		if n.check != nil {
+			n.env.Prefix = append(appendResults(nil, n.hostname, n.check.Results()), n.env.Prefix...)
+			n.check = nil
+		}
 	}
 	return got, err
 }

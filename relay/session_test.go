@@ -95,7 +95,7 @@ func TestReplies(t *testing.T) {
 		{trustedDoor, "", "ETRN x.example", "503 5.5.1"},
 		{trustedDoor, "EHLO x", "ETRN x.example", "502 5.5.1"},
 		{inboundDoor, "EHLO x", "ETRN x.example", "502 5.5.1"},
-		{trustedDoor, "", "XCLIENT ADDR=10.0.0.1", "500 5.5.1"},
+		{trustedDoor, "", "XCLIENT ADDR=10.0.0.1", "550 5.7.0"},
 		{trustedDoor, "", "NOOP", "250 2.0.0"},
 		{trustedDoor, "", "RSET", "250 2.0.0"},
 		{trustedDoor, "", "MAIL\x00", "500 5.5.2"},

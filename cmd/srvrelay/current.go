@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"srvrelay/relay/acme"
 	"srvrelay/relay/config"
 	"srvrelay/relay/dkim"
+	"srvrelay/relay/mailauth"
 )
 
 // current is what a configuration amounts to. A reload makes another one; this
@@ -109,9 +112,11 @@ func (cur *current) loadUsers(log maillog) error {
 // listeners fills in the doors and their certificate.
 func (cur *current) listeners(certs *acme.Manager) (err error) {
 	cfg, anyTLS := cur.cfg, false
+	cur.doors.Verify = verifier(cur.resolver)
 	for _, l := range cfg.Listeners {
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
 			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom,
+			XClientFrom: l.XClientFrom, AuthResults: l.AuthResults,
 			GreetDelay: l.GreetDelay,
 		})
 		anyTLS = anyTLS || l.TLS != config.TLSNone
@@ -137,6 +142,17 @@ func (cur *current) listeners(certs *acme.Manager) (err error) {
 		cur.doors.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
 	}
 	return nil
+}
+
+// verifier checks SPF, DKIM and DMARC by a resolver.
+func verifier(r dnsutil.Resolver) func(ctx context.Context, client netip.Addr, helo, sender string) relay.Check {
+	full, ok := r.(mailauth.Resolver)
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context, client netip.Addr, helo, sender string) relay.Check {
+		return mailauth.Begin(ctx, full, client, helo, sender)
+	}
 }
 
 // plan makes the planner. listening are the addresses of our own doors.

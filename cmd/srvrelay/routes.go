@@ -79,6 +79,9 @@ func nextHop(t config.RouteTarget, secrets bool) (plan.NextHop, error) {
 	default:
 		n.Kind = plan.ByHost
 	}
+	if t.Origin != "" && t.Origin != config.OriginNone {
+		n.Origin = plan.Origin(t.Origin)
+	}
 	if t.Username != "" {
 		n.Login = &plan.Login{User: t.Username}
 	}

@@ -63,6 +63,7 @@ type NextHop struct {
 	Names    []string       // accepted in certificates beside what the rules say; Level verify
 	Roots    *x509.CertPool // nil: the system's
 	Login    *Login         // nil: no AUTH
+	Origin   Origin
 
 	// SRVAbsent takes a failed SRV look-up for "no SRV records" at once, so that
 	// MX is asked (the key srv_errors). ByRules only.
@@ -103,6 +104,15 @@ func HomeOf(homes []Home, domain string) (user string, ok bool) {
 	}
 	return "", false
 }
+
+// Origin is how a server is told from whom a message is.
+type Origin string
+
+const (
+	OriginNone    Origin = ""        // not at all
+	OriginXClient Origin = "xclient" // by XCLIENT, if it offers that to us
+	OriginProxy   Origin = "proxy"   // by a PROXY protocol header, which it demands of us
+)
 
 // Login is an account at a next hop. It shows itself without the password.
 type Login struct {

@@ -210,6 +210,7 @@ func TestTerms(t *testing.T) {
 		{TLS: TLSRule{Level: TLSMay}}, {TLS: TLSRule{Level: TLSMay}, LMTP: true}, {TLS: TLSRule{Level: TLSNone}}, {TLS: TLSRule{Level: TLSNone}, LMTP: true}, {TLS: TLSRule{Level: TLSEncrypt}},
 		{TLS: TLSRule{Level: TLSEncrypt, Implicit: true}}, {TLS: verify}, {TLS: other}, {TLS: own}, {TLS: srvID},
 		{TLS: verify, Login: &Login{User: "a"}}, {TLS: verify, Login: &Login{User: "b"}},
+		{TLS: TLSRule{Level: TLSMay}, Origin: OriginXClient}, {TLS: TLSRule{Level: TLSMay}, Origin: OriginProxy},
 	} {
 		c.Host, c.Port, c.Addrs = "m.test", 25, []netip.Addr{netip.MustParseAddr("50.0.0.1")}
 		ep := c.Endpoints()[0]

@@ -74,7 +74,10 @@ type Listener struct {
 
 	ProxyFrom []netip.Prefix `key:"proxy_from" check:"proxy" default:"" example:"[192.0.2.10/32]" doc:"Proxies such as HAProxy. A connection from one of them must begin with a PROXY protocol header (version 1 or 2), and the address in it is the client's: for limits, trust, logs and Received. From any other address no header is read: such a client is what it is. A listener with proxies trusts only the networks of its own trusted_networks, and a loopback address in a header never."`
 
-	GreetDelay time.Duration `key:"greet_delay" min:"0s" max:"30s" default:"0s" example:"5s" doc:"How long a stranger waits for the banner. Who speaks before it is refused (554 5.5.1), which many programs that send spam do, and no mail server. Not for submission listeners; this machine, trusted_networks, proxies and bans.exempt do not wait."`
+	AuthResults bool `key:"authentication_results" default:"false" doc:"Check SPF, DKIM and DMARC of what comes in, and put the results before the message in a field Authentication-Results (RFC 8601), in the name of 'hostname'. Nothing is refused for them. Fields of others in that name are removed. Only for inbound listeners."`
+
+	XClientFrom []netip.Prefix `key:"xclient_from" check:"xclient" default:"" example:"[192.0.2.11/32]" doc:"Servers of yours that hand on mail for others and say with XCLIENT for whom. Its client is then the one here: for limits, trust, logs and Received. XCLIENT is offered to them alone, and refused to everybody else (550 5.7.0). A listener with such servers trusts only the networks of its own trusted_networks, and a loopback address in XCLIENT never."`
+	GreetDelay  time.Duration  `key:"greet_delay" min:"0s" max:"30s" default:"0s" example:"5s" doc:"How long a stranger waits for the banner. Who speaks before it is refused (554 5.5.1), which many programs that send spam do, and no mail server. Not for submission listeners; this machine, trusted_networks, proxies and bans.exempt do not wait."`
 }
 
 // TLS names the certificate of the listeners.
@@ -152,7 +155,7 @@ type Bans struct {
 	For          time.Duration  `key:"for" min:"1s" max:"90d" default:"1h" doc:"How long the first ban is. Each further one is twice as long as the one before."`
 	Max          time.Duration  `key:"max" min:"1s" max:"365d" default:"1d" doc:"The longest ban. So long after its end, a ban is forgotten, and the next one is a first one."`
 	NameFailures int            `key:"name_failures" min:"0" max:"10000" default:"30" doc:"Failed logins for one name, from addresses where nobody has logged in by it, after which the name is guarded for the time of 'for': who has logged in by it before can do so from the same address, and nobody from elsewhere (454). '0': no name is guarded."`
-	Exempt       []netip.Prefix `key:"exempt" check:"network" example:"[198.51.100.0/24]" doc:"Networks that are never banned, such as an office whose people share an address. This machine, trusted_networks and the proxies of proxy_from never are."`
+	Exempt       []netip.Prefix `key:"exempt" check:"network" example:"[198.51.100.0/24]" doc:"Networks that are never banned, such as an office whose people share an address. This machine, trusted_networks and the addresses of proxy_from and xclient_from never are."`
 }
 
 // DNS says where names are looked up.

@@ -16,6 +16,14 @@ const (
 	TLSVerify  = "verify"
 )
 
+// How a target is told of the client that a message came from; TLSNone's word
+// is the third.
+const (
+	OriginNone    = "none"
+	OriginXClient = "xclient"
+	OriginProxy   = "proxy"
+)
+
 // Words in the patterns of a route.
 const (
 	AllDomains = "*"  // everything but relay_domains
@@ -66,6 +74,8 @@ type RouteTarget struct {
 	TLS    string   `key:"tls" enum:"none may encrypt verify" shown:"'verify' with a username, else that of the scheme in the table above" example:"verify" doc:"'none': clear text. 'may': TLS if offered. 'encrypt': no mail without TLS, any certificate. 'verify': no mail without TLS, and the certificate must be valid for the host of the URL."`
 	Names  []string `key:"names" check:"domain" example:"[smtp.isp.example]" doc:"Further names that are accepted in the certificate, for instance of a server that the URL gives by its address. Only with 'verify'."`
 	CAFile string   `key:"ca_file" check:"optpath" default:"" shown:"the roots of the system" example:"/etc/srvrelay/isp-ca.pem" doc:"The roots to verify the certificate against, in PEM. Only with 'verify'."`
+
+	Origin string `key:"origin" enum:"none xclient proxy" shown:"'none'" example:"xclient" doc:"How a server of yours, that trusts this relay, is told of the client that a message came from, so that its greylisting, SPF and bans see it. 'xclient': by XCLIENT before MAIL, if the server offers it to this relay; else the mail goes without, and the log says so. 'proxy': by a PROXY protocol header (version 2) in front of every connection, which the server must expect of this relay."`
 
 	SRVErrors string `key:"srv_errors" enum:"defer absent" shown:"'defer', with 'dns:'" example:"absent" doc:"What a failed look-up of the SRV records means, only with 'dns:'. 'defer': the mail waits, so that a broken or forged answer cannot choose its way. 'absent': as if there were no SRV records, for domains whose servers drop such questions."`
 

@@ -68,6 +68,8 @@ func checks(name string) func(string) (string, error) {
 		return trusted
 	case "proxy":
 		return proxy
+	case "xclient":
+		return xclient
 	case "listen":
 		return listenAddress
 	case "optlisten":

@@ -10,16 +10,17 @@ import (
 
 // Trusted are the networks whose clients may submit at l without a password:
 // the listener's own list, else the global one if l is bound to a loopback
-// address and takes no proxy's word. Behind a wildcard or public address, a proxy or NAT could make every
-// stranger look like a neighbour, so there trust has to be written out. An
-// inbound listener trusts nobody.
+// address and takes nobody's word for who the client is. Behind a wildcard or
+// public address, a proxy or NAT could make every stranger look like a
+// neighbour, so there trust has to be written out. An inbound listener trusts
+// nobody.
 func (c *Config) Trusted(l Listener) []netip.Prefix {
 	switch {
 	case l.Mode != Submission:
 		return nil
 	case l.TrustedNetworks != nil:
 		return l.TrustedNetworks
-	case l.Loopback() && len(l.ProxyFrom) == 0:
+	case l.Loopback() && len(l.ProxyFrom)+len(l.XClientFrom) == 0:
 		return c.TrustedNetworks
 	}
 	return nil
@@ -161,6 +162,7 @@ func (v *validator) listener(i int, l Listener) {
 		v.add(path+".greet_delay", "a submission listener has none: programs that log in do not spread spam by their haste (remove it)")
 	}
 	trustBad := v.bad(path+".trusted_networks") || v.bad("trusted_networks")
+	v.idle(path+".authentication_results", l.AuthResults && l.Mode == Submission, "is for inbound listeners: what your own users submit is theirs (remove it)")
 	switch {
 	case l.Mode == Inbound && len(l.TrustedNetworks) > 0:
 		v.add(path+".trusted_networks", "an inbound listener trusts nobody: use a submission listener for your own clients")

@@ -31,6 +31,7 @@ func (v *validator) routes() {
 		v.action(path, r)
 		for j := range r.To {
 			v.target(fmt.Sprintf("%s.to[%d]", path, j), r.To[:j+1])
+			v.confides(fmt.Sprintf("%s.to[%d].origin", path, j), r, r.To[j])
 			if r.To[j].Scheme == SchemeCaller {
 				v.called(fmt.Sprintf("%s.to[%d]", path, j), r)
 			}
@@ -100,6 +101,22 @@ func (v *validator) target(path string, targets []RouteTarget) {
 	v.idle(path+".srv_errors", t.SRVErrors != "" && t.Scheme != SchemeDNS, "is for dns: only, where SRV records may be missing (remove it)")
 	v.credentials(path, t)
 	v.targetTLS(path, t)
+	v.origin(path+".origin", t)
+}
+
+// origin: XCLIENT ends a login, as the session begins anew.
+func (v *validator) origin(path string, t RouteTarget) {
+	if t.Origin == OriginXClient && t.Username != "" && !v.bad(path) {
+		v.add(path, "xclient with a username: XCLIENT would end the login (remove one of them; the server lists this relay's address for XCLIENT)")
+	}
+}
+
+// confides complains about telling every server of the world.
+func (v *validator) confides(path string, r Route, t RouteTarget) {
+	everybody := slices.Contains(r.Domains, AllDomains) && (t.Scheme == SchemeDNS || t.Scheme == SchemeMX)
+	told := t.Origin == OriginXClient || t.Origin == OriginProxy
+	v.idle(path, told && t.Scheme == SchemeCaller, "is not for a server that calls for its mail (remove it)")
+	v.idle(path, told && everybody, t.Origin+" is for servers of yours, and "+t.URL+" with domains \"*\" is everybody's (name the domains, or remove it)")
 }
 
 func (v *validator) credentials(path string, t RouteTarget) {
