@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,15 @@ func (s *session) AuthMechanisms() []string {
 	if s.conn.tls == nil || s.conn.listener.Mode != queue.Submission || s.conn.set.Users == nil {
 		return nil
 	}
-	return []string{sasl.Plain, sasl.Login}
+	offer := []string{sasl.Plain, sasl.Login}
+	if s.scramUsers() == nil {
+		return offer
+	}
+	offer = append([]string{scramSHA256}, offer...)
+	if exporter(s.conn.tls.ConnectionState()).IsSupported() {
+		offer = append([]string{scramSHA256Plus}, offer...)
+	}
+	return offer
 }
 
 // auth is the AUTH command (RFC 4954 4).
@@ -91,24 +100,36 @@ func saslResponse(s string) ([]byte, *smtp.SMTPError) {
 	return b, nil
 }
 
+var refuseOther = reply(535, 5, 7, 8, "acting for another user is not supported")
+
 // Auth begins an exchange. That it is in order was seen to by inOrder; it is
 // asked again because passwords hang on it.
 func (s *session) Auth(mech string) (sasl.Server, error) {
-	if len(s.AuthMechanisms()) == 0 {
+	offer := s.AuthMechanisms()
+	switch {
+	case len(offer) == 0:
 		return nil, reply(538, 5, 7, 11, "encryption required")
+	case !slices.Contains(offer, mech):
+		return nil, reply(504, 5, 5, 4, "unknown mechanism: use "+strings.Join(offer, ", "))
 	}
+	m, err := s.mechanism(mech)
+	return bounded{m}, err
+}
+
+// mechanism is the server side of a mechanism that is offered.
+func (s *session) mechanism(mech string) (sasl.Server, error) {
 	switch mech {
-	case sasl.Plain:
-		return bounded{sasl.NewPlainServer(func(identity, name, password string) error {
-			if identity != "" && identity != name {
-				return reply(535, 5, 7, 8, "acting for another user is not supported")
-			}
-			return s.login(name, password)
-		})}, nil
+	case scramSHA256, scramSHA256Plus:
+		return s.newScram(s.scramUsers(), mech == scramSHA256Plus)
 	case sasl.Login:
-		return bounded{&loginServer{check: s.login}}, nil
+		return &loginServer{check: s.login}, nil
 	}
-	return nil, reply(504, 5, 5, 4, "unknown mechanism: use PLAIN or LOGIN")
+	return sasl.NewPlainServer(func(identity, name, password string) error {
+		if identity != "" && identity != name {
+			return refuseOther
+		}
+		return s.login(name, password)
+	}), nil
 }
 
 // bounded limits the responses of a mechanism and makes its errors replies.
@@ -153,11 +174,49 @@ func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err er
 	return nil, false, errLoginOver
 }
 
-// login checks a name and password, slowly for those who have failed before.
+// login checks a name and password.
 func (s *session) login(name, password string) error {
-	if name == "" || len(name) > maxName || password == "" || len(password) > maxPassword || printable(name) != nil {
+	if !plausible(name) || password == "" || len(password) > maxPassword {
 		return s.failed(safeText(name))
 	}
+	var fault error
+	err := s.attempt(name, func() verdict {
+		var ok bool
+		switch ok, fault = s.srv.verify(s.conn.set, name, password); {
+		case fault != nil:
+			return neither
+		case ok:
+			return right
+		}
+		return wrong
+	})
+	switch {
+	case err != nil:
+		return err
+	case fault != nil:
+		return s.cannotTell(fault)
+	}
+	s.user = name
+	return nil
+}
+
+// plausible tells whether a user may have such a name at all.
+func plausible(name string) bool {
+	return name != "" && len(name) <= maxName && printable(name) == nil
+}
+
+// verdict is what comes of looking at what a client knows.
+type verdict int
+
+const (
+	right verdict = iota
+	wrong
+	neither // it could not be looked at, and counts neither way
+)
+
+// attempt looks at what a client knows of a user, slowly for those who have
+// failed before. The error is the reply to what was wrong, or came too often.
+func (s *session) attempt(name string, look func() verdict) error {
 	keys := []string{"address " + addressKey(s.conn.remote.Addr()), "account " + name}
 	wait := s.srv.throttle.delay(keys, time.Now())
 	if wait > maxAuthDelay {
@@ -166,18 +225,21 @@ func (s *session) login(name, password string) error {
 	if err := s.srv.sleep(s.srv.ctx, wait); err != nil {
 		return byeShutdown
 	}
-	ok, err := s.srv.verify(s.conn.set, name, password)
-	if err != nil {
-		s.srv.events.Fault("authentication", err)
-		return reply(454, 4, 7, 0, "cannot check passwords now, try again later")
-	}
-	if !ok {
+	switch look() {
+	case right:
+		s.srv.throttle.passed(keys)
+	case wrong:
 		s.srv.throttle.failed(keys, time.Now())
 		return s.failed(name)
+	case neither:
 	}
-	s.srv.throttle.passed(keys)
-	s.user = name
 	return nil
+}
+
+// cannotTell answers when the users cannot be asked.
+func (s *session) cannotTell(err error) error {
+	s.srv.events.Fault("authentication", err)
+	return reply(454, 4, 7, 0, "cannot check passwords now, try again later")
 }
 
 // failed answers a wrong name or password; too many end the connection.

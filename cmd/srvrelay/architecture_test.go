@@ -36,6 +36,7 @@ var keepers = map[string][]string{
 	"go.yaml.in/yaml/v3":                  {"srvrelay/relay/config"},
 	"github.com/emersion/go-smtp":         {"srvrelay/relay", "srvrelay/cmd/srvrelay"},
 	"github.com/emersion/go-sasl":         {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
+	"github.com/xdg-go/scram":             {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
 	"github.com/pires/go-proxyproto":      {"srvrelay/relay"},
 	"github.com/spf13/cobra":              {"srvrelay/cmd/srvrelay"},
 	"github.com/lmittmann/tint":           {"srvrelay/cmd/srvrelay"},

@@ -77,7 +77,7 @@ type TLS struct {
 
 // Auth says where the users are.
 type Auth struct {
-	UsersFile string `key:"users_file" check:"optpath" default:"" shown:"users in data_dir" example:"/etc/srvrelay/users" doc:"The users and their password hashes, as written by 'srvrelay user add NAME'. Changes apply without a restart."`
+	UsersFile string `key:"users_file" check:"optpath" default:"" shown:"users in data_dir" example:"/etc/srvrelay/users" doc:"The users, their password hashes and SCRAM keys, as written by 'srvrelay user add NAME'. Changes apply without a restart."`
 }
 
 // Recipients says who exists in the relay domains.
