@@ -86,7 +86,7 @@ func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep p
 				Code: "4.7.0", Text: "credentials go only to a server whose certificate is verified", Reason: queue.ReasonAuthFailed,
 			}}
 		}
-		if err := c.Auth(ctx, smtpclient.Credentials{User: t.Login.User, Password: t.Login.Password}); err != nil {
+		if err := c.Auth(ctx, credentials(t.Login)); err != nil {
 			c.Quit()
 			return nil, classified(err)
 		}
@@ -95,6 +95,10 @@ func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep p
 		}
 	}
 	return c, nil
+}
+
+func credentials(l *plan.Login) smtpclient.Credentials {
+	return smtpclient.Credentials{User: l.User, Password: l.Password, Ways: smtpclient.Ways(l.Ways)}
 }
 
 // dial opens a connection and, for implicit TLS, makes the handshake.

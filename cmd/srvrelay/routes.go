@@ -78,7 +78,7 @@ func nextHop(t config.RouteTarget, secrets bool) (plan.NextHop, error) {
 		n.Kind = plan.ByHost
 	}
 	if t.Username != "" {
-		n.Login = &plan.Login{User: t.Username}
+		n.Login = &plan.Login{User: t.Username, Ways: t.Auth}
 	}
 	if !secrets {
 		return n, nil

@@ -4,14 +4,19 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"srvrelay/dnsutil/dnsserver"
+	"srvrelay/queue"
 )
 
 // scramPostfixPort is where its Postfix listens, for nobody.
@@ -102,4 +107,101 @@ tls: { certificate: %s, key: %s }
 	if b, err := os.ReadFile(filepath.Join(dir, "users")); err != nil || !strings.Contains(string(b), ":SCRAM-SHA-256$") {
 		t.Errorf("the users file has no keys: %v", err)
 	}
+}
+
+// TestScramBetweenRelays: one relay is the smarthost of another, and the login
+// is bound to their connection. Where somebody takes TLS apart in between, with
+// a certificate that is believed, no login passes, and no password is seen.
+func TestScramBetweenRelays(t *testing.T) {
+	t.Parallel()
+	world := peerSink(t, "world", "")
+	dns, err := dnsserver.Start("127.0.0.1:0", fmt.Sprintf("_smtp._tcp.dest.example. SRV 0 0 %d mail.dest.example.\nmail.dest.example. A 127.0.0.1\nrelay.test. A 127.0.0.1\n", world.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dns.Close() })
+	dir := t.TempDir()
+	cert := mint(t, dir, "relay.test")
+	config := peerConfig(t, dir, dns.Addr(), fmt.Sprintf(`
+listeners: [{ address: "127.0.0.1:0", mode: submission, tls: implicit }]
+tls: { certificate: %s, key: %s }
+`, cert.cert, cert.key))
+	program(t, config, peerPassword+"\n", "user", "add", peerUser, "--password-stdin")
+	smarthost := startPeerRelay(t, config)
+	between := startBetween(t, cert, "127.0.0.1:"+smarthost.door("implicit"))
+
+	dir = t.TempDir()
+	password := writeFile(t, dir, "password", peerPassword+"\n")
+	if err := os.Chmod(password, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	login := fmt.Sprintf("username: %s, password_file: %s, ca_file: %s", peerUser, password, cert.ca)
+	relay := startPeerRelay(t, peerConfig(t, dir, dns.Addr(), fmt.Sprintf(`
+listeners: [{ address: "127.0.0.1:0", mode: submission, tls: none }]
+delivery: { retry: { schedule: [1h] } }
+routes:
+  - { senders: ["victim@client.test"], to: [{ url: "submissions://relay.test:%s", auth: scram, %s }] }
+  - { domains: ["*"], to: [{ url: "submissions://relay.test:%s", auth: scram, %s }] }
+`, between.port, login, smarthost.door("implicit"), login)))
+	for _, from := range []string{"me@client.test", "victim@client.test"} {
+		if refusal, err := submit(relay.address(), from, []string{"b@dest.example"}, "", intact); err != nil || refusal != "" {
+			t.Fatal(err, refusal)
+		}
+	}
+	received(t, world, 1)
+	smarthost.saw(1, "received", map[string]string{"user": peerUser})
+	relay.saw(1, "deferred", map[string]string{"from": "victim@client.test", "reason": queue.ReasonAuthFailed, "reply": "535 5.7.8 channel binding"})
+	if heard := between.heard(); !strings.Contains(heard, "AUTH SCRAM-SHA-256-PLUS") || strings.Contains(heard, peerPassword) || strings.Contains(heard, "MAIL FROM") {
+		t.Errorf("in between was heard: %q", heard)
+	}
+}
+
+// between takes TLS apart on the way to a server, and listens.
+type between struct {
+	port string
+	mu   sync.Mutex
+	said strings.Builder
+}
+
+func (b *between) heard() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.said.String()
+}
+
+func (b *between) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.said.Write(p)
+}
+
+func startBetween(t *testing.T, cert certificate, server string) *between {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(cert.cert, cert.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	b := &between{}
+	_, b.port, _ = net.SplitHostPort(l.Addr().String())
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := tls.Dial("tcp", server, &tls.Config{InsecureSkipVerify: true})
+			if err != nil {
+				client.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(client, far); client.Close() }()
+			go func() { _, _ = io.Copy(far, io.TeeReader(client, b)); far.Close() }()
+		}
+	}()
+	return b
 }

@@ -101,7 +101,7 @@ func (t Target) terms() string {
 		s += " LMTP"
 	}
 	if t.Login != nil {
-		s += " as " + t.Login.User
+		s += " as " + t.Login.User + " " + t.Login.Ways
 	}
 	return s
 }

@@ -86,6 +86,7 @@ func (k Kind) perDomain() bool { return k == ByRules || k == ByMX }
 type Login struct {
 	User     string
 	Password string
+	Ways     string // how it may be proved: a smtpclient.Ways
 }
 
 func (l Login) String() string       { return l.User }

@@ -115,7 +115,7 @@ func TestExample(t *testing.T) {
 	day := 24 * time.Hour
 	want.Routes = []Route{
 		{Name: "isp", Domains: []string{"a.example", ".a.example"}, Senders: []string{"@app.example"}, Action: Deliver, ExpireAfter: &day, To: []RouteTarget{
-			{URL: "submissions://smtp.isp.example", Username: "me", PasswordFile: "/etc/srvrelay/isp.pass", TLS: TLSVerify, Scheme: SchemeSubmissions, Host: "smtp.isp.example", Port: 465},
+			{URL: "submissions://smtp.isp.example", Username: "me", PasswordFile: "/etc/srvrelay/isp.pass", Auth: AuthBest, TLS: TLSVerify, Scheme: SchemeSubmissions, Host: "smtp.isp.example", Port: 465},
 			{URL: "smtp://[2001:db8::1]:2525", TLS: TLSEncrypt, Scheme: SchemeSMTP, Host: "2001:db8::1", Port: 2525},
 		}},
 		{Domains: []string{"e.example"}, Action: Hold},

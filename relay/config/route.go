@@ -16,6 +16,9 @@ const (
 	TLSVerify  = "verify"
 )
 
+// AuthBest is the default of how a password is shown to a target.
+const AuthBest = "best"
+
 // Words in the patterns of a route.
 const (
 	AllDomains = "*"  // everything but relay_domains
@@ -61,6 +64,7 @@ type RouteTarget struct {
 	Username     string `key:"username" check:"username" default:"" example:"me@isp.example" doc:"The name to log in with. It needs password_file or password_env, and 'tls: verify' (which is then the default): a password goes to nobody who has not shown who he is."`
 	PasswordFile string `key:"password_file" check:"secretpath" secret:"true" default:"" example:"/etc/srvrelay/isp.pass" doc:"The file that holds the password, in one line, readable by the relay only."`
 	PasswordEnv  string `key:"password_env" check:"envname" secret:"true" default:"" example:"ISP_PASSWORD" doc:"The environment variable that holds the password. Its name must not begin with 'SRVRELAY_'."`
+	Auth         string `key:"auth" enum:"best scram password" shown:"'best', with a username" example:"scram" doc:"How the password is shown to the server. 'best': by the best that it offers of SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN and LOGIN. 'scram': by SCRAM only, so that the password is never sent, and nobody who can change the server's offer can have it. 'password': by PLAIN or LOGIN only, for a server that offers SCRAM and cannot do it."`
 
 	TLS    string   `key:"tls" enum:"none may encrypt verify" shown:"'verify' with a username, else that of the scheme in the table above" example:"verify" doc:"'none': clear text. 'may': TLS if offered. 'encrypt': no mail without TLS, any certificate. 'verify': no mail without TLS, and the certificate must be valid for the host of the URL."`
 	Names  []string `key:"names" check:"domain" example:"[smtp.isp.example]" doc:"Further names that are accepted in the certificate, for instance of a server that the URL gives by its address. Only with 'verify'."`
@@ -103,6 +107,9 @@ func (t *RouteTarget) complete() {
 	t.Scheme, t.SRV, t.Host, t.Port, t.Path = u.scheme, u.srv, u.host, u.port, u.path
 	if t.TLS == "" {
 		t.TLS = t.defaultTLS()
+	}
+	if t.Username != "" && t.Auth == "" {
+		t.Auth = AuthBest
 	}
 	if t.Scheme == SchemeDNS && t.SRVErrors == "" {
 		t.SRVErrors = SRVDefer

@@ -95,6 +95,7 @@ func (v *validator) target(path string, targets []RouteTarget) {
 		v.add(path+".url", "%s is in this route twice, first as to[%d]", quote(t.URL), i)
 	}
 	v.idle(path+".srv_errors", t.SRVErrors != "" && t.Scheme != SchemeDNS, "is for dns: only, where SRV records may be missing (remove it)")
+	v.idle(path+".auth", t.Auth != "" && t.Username == "", "is for a login, and there is none (set username, or remove it)")
 	v.credentials(path, t)
 	v.targetTLS(path, t)
 }
