@@ -27,15 +27,17 @@ func (s *session) AuthMechanisms() []string {
 	if s.conn.tls == nil || s.conn.listener.Mode != queue.Submission || s.conn.set.Users == nil {
 		return nil
 	}
-	offer := []string{sasl.Plain, sasl.Login}
-	if s.scramUsers() == nil {
-		return offer
+	var offer []string
+	if s.offersExternal() {
+		offer = append(offer, sasl.External)
 	}
-	offer = append([]string{scramSHA256}, offer...)
-	if exporter(s.conn.tls.ConnectionState()).IsSupported() {
-		offer = append([]string{scramSHA256Plus}, offer...)
+	if s.scramUsers() != nil {
+		if exporter(s.conn.tls.ConnectionState()).IsSupported() {
+			offer = append(offer, scramSHA256Plus)
+		}
+		offer = append(offer, scramSHA256)
 	}
-	return offer
+	return append(offer, sasl.Plain, sasl.Login)
 }
 
 // auth is the AUTH command (RFC 4954 4).
@@ -121,6 +123,8 @@ func (s *session) mechanism(mech string) (sasl.Server, error) {
 	switch mech {
 	case scramSHA256, scramSHA256Plus:
 		return s.newScram(s.scramUsers(), mech == scramSHA256Plus)
+	case sasl.External:
+		return s.newExternal(), nil
 	case sasl.Login:
 		return &loginServer{check: s.login}, nil
 	}

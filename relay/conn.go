@@ -28,13 +28,16 @@ type conn struct {
 	listener Listener
 	tls      *tls.Conn            // nil = clear text
 	secured  *tls.ConnectionState // what a stamp tells of it: version and cipher
-	remote   netip.AddrPort
-	proxy    bool     // the peer is a proxy of the listener, and must say who its client is
-	via      *proxied // what it has said
-	key      string   // of the limit per address; "" = exempt
-	in       *input
-	out      []byte // replies not yet sent
-	sess     *session
+	// certNames are what names the client has shown a certificate for that its
+	// listener's roots vouch for.
+	certNames []string
+	remote    netip.AddrPort
+	proxy     bool     // the peer is a proxy of the listener, and must say who its client is
+	via       *proxied // what it has said
+	key       string   // of the limit per address; "" = exempt
+	in        *input
+	out       []byte // replies not yet sent
+	sess      *session
 
 	verb       string // of the command that is being answered
 	arg        string // of the MAIL that is being answered

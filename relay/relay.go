@@ -16,6 +16,7 @@ package relay
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -92,6 +93,10 @@ type Listener struct {
 	// ProxyFrom are the proxies: a connection from there begins with a PROXY
 	// protocol header, and any other connection has none.
 	ProxyFrom []netip.Prefix
+
+	// ClientCA vouches for the certificates with which clients may log in
+	// (EXTERNAL); nil = none are asked for. Submission with TLS only.
+	ClientCA *x509.CertPool
 }
 
 // Config is what New needs. Zero limits and timeouts stand for the defaults.
@@ -211,6 +216,9 @@ func (c *Config) checkListener(l *Listener) error {
 	}
 	if l.Mode == queue.Inbound && len(l.Trusted) > 0 {
 		return errors.New("an inbound listener trusts nobody: trusted networks belong to a submission listener")
+	}
+	if l.ClientCA != nil && (l.Mode != queue.Submission || l.TLS == TLSNone) {
+		return errors.New("client certificates belong to a submission listener with TLS")
 	}
 	for _, p := range l.Trusted {
 		if p.Bits() == 0 {

@@ -86,6 +86,15 @@ func (u *Users) Authenticate(name, password string) (bool, error) {
 	return h.Matches(password) && known, nil
 }
 
+// IsUser tells whether there is a user of that name.
+func (u *Users) IsUser(name string) (bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	err := u.reload()
+	_, is := u.hashes[name]
+	return is && err == nil, err
+}
+
 // OffersScram tells whether all users have SCRAM keys: clients take the best
 // that is offered, and a user without keys would fail with a good password.
 func (u *Users) OffersScram() bool {

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -93,9 +94,13 @@ func (cur *current) loadUsers(log maillog) error {
 // listeners fills in the doors and their certificate.
 func (cur *current) listeners() error {
 	cfg, anyTLS := cur.cfg, false
-	for _, l := range cfg.Listeners {
+	for i, l := range cfg.Listeners {
+		roots, err := l.ClientRoots()
+		if err != nil {
+			return fmt.Errorf("listeners[%d].client_ca: %w", i, err)
+		}
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
-			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom,
+			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom, ClientCA: roots,
 		})
 		anyTLS = anyTLS || l.TLS != config.TLSNone
 	}

@@ -67,6 +67,8 @@ type Listener struct {
 	TrustedNetworks []netip.Prefix `key:"trusted_networks" check:"trusted" shown:"the global trusted_networks if the address is a loopback address, else none" example:"[192.0.2.0/24]" doc:"Clients that may submit without a password at this listener. Not for inbound listeners."`
 
 	ProxyFrom []netip.Prefix `key:"proxy_from" check:"proxy" default:"" example:"[192.0.2.10/32]" doc:"Proxies such as HAProxy. A connection from one of them must begin with a PROXY protocol header (version 1 or 2), and the address in it is the client's: for limits, trust, logs and Received. From any other address no header is read: such a client is what it is. A listener with proxies trusts only the networks of its own trusted_networks, and a loopback address in a header never."`
+
+	ClientCA string `key:"client_ca" check:"optpath" default:"" example:"/etc/srvrelay/clients-ca.pem" doc:"The roots, in PEM, of certificates with which clients may log in instead of a password (AUTH EXTERNAL). The user is the one of whose name there is a mail address or DNS name in the certificate (subjectAltName). Whoever has none, or another, may log in with a password. Only for submission listeners with TLS. It is read at the start and at a reload."`
 }
 
 // TLS names the certificate of the listeners.

@@ -10,8 +10,8 @@ import (
 )
 
 // CheckFiles looks at the files that the configuration names: the certificate
-// and its key, the users if a listener is of no use without them, and the
-// passwords and roots of routes. It adds to Warnings where a secret can be read
+// and its key, the users if a listener is of no use without them, the roots of
+// clients' certificates, and the passwords and roots of routes. It adds to Warnings where a secret can be read
 // by everybody. It is apart from Load so that a configuration can be checked on
 // another machine.
 func (c *Config) CheckFiles() Problems {
@@ -29,6 +29,11 @@ func (c *Config) CheckFiles() Problems {
 		}
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
+	for i, l := range c.Listeners {
+		if _, err := l.ClientRoots(); err != nil {
+			add(fmt.Sprintf("listeners[%d].client_ca", i), err.Error(), err)
+		}
+	}
 	c.checkRoutes(add)
 	return ps.Sorted()
 }

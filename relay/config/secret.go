@@ -51,17 +51,23 @@ func checkPassword(where, password string) error {
 }
 
 // Roots reads ca_file; nil stands for the roots of the system.
-func (t RouteTarget) Roots() (*x509.CertPool, error) {
-	if t.CAFile == "" {
+func (t RouteTarget) Roots() (*x509.CertPool, error) { return readRoots(t.CAFile) }
+
+// ClientRoots reads client_ca; nil stands for no certificates of clients.
+func (l Listener) ClientRoots() (*x509.CertPool, error) { return readRoots(l.ClientCA) }
+
+// readRoots reads certificates; nil for no file.
+func readRoots(name string) (*x509.CertPool, error) {
+	if name == "" {
 		return nil, nil
 	}
-	text, err := readBounded(t.CAFile, maxRoots)
+	text, err := readBounded(name, maxRoots)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificate in PEM (-----BEGIN CERTIFICATE-----)", quote(t.CAFile))
+		return nil, fmt.Errorf("%s has no certificate in PEM (-----BEGIN CERTIFICATE-----)", quote(name))
 	}
 	return pool, nil
 }

@@ -146,6 +146,8 @@ func (v *validator) certificate() {
 func (v *validator) listener(i int, l Listener) {
 	path := fmt.Sprintf("listeners[%d]", i)
 	v.collision(i, l)
+	v.idle(path+".client_ca", l.ClientCA != "" && l.Mode != "" && (l.Mode != Submission || l.TLS == TLSNone) && !v.bad(path+".tls"),
+		"is for submission listeners with TLS: nobody could log in here (remove it, or change mode or tls)")
 	trustBad := v.bad(path+".trusted_networks") || v.bad("trusted_networks")
 	switch {
 	case l.Mode == Inbound && len(l.TrustedNetworks) > 0:
