@@ -102,6 +102,9 @@ func (t Target) terms() string {
 	}
 	if t.Login != nil {
 		s += " as " + t.Login.User + " " + t.Login.Ways
+		if t.Login.Tokens != nil {
+			s += " token"
+		}
 	}
 	return s
 }

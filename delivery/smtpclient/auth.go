@@ -15,7 +15,8 @@ import (
 // not: use String's text, which is safe to show.
 type Credentials struct {
 	User, Password string
-	Ways           Ways // "" = AuthBest
+	Token          string // OAuth access token, instead of a password
+	Ways           Ways   // to prove the password; "" = AuthBest
 }
 
 // Ways are the mechanisms that may be used.
@@ -27,6 +28,7 @@ const (
 	AuthBest     Ways = "best"     // the best that the server offers
 	AuthScram    Ways = "scram"    // the password is never sent
 	AuthPassword Ways = "password" // it is sent, as SCRAM does not work there
+	authToken    Ways = "token"    // of credentials with a token
 )
 
 func (c Credentials) String() string { return safeText(c.User) }
@@ -64,6 +66,8 @@ var mechanisms = []mechanism{
 	{"LOGIN", []Ways{AuthBest, AuthPassword}, func(c Credentials, _ *Session) (sasl.Client, error) {
 		return &loginClient{[]string{c.User, c.Password}}, nil
 	}},
+	{oauthBearer, []Ways{authToken}, func(c Credentials, _ *Session) (sasl.Client, error) { return newOAuthBearer(c), nil }},
+	{xoauth2, []Ways{authToken}, func(c Credentials, _ *Session) (sasl.Client, error) { return newXOAuth2(c), nil }},
 }
 
 // choose finds the best mechanism of those that may be used and are offered.
@@ -96,8 +100,14 @@ func (s *Session) Auth(ctx context.Context, c Credentials) *Error {
 	switch {
 	case s.TLSState() == nil:
 		return &Error{Stage: StageAuth, Err: ErrClearText}
-	case c.User == "" || c.Password == "" || strings.ContainsRune(c.User+c.Password, 0):
+	case c.Token != "" && (c.User == "" || strings.ContainsAny(c.User, "\x00\x01") || !validToken(c.Token)):
+		return &Error{Stage: StageAuth, Err: fmt.Errorf("%w: the user is empty or has a control character, or the token is none (RFC 6750 2.1)", ErrInput)}
+	case c.Token == "" && (c.User == "" || c.Password == "" || strings.ContainsRune(c.User+c.Password, 0)):
 		return &Error{Stage: StageAuth, Err: fmt.Errorf("%w: user or password is empty or has a NUL byte", ErrInput)}
+	}
+	secret := c.Password
+	if c.Token != "" {
+		c.Ways, secret = authToken, c.Token
 	}
 	m, wanted, ok := choose(c.Ways, s.ext.Auth, exporter(s.TLSState()).IsSupported())
 	if !ok {
@@ -108,7 +118,7 @@ func (s *Session) Auth(ctx context.Context, c Credentials) *Error {
 		return &Error{Stage: StageAuth, Err: err}
 	}
 	defer s.begin(ctx)()
-	return s.converse(m.name, client, c.Password)
+	return s.converse(m.name, client, secret)
 }
 
 // noMechanism says what there is and what would be needed.
@@ -126,15 +136,15 @@ func noMechanism(offered, wanted []string) error {
 }
 
 // converse has one exchange of challenges and responses.
-func (s *Session) converse(name string, client sasl.Client, password string) *Error {
+func (s *Session) converse(name string, client sasl.Client, secret string) *Error {
 	_, first, err := client.Start()
 	if err != nil {
 		return s.fail(StageAuth, err)
 	}
 	line := "AUTH " + name
 	var secrets []string
-	if len(password) >= leastPassword {
-		secrets = append(secrets, password)
+	if len(secret) >= leastPassword {
+		secrets = append(secrets, secret)
 	}
 	if initial := encode(first); first != nil && len(line)+1+len(initial) <= maxAuthLine {
 		line, first, secrets = line+" "+initial, nil, append(secrets, initial)

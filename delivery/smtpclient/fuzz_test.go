@@ -98,7 +98,7 @@ func FuzzSession(f *testing.F) {
 		}
 		for _, m := range mechanisms {
 			if !s.dead && slices.Contains(s.ext.Auth, m.name) {
-				client, err := m.client(me, s)
+				client, err := m.client(Credentials{User: me.User, Password: me.Password, Token: me.Password}, s)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -102,6 +102,14 @@ func envName(s string) (string, error) {
 }
 
 // secretPath never repeats the value either.
+// argument is what can be an argument of a program.
+func argument(s string) (string, error) {
+	if s == "" || strings.ContainsRune(s, 0) || len(s) > 1000 {
+		return "", errors.New("is empty, has a NUL, or is longer than 1000 bytes, as no argument of a program should")
+	}
+	return s, nil
+}
+
 func secretPath(s string) (string, error) {
 	path, err := absolute(s)
 	if err != nil {

@@ -20,8 +20,10 @@ func secretFiles(c *config.Config) []string {
 	}
 	for _, r := range c.Routes {
 		for _, t := range r.To {
-			if t.PasswordFile != "" && !slices.Contains(files, t.PasswordFile) {
-				files = append(files, t.PasswordFile)
+			for _, f := range []string{t.PasswordFile, t.TokenFile} {
+				if f != "" && !slices.Contains(files, f) {
+					files = append(files, f)
+				}
 			}
 		}
 	}
