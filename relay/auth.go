@@ -24,7 +24,7 @@ const (
 
 // AuthMechanisms is what EHLO offers: nothing outside TLS.
 func (s *session) AuthMechanisms() []string {
-	if s.conn.tls == nil || s.conn.listener.Mode != queue.Submission || s.conn.set.Users == nil {
+	if s.conn.tls == nil || s.conn.listener.Mode != queue.Submission || !s.conn.set.takesLogins() {
 		return nil
 	}
 	var offer []string
@@ -37,7 +37,13 @@ func (s *session) AuthMechanisms() []string {
 		}
 		offer = append(offer, scramSHA256)
 	}
-	return append(offer, sasl.Plain, sasl.Login)
+	if s.conn.set.Users != nil {
+		offer = append(offer, sasl.Plain, sasl.Login)
+	}
+	if s.conn.set.Tokens != nil {
+		offer = append(offer, oauthBearer, xoauth2)
+	}
+	return offer
 }
 
 // auth is the AUTH command (RFC 4954 4).
@@ -115,7 +121,10 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 		return nil, reply(504, 5, 5, 4, "unknown mechanism: use "+strings.Join(offer, ", "))
 	}
 	m, err := s.mechanism(mech)
-	return bounded{m}, err
+	if mech == oauthBearer || mech == xoauth2 {
+		return bounded{m, maxBearer}, err
+	}
+	return bounded{m, maxSASL}, err
 }
 
 // mechanism is the server side of a mechanism that is offered.
@@ -125,6 +134,10 @@ func (s *session) mechanism(mech string) (sasl.Server, error) {
 		return s.newScram(s.scramUsers(), mech == scramSHA256Plus)
 	case sasl.External:
 		return s.newExternal(), nil
+	case oauthBearer:
+		return &bearerServer{sess: s, read: readOAuthBearer}, nil
+	case xoauth2:
+		return &bearerServer{sess: s, read: readXOAuth2}, nil
 	case sasl.Login:
 		return &loginServer{check: s.login}, nil
 	}
@@ -137,10 +150,13 @@ func (s *session) mechanism(mech string) (sasl.Server, error) {
 }
 
 // bounded limits the responses of a mechanism and makes its errors replies.
-type bounded struct{ sasl.Server }
+type bounded struct {
+	sasl.Server
+	max int // octets
+}
 
 func (b bounded) Next(response []byte) ([]byte, bool, error) {
-	if len(response) > maxSASL {
+	if len(response) > b.max {
 		return nil, false, reply(500, 5, 5, 6, "response too long")
 	}
 	challenge, done, err := b.Server.Next(response)
@@ -221,7 +237,10 @@ const (
 // attempt looks at what a client knows of a user, slowly for those who have
 // failed before. The error is the reply to what was wrong, or came too often.
 func (s *session) attempt(name string, look func() verdict) error {
-	keys := []string{"address " + addressKey(s.conn.remote.Addr()), "account " + name}
+	keys := []string{"address " + addressKey(s.conn.remote.Addr())}
+	if name != "" { // a token may come without one
+		keys = append(keys, "account "+name)
+	}
 	wait := s.srv.throttle.delay(keys, time.Now())
 	if wait > maxAuthDelay {
 		return reply(454, 4, 7, 0, "too many attempts, try again later")

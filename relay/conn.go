@@ -340,7 +340,7 @@ func (c *conn) state() state {
 		tls:     c.tls != nil,
 		offers: offers{
 			tls:  c.offersTLS(),
-			auth: c.listener.Mode == queue.Submission && c.set.Users != nil,
+			auth: c.listener.Mode == queue.Submission && c.set.takesLogins(),
 		},
 	}
 	if t := c.sess.txn; t != nil {

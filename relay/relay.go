@@ -110,6 +110,7 @@ type Config struct {
 	TLS            *tls.Config
 	InboundTLS     *tls.Config // of inbound listeners; nil = TLS
 	Users          Authenticator
+	Tokens         Tokens     // OAuth; nil = no login with a token
 	Recipients     Recipients // who exists in the relay domains; nil = nobody is asked
 	DeferUnknown   bool       // Recipients cannot tell at an inbound door: 450, not 250
 	// Reject tells whether the operator refuses mail from a sender (as given) to

@@ -21,6 +21,7 @@ var allowed = map[string][]string{
 	"srvrelay/relay":               {"srvrelay/queue"},
 	"srvrelay/relay/sink":          {},
 	"srvrelay/relay/config":        {},
+	"srvrelay/relay/oauth":         {},
 	"srvrelay/relay/admin":         {"srvrelay/queue", "srvrelay/delivery", "srvrelay/delivery/plan"},
 	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config"},
 	"srvrelay/cmd/srvrelay":        nil, // wires: everything
@@ -38,6 +39,7 @@ var keepers = map[string][]string{
 	"github.com/emersion/go-sasl":         {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
 	"github.com/xdg-go/scram":             {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
 	"github.com/pires/go-proxyproto":      {"srvrelay/relay"},
+	"github.com/go-jose/go-jose/v4":       {"srvrelay/relay/oauth"},
 	"github.com/spf13/cobra":              {"srvrelay/cmd/srvrelay"},
 	"github.com/lmittmann/tint":           {"srvrelay/cmd/srvrelay"},
 	"github.com/go-viper/mapstructure/v2": {"srvrelay/relay/config"},

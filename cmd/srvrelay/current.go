@@ -54,6 +54,9 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 			return nil, err
 		}
 	}
+	if cur.doors.Tokens, err = tokenChecker(cfg); err != nil {
+		return nil, err
+	}
 	if err := cur.recipients(ask); err != nil {
 		return nil, err
 	}

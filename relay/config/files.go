@@ -34,6 +34,12 @@ func (c *Config) CheckFiles() Problems {
 			add(fmt.Sprintf("listeners[%d].client_ca", i), err.Error(), err)
 		}
 	}
+	if _, err := c.Submission.OAuth.ClientSecret(); err != nil {
+		add("submission.oauth.client_secret_file", err.Error(), err)
+	}
+	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
+		c.warnReadable("submission.oauth.client_secret_file", f)
+	}
 	c.checkRoutes(add)
 	return ps.Sorted()
 }

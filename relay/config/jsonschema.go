@@ -101,6 +101,7 @@ var schemaPatterns = map[string]string{
 	"optpath":     `^(/.*)?$`,
 	"path":        `^(/.*)?$`,
 	"secretpath":  `^(/.*)?$`,
+	"httpsurl":    `^(https?://.*)?$`,
 	"envname":     `^([A-Z_][A-Z0-9_]*)?$`,
 	"service":     `^_[A-Za-z0-9-]+\._[Tt][Cc][Pp]$`,
 	"routename":   `^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$`,

@@ -39,7 +39,7 @@ func defaults() *Config {
 		RelayDomains:    []string{},
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
-		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}},
+		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, OAuth: OAuth{UserClaim: "email"}},
 		Routes:          []Route{},
 		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50},
 		DNS:             DNS{Servers: []string{}},
@@ -110,6 +110,10 @@ func TestExample(t *testing.T) {
 		{User: "*", Messages: "200/h", Recipients: "1000/h", Bytes: "1GiB/d"},
 		{User: "newsletter", Recipients: "20000/h"},
 		{Network: &loop, Messages: "3000/h"},
+	}
+	want.Submission.OAuth = OAuth{
+		IntrospectionURL: "https://login.example.org/introspect", ClientID: "srvrelay", ClientSecretFile: "/etc/srvrelay/oauth.secret",
+		Issuer: "https://login.example.org", Audience: "smtp", UserClaim: "email",
 	}
 	want.Submission.Total = Rates{Messages: "10000/h", Recipients: "50000/h", Bytes: "20GiB/d"}
 	day := 24 * time.Hour

@@ -54,6 +54,8 @@ func checks(name string) func(string) (string, error) {
 		return optional(envName)
 	case "secretpath":
 		return optional(secretPath)
+	case "httpsurl":
+		return optional(httpsURL)
 	case "argument":
 		return argument
 	case "network":

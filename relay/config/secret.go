@@ -33,6 +33,14 @@ func (t RouteTarget) Password(getenv func(string) string) (string, error) {
 // Token reads token_file, anew each time. No error repeats any of it.
 func (t RouteTarget) Token() (string, error) { return readSecret(t.TokenFile, "token", maxToken) }
 
+// ClientSecret reads client_secret_file; "" for none.
+func (o OAuth) ClientSecret() (string, error) {
+	if o.ClientSecretFile == "" {
+		return "", nil
+	}
+	return readSecret(o.ClientSecretFile, "password", maxSecret)
+}
+
 // readSecret reads a file that holds a password or a token in one line.
 func readSecret(name, what string, limit int64) (string, error) {
 	text, err := readBounded(name, limit)

@@ -192,10 +192,10 @@ func isWildcard(host string) bool {
 	return err == nil && a.Unmap().IsUnspecified()
 }
 
-// NeedsUsers tells whether a submission listener takes passwords and trusts no
-// network, so that it is of no use without users.
+// NeedsUsers tells whether a submission listener takes passwords, no tokens, and
+// trusts no network, so that it is of no use without users.
 func (c *Config) NeedsUsers() bool {
-	return slices.ContainsFunc(c.Listeners, func(l Listener) bool {
+	return !c.Submission.OAuth.On() && slices.ContainsFunc(c.Listeners, func(l Listener) bool {
 		return l.Mode == Submission && l.TLS != TLSNone && len(c.Trusted(l)) == 0
 	})
 }

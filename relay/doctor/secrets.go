@@ -18,6 +18,9 @@ func secretFiles(c *config.Config) []string {
 	if c.TLS.Key != "" {
 		files = append(files, c.TLS.Key)
 	}
+	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
+		files = append(files, f)
+	}
 	for _, r := range c.Routes {
 		for _, t := range r.To {
 			for _, f := range []string{t.PasswordFile, t.TokenFile} {
