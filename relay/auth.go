@@ -31,7 +31,7 @@ func (s *session) AuthMechanisms() []string {
 	if s.offersExternal() {
 		offer = append(offer, sasl.External)
 	}
-	if s.scramUsers() != nil {
+	if s.offersScram() {
 		if exporter(s.conn.tls.ConnectionState()).IsSupported() {
 			offer = append(offer, scramSHA256Plus)
 		}
@@ -131,7 +131,7 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 func (s *session) mechanism(mech string) (sasl.Server, error) {
 	switch mech {
 	case scramSHA256, scramSHA256Plus:
-		return s.newScram(s.scramUsers(), mech == scramSHA256Plus)
+		return s.newScram(mech == scramSHA256Plus)
 	case sasl.External:
 		return s.newExternal(), nil
 	case oauthBearer:

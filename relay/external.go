@@ -88,6 +88,9 @@ func (s *session) newExternal() sasl.Server {
 		}
 		name, r := actAs(users, identity)
 		if r != nil {
+			if identity == "" {
+				identity = strings.Join(s.conn.certNames, " ")
+			}
 			s.srv.events.AuthFailed(s.conn.client(), safeText(identity), s.conn.authFailed)
 			return r
 		}

@@ -154,7 +154,7 @@ func TestExternal(t *testing.T) {
 		})
 	}
 	defer f.events.lock()()
-	if got := strings.Join(f.events.auth, " "); got != " root bob" {
+	if got := strings.Join(f.events.auth, ", "); got != "anna@example.org elsewhere.example shop.example.org, root, bob" {
 		t.Errorf("events %q", got)
 	}
 }

@@ -26,12 +26,9 @@ type ScramAuthenticator interface {
 	ScramKeys(name string) (ScramKeys, bool, error)
 }
 
-// scramUsers returns who has the SCRAM keys, or nil when SCRAM is not offered.
-func (s *session) scramUsers() ScramAuthenticator {
-	if users, ok := s.conn.set.Users.(ScramAuthenticator); ok && users.OffersScram() {
-		return users
-	}
-	return nil
+func (s *session) offersScram() bool {
+	users, ok := s.conn.set.Users.(ScramAuthenticator)
+	return ok && users.OffersScram()
 }
 
 // exporter is the channel binding of a connection (RFC 9266). Below TLS 1.3 it
@@ -58,7 +55,12 @@ type scramServer struct {
 	fault error
 }
 
-func (s *session) newScram(users ScramAuthenticator, plus bool) (sasl.Server, error) {
+// newScram begins an exchange with users that offered it a moment ago.
+func (s *session) newScram(plus bool) (sasl.Server, error) {
+	users, ok := s.conn.set.Users.(ScramAuthenticator)
+	if !ok {
+		return nil, errors.New("scram: users without keys")
+	}
 	m := &scramServer{sess: s, plus: plus}
 	srv, err := scram.SHA256.NewServer(func(name string) (scram.StoredCredentials, error) {
 		var keys ScramKeys

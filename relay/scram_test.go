@@ -445,3 +445,28 @@ func FuzzScram(f *testing.F) {
 		}
 	})
 }
+
+// flipping are users who offer SCRAM at every other look, as while their file changes.
+type flipping struct {
+	*Users
+	looks int
+}
+
+func (f *flipping) OffersScram() bool { f.looks++; return f.looks%2 == 1 }
+
+func TestScramWhileTheFileChanges(t *testing.T) {
+	u, err := LoadUsers(scramUsers(t, "alice", "s3cret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, func(c *Config) { c.Users = &flipping{Users: u} })
+	c := f.secure(authDoor) // one look
+	c.do("AUTH SCRAM-SHA-256", "504 5.5.4")
+	if r := c.scram("SCRAM-SHA-256", scramClient(t, "alice", "s3cret").NewConversation(), nil); !strings.HasPrefix(r, "235") {
+		t.Error(r)
+	}
+	defer f.events.lock()()
+	if len(f.events.faults) > 0 {
+		t.Errorf("faults %q", f.events.faults)
+	}
+}

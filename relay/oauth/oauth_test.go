@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -244,5 +246,39 @@ func TestJWKSWeak(t *testing.T) {
 	c := checker(Config{JWKSURL: p.srv.URL})
 	if user, _ := c.User(t.Context(), p.sign(jose.RS256, "weak", weak, said(nil))); user != "" {
 		t.Error("a key of 1024 bits was taken")
+	}
+}
+
+// TestTokensAtOnce: a server that hangs holds no more than a few questions;
+// whoever finds no place gives up.
+func TestTokensAtOnce(t *testing.T) {
+	asked, answer := make(chan struct{}, maxAtOnce+1), make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		<-answer
+		fmt.Fprint(w, `{"active":true,"email":"me@x"}`)
+	}))
+	defer srv.Close()
+	c := checker(Config{IntrospectionURL: srv.URL})
+	var wg sync.WaitGroup
+	for range maxAtOnce {
+		wg.Go(func() {
+			if user, err := c.User(t.Context(), "abc"); user != "me@x" || err != nil {
+				t.Errorf("%q, %v", user, err)
+			}
+		})
+	}
+	for range maxAtOnce {
+		<-asked
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if user, err := c.User(ctx, "abc"); user != "" || err == nil {
+		t.Errorf("one more: %q, %v", user, err)
+	}
+	close(answer)
+	wg.Wait()
+	if n := len(asked); n != 0 {
+		t.Errorf("%d more questions", n)
 	}
 }
