@@ -235,6 +235,9 @@ func (w *walk) try(ctx context.Context, s step) Step {
 		}
 		defer w.d.endLarge(s.addr)
 	}
+	if s.addr.Calls() {
+		return w.tryCaller(ctx, s)
+	}
 	if st == live {
 		c, old := w.d.pool.get(s.addr)
 		w.d.closeAll(old)
@@ -286,11 +289,16 @@ func (w *walk) reach(ctx context.Context, s step) (c *conn, v *Verdict) {
 			w.d.freeSlot(s.addr)
 		}
 	}()
+	return w.timed(ctx, s, func(ctx context.Context) (*conn, *Verdict) { return w.connect(ctx, *s.target, s.addr) })
+}
+
+// timed opens a session within what is left of the budget of the attempt.
+func (w *walk) timed(ctx context.Context, s step, open func(context.Context) (*conn, *Verdict)) (*conn, *Verdict) {
 	w.tried(s)
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, w.d.cfg.Budget-w.spent)
 	defer cancel()
-	c, v = w.connect(ctx, *s.target, s.addr)
+	c, v := open(ctx)
 	w.spent += time.Since(begin)
 	return c, v
 }
@@ -380,8 +388,7 @@ func (w *walk) use(ctx context.Context, c *conn, s step) bool {
 	w.tried(s)
 	w.greeted = true
 	if end == reusable {
-		if kept = w.d.pool.put(c, time.Now()); kept {
-			w.d.wakeNext(c.ep)
+		if kept = w.d.keep(c); kept {
 			return true
 		}
 		c.Quit()

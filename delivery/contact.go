@@ -25,6 +25,12 @@ type Contact struct {
 // Contact connects to a target as an attempt would, up to TLS and login, and
 // hangs up. It counts neither for the target's health nor for its connections.
 func (d *Deliverer) Contact(ctx context.Context, domain string, t plan.Target, ep plan.Endpoint) (c Contact) {
+	if ep.Calls() { // it would use up the call
+		if d.callers.count(ep) == 0 {
+			c.Status = notCalled
+		}
+		return c
+	}
 	begin := time.Now()
 	session, v := d.open(ctx, domain, t, ep, t.TLS.Level != plan.TLSNone, &c)
 	if v != nil && v.Status.Reason == queue.ReasonTLS && t.TLS.Level == plan.TLSMay && ctx.Err() == nil {

@@ -16,6 +16,7 @@ import (
 type conn struct {
 	*smtpclient.Session
 	ep    plan.Endpoint
+	call  *call  // nil: we have connected
 	tls   string // "TLS 1.3", "" = clear text
 	born  time.Time
 	idle  time.Time // since when it lies in the pool
@@ -58,21 +59,29 @@ func (w *walk) mustLook(t plan.Target, ep plan.Endpoint, what string, why queue.
 	})
 }
 
-// open dials, waits for the banner, says EHLO and, as the target's rule says,
-// starts TLS and logs in. domain is whose mail it is for; seen may be nil.
+// open dials and greets. domain is whose mail it is for; seen may be nil.
 func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep plan.Endpoint, wantTLS bool, seen *Contact) (*conn, *Verdict) {
 	c, v := d.dial(ctx, domain, t, ep)
 	if v != nil {
 		return nil, v
 	}
+	if v := d.greet(ctx, c, t, wantTLS, seen); v != nil {
+		return nil, v
+	}
+	return c, nil
+}
+
+// greet waits for the banner, says EHLO and, as the target's rule says, starts
+// TLS and logs in. On failure the session is closed.
+func (d *Deliverer) greet(ctx context.Context, c *conn, t plan.Target, wantTLS bool, seen *Contact) *Verdict {
 	if err := c.Greet(ctx); err != nil {
 		c.Close()
-		return nil, classified(err)
+		return classified(err)
 	}
 	seen.see(c.Session, t)
 	if !t.TLS.Implicit && wantTLS {
 		if v := startTLS(ctx, c, t); v != nil {
-			return nil, v
+			return v
 		}
 		seen.see(c.Session, t)
 	}
@@ -82,19 +91,19 @@ func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep p
 	if t.Login != nil {
 		if t.TLS.Level != plan.TLSVerify { // the configuration allows no such route
 			c.Quit()
-			return nil, &Verdict{Step: NextAddress, Result: queue.Defer, Down: true, Status: queue.Status{
+			return &Verdict{Step: NextAddress, Result: queue.Defer, Down: true, Status: queue.Status{
 				Code: "4.7.0", Text: "credentials go only to a server whose certificate is verified", Reason: queue.ReasonAuthFailed,
 			}}
 		}
 		if v := logIn(ctx, c, t.Login); v != nil {
 			c.Quit()
-			return nil, v
+			return v
 		}
 		if seen != nil {
 			seen.Login = t.Login.User
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // logIn logs in with a password, or with a token.

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"srvrelay/delivery/plan"
 	"time"
 )
 
@@ -52,11 +51,11 @@ func (d *Deliverer) sweepMemory(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			old := d.pool.expired(now.Add(-maxIdle))
+			old := append(d.pool.expired(now.Add(-maxIdle)), d.callers.expired(now, false)...)
 			for _, c := range old {
 				d.wg.Go(func() {
 					c.Quit()
-					d.freeSlot(c.ep) // not before: the server counts it until then
+					d.ended(c) // not before: the server counts it until then
 				})
 			}
 			if now.Sub(swept) >= time.Minute { // tens of thousands of targets, perhaps
@@ -72,9 +71,16 @@ func (d *Deliverer) sweepMemory(ctx context.Context) {
 func (d *Deliverer) closeAll(conns []*conn) {
 	for _, c := range conns {
 		c.Close()
-		d.freeSlot(c.ep)
+		d.ended(c)
 	}
 }
 
-// Target returns what is known of a target, for explain.
-func (d *Deliverer) Target(ep plan.Endpoint) TargetInfo { return d.health.info(ep) }
+// ended gives back what a session had that is closed.
+func (d *Deliverer) ended(c *conn) {
+	if c.call != nil {
+		d.callers.remove(c.call, true)
+		d.wakeNext(c.ep)
+		return
+	}
+	d.freeSlot(c.ep)
+}

@@ -67,6 +67,18 @@ func (p *pool) put(c *conn, now time.Time) bool {
 	return true
 }
 
+// keep has a session wait for the next message to the same target, and wakes
+// who waits for it; false when it has served long enough.
+func (d *Deliverer) keep(c *conn) bool {
+	if c.call != nil {
+		d.come(d.callers.keep(c, time.Now()))
+	} else if !d.pool.put(c, time.Now()) {
+		return false
+	}
+	d.wakeNext(c.ep)
+	return true
+}
+
 // hasIdle tells whether some session with the address lies idle.
 func (p *pool) hasIdle(ep plan.Endpoint) bool {
 	p.mu.Lock()

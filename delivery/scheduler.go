@@ -13,12 +13,13 @@ import (
 // Deliverer is the delivery worker: it claims what is due, hop by hop and lane
 // by lane, and makes attempts. Make one with New; Run does the work.
 type Deliverer struct {
-	cfg    Config // but for the settings, which are in set
-	set    atomic.Pointer[Settings]
-	health *health
-	pool   *pool
-	budget *budget
-	memory *Memory
+	cfg     Config // but for the settings, which are in set
+	set     atomic.Pointer[Settings]
+	health  *health
+	pool    *pool
+	callers *callers
+	budget  *budget
+	memory  *Memory
 
 	mu      sync.Mutex
 	hops    map[string]*hop
@@ -41,7 +42,7 @@ func New(cfg Config, memory *Memory) *Deliverer {
 	asking, hush := context.WithCancel(context.Background())
 	d := &Deliverer{
 		cfg: cfg, memory: memory,
-		health: newHealth(cfg.Retry, cfg.PerTarget), pool: newPool(), budget: newBudget(),
+		health: newHealth(cfg.Retry, cfg.PerTarget), pool: newPool(), callers: newCallers(), budget: newBudget(),
 		hops: map[string]*hop{}, crew: crew{size: cfg.Concurrency}, kick: make(chan struct{}, 1),
 		asking: asking, hush: hush,
 	}
@@ -78,7 +79,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 	grace := time.AfterFunc(d.cfg.Grace, stop)
 	d.wg.Wait()
 	grace.Stop()
-	d.closeAll(d.pool.expired(time.Now().Add(time.Hour)))
+	d.closeAll(append(d.pool.expired(time.Now().Add(time.Hour)), d.callers.expired(time.Now(), true)...))
 }
 
 // admit lets attempts begin, in the context.

@@ -38,11 +38,19 @@ func (d *Deliverer) waitForSlot(j *job, o *hopOutcome) {
 	// seen here or wakes the hop.
 	waiting := d.health.enlist(o.Busy, h.name, line)
 	h.wait = &slotWait{ep: o.Busy}
-	if o.Crammed && d.health.takesLarge(o.Busy) || !o.Crammed && (d.health.hasRoom(o.Busy) || d.pool.hasIdle(o.Busy)) {
+	if o.Crammed && d.health.takesLarge(o.Busy) || !o.Crammed && d.hasRoom(o.Busy) {
 		d.unwait(h)
 		return
 	}
 	h.wait.patience = time.AfterFunc(slotPatience+time.Duration(waiting)*waiterTime, func() { d.wake(h.name, o.Busy) })
+}
+
+// hasRoom tells whether an attempt would find a slot or a session at a target.
+func (d *Deliverer) hasRoom(ep plan.Endpoint) bool {
+	if ep.Calls() {
+		return d.callers.free(ep)
+	}
+	return d.health.hasRoom(ep) || d.pool.hasIdle(ep)
 }
 
 // stopWait ends the timer of a wait that is over: the timers of all waits

@@ -14,6 +14,7 @@ const (
 	maxSRV   = 64
 	maxMX    = 64
 	maxAddrs = 40
+	maxTXT   = 20
 	maxChain = 8 // CNAMEs followed from one name
 )
 
@@ -38,6 +39,7 @@ type facts struct {
 	srv   []SRV
 	mx    []MX
 	addrs []netip.Addr
+	txt   []string
 	cut   int
 	chain
 }
@@ -77,7 +79,7 @@ func readAnswer(m *dns.Msg, q question, c chain) (step, error) {
 	}
 	f := facts{chain: c}
 	bad := f.read(m.Answer, question{end, q.qtype})
-	found := len(f.srv)+len(f.mx)+len(f.addrs) > 0
+	found := len(f.srv)+len(f.mx)+len(f.addrs)+len(f.txt) > 0
 	switch {
 	case found && m.Rcode == dns.RcodeNameError:
 		return step{}, problem("contradictory answer")
@@ -173,6 +175,8 @@ func (f *facts) read(answer []dns.RR, q question) (bad int) {
 			ok = f.readAddr(rr.A.To4())
 		case *dns.AAAA:
 			ok = f.readAddr(rr.AAAA)
+		case *dns.TXT:
+			f.txt, ok = appendNew(f.txt, strings.Join(rr.Txt, ""), maxTXT, &f.cut), true
 		}
 		if !ok {
 			bad++

@@ -31,6 +31,7 @@ const (
 	ReasonNoSMTPUTF8     = "no-smtputf8"
 	ReasonTooBig         = "too-big"
 	ReasonTargetBusy     = "target-busy" // not tried: its connections are all in use
+	ReasonNotCalled      = "not-called"  // the server fetches its mail, and is not connected
 	ReasonInternal       = "internal-error"
 
 	// What DNS said, or a rule about it.
@@ -57,6 +58,7 @@ const (
 	ReasonRoute       = "route"        // a route names the hosts
 	ReasonRouteReject = "route-reject" // a route says: reject
 	ReasonRouteGone   = "route-gone"   // the routes changed during the attempt
+	ReasonNoHome      = "no-home"      // "atrn:" for a domain that is in no entry of homes
 	ReasonAuthFailed  = "auth-failed"  // the next hop does not take our name and password
 
 	// The egress guard.

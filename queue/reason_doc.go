@@ -31,6 +31,7 @@ var ReasonDocs = []ReasonDoc{
 	{ReasonNo8BitMIME, "The message has 8-bit text and no server of the domain takes that (8BITMIME).", "The sender's program should encode it (quoted-printable or base64)."},
 	{ReasonNoSMTPUTF8, "The message needs SMTPUTF8 and no server of the domain offers it.", "Use an ASCII address."},
 	{ReasonTooBig, "The message is larger than every server of the domain takes.", "Send a link instead."},
+	{ReasonNotCalled, "The route says `atrn:`, and the home server is not connected to fetch its mail.", "See whether it runs and why it does not connect: its log, and `srvrelay doctor` there. The mail goes out at the moment it calls."},
 	{ReasonTargetBusy, "All connections that the target gets are in use.", "Nothing: it goes out when one is free. `delivery.connections_per_target` is the bound."},
 	{ReasonInternal, "Something in the relay itself went wrong; the log has it.", "Please report it with the log line."},
 
@@ -55,6 +56,7 @@ var ReasonDocs = []ReasonDoc{
 
 	{ReasonRoute, "A route of the configuration names the hosts.", "Nothing."},
 	{ReasonRouteReject, "A route of the configuration refuses this mail.", "If it is not meant, change the route and reload."},
+	{ReasonNoHome, "The route says `atrn:`, and no user may call for the mail of the domain.", "Add the domain to an entry of `homes`."},
 	{ReasonRouteGone, "The routes were changed while the attempt began.", "Nothing: it is tried again by the new routes."},
 	{ReasonAuthFailed, "The smarthost does not accept the name and password (or token) of the route, wants some that the route does not have, or did not prove that it knows the password itself (SCRAM).", "Correct `username` and `password_file`, or what gives the token, and run `srvrelay reload`; the mail waits. If the password is right and the server offers SCRAM, try `auth: password`."},
 

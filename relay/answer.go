@@ -90,6 +90,9 @@ func (c *conn) hello(cmd command) *smtp.SMTPError {
 		}
 		c.put("\r\n")
 	}
+	if c.offersTurn() {
+		c.put("250-ATRN\r\n") // RFC 2645 5.1
+	}
 	c.put("250-SMTPUTF8\r\n250-DSN\r\n250-LIMITS RCPTMAX=") // RFC 9422
 	c.out = strconv.AppendInt(c.out, int64(c.set.MaxRecipients), 10)
 	c.put("\r\n250 SIZE ")

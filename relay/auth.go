@@ -216,8 +216,14 @@ func (s *session) login(name, password string) error {
 	case fault != nil:
 		return s.cannotTell(fault)
 	}
-	s.user = name
+	s.loggedIn(name)
 	return nil
+}
+
+// loggedIn is the end of all mechanisms.
+func (s *session) loggedIn(name string) {
+	s.srv.bans.passed(name, s.conn.remote.Addr(), time.Now())
+	s.user = name
 }
 
 // plausible tells whether a user may have such a name at all.
@@ -237,16 +243,19 @@ const (
 // attempt looks at what a client knows of a user, slowly for those who have
 // failed before. The error is the reply to what was wrong, or came too often.
 func (s *session) attempt(name string, look func() verdict) error {
-	keys := []string{"address " + addressKey(s.conn.remote.Addr())}
-	if name != "" { // a token may come without one
-		keys = append(keys, "account "+name)
+	if r := s.mayTry(name); r != nil {
+		return r
 	}
+	keys := s.waitsFor(name)
 	wait := s.srv.throttle.delay(keys, time.Now())
 	if wait > maxAuthDelay {
 		return reply(454, 4, 7, 0, "too many attempts, try again later")
 	}
 	if err := s.srv.sleep(s.srv.ctx, wait); err != nil {
 		return byeShutdown
+	}
+	if r := s.mayTry(name); r != nil { // others may have failed meanwhile
+		return r
 	}
 	switch look() {
 	case right:
@@ -270,6 +279,10 @@ func (s *session) failed(name string) error {
 	c := s.conn
 	c.authFailed++
 	s.srv.events.AuthFailed(c.client(), name, c.authFailed)
+	if s.blame(name) {
+		c.closing = true
+		return byeBanned
+	}
 	if c.authFailed >= s.conn.set.Limits.AuthFailures {
 		c.closing = true
 		return byeAuth

@@ -88,7 +88,7 @@ func (s *session) loginByToken(user, token string) error {
 	case fault != nil:
 		return s.cannotTell(fault)
 	}
-	s.user = name
+	s.loggedIn(name)
 	return nil
 }
 

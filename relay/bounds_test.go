@@ -36,10 +36,10 @@ func TestRecipientsOfAllTransactions(t *testing.T) {
 // The tables of those who fail are bounded, whatever addresses they come from.
 func TestTablesAreBounded(t *testing.T) {
 	now := time.Now()
-	th, ta := throttle{keys: map[string]*failures{}}, tally{keys: map[string]minute{}}
+	th, ta := throttle{keys: map[string]*failures{}}, newTally()
 	for i := range maxFailureKeys + 100 {
 		th.failed([]string{fmt.Sprint(i)}, now)
-		ta.add(fmt.Sprint(i), now)
+		ta.add(fmt.Sprint(i), time.Minute, now)
 	}
 	if len(th.keys) > maxFailureKeys || len(ta.keys) > maxTallied {
 		t.Errorf("%d and %d keys, at most %d and %d should be", len(th.keys), len(ta.keys), maxFailureKeys, maxTallied)

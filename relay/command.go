@@ -89,7 +89,7 @@ func isHTTP(verb string) bool {
 func isKnown(verb string) bool {
 	switch verb {
 	case "HELO", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT",
-		"VRFY", "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN":
+		"VRFY", "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN", "ATRN":
 		return true
 	}
 	return false
@@ -107,7 +107,7 @@ type state struct {
 }
 
 // offers are the extensions that depend on the door.
-type offers struct{ tls, auth bool }
+type offers struct{ tls, auth, turn bool }
 
 // inOrder decides whether a command is allowed now; nil = yes.
 func inOrder(verb string, s state) *smtp.SMTPError {
@@ -118,6 +118,8 @@ func inOrder(verb string, s state) *smtp.SMTPError {
 		return starttlsInOrder(s)
 	case "AUTH":
 		return authInOrder(s)
+	case "ATRN":
+		return atrnInOrder(s)
 	}
 	if !s.hello {
 		return refuseHello
@@ -163,6 +165,22 @@ func authInOrder(s state) *smtp.SMTPError {
 		return reply(503, 5, 5, 1, "not inside a transaction")
 	case !s.tls: // RFC 4954 6
 		return reply(538, 5, 7, 11, "encryption required: STARTTLS first")
+	}
+	return nil
+}
+
+func atrnInOrder(s state) *smtp.SMTPError {
+	switch {
+	case !s.offers.turn:
+		return reply(502, 5, 5, 1, "no mail is fetched here")
+	case !s.hello:
+		return refuseHello
+	case !s.authed && s.offers.tls && !s.tls:
+		return refuseTLSFirst
+	case !s.authed: // RFC 2645 5.2.1
+		return refuseAuth
+	case s.txn:
+		return reply(503, 5, 5, 1, "not inside a transaction")
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -45,8 +44,10 @@ type conn struct {
 	closing    bool   // nothing more is read
 	muted      bool   // the last word has been said, or there is nobody to hear it
 	commands   int    // since the last accepted message
+	unpaid     int    // commands that the pace of the client does not know of
 	bad        int    // 5xx replies
 	authFailed int
+	turns      int // ATRN commands
 
 	rcpts atomic.Int64 // of the open transaction, for the count over all connections
 }
@@ -62,7 +63,10 @@ func newConn(s *Server, set *settings, d *door, l Listener, raw net.Conn) *conn 
 }
 
 // refresh takes up the newest settings. Whom the listener trusts is one of
-// them; what it is stays as it was when the client came.
+// them; what it is stays as it was when the client came. It is apart from line
+// as noLine is.
+//
+//go:noinline
 func (c *conn) refresh() {
 	set := c.srv.current.Load()
 	if set == c.set {
@@ -86,7 +90,7 @@ func (f flushReader) Read(p []byte) (int, error) {
 }
 
 // stream is the connection as the client sees it.
-func (c *conn) stream() io.ReadWriter {
+func (c *conn) stream() net.Conn {
 	if c.tls != nil {
 		return c.tls
 	}
@@ -113,10 +117,9 @@ func (c *conn) converse() (fault error) {
 			}
 		}
 	}()
-	if c.proxy && !c.unwrap() {
+	if c.proxy && !c.unwrap() || !c.greet() {
 		return nil
 	}
-	c.greet()
 	for !c.closing {
 		if line, ok := c.line(); ok {
 			c.command(line)
@@ -125,19 +128,40 @@ func (c *conn) converse() (fault error) {
 	return nil
 }
 
-// greet says the banner, under TLS where that comes first.
-func (c *conn) greet() {
-	if c.listener.TLS == TLSImplicit {
-		c.verb = "CONNECT"
-		if !c.handshake() {
-			c.closing = true
-			return
-		}
-		c.verb = ""
+// greet says the banner, under TLS where that comes first. False: the
+// connection ends.
+func (c *conn) greet() bool {
+	c.verb = "CONNECT"
+	if c.listener.TLS == TLSImplicit && !c.handshake() || !c.keepWaiting() {
+		c.closing = true
+		return false
 	}
+	c.verb = ""
 	c.put("220 ")
 	c.put(c.set.Hostname)
 	c.put(" ESMTP Service Ready\r\n")
+	return true
+}
+
+// keepWaiting keeps a stranger waiting for the banner for as long as the listener says.
+// False: the client did not wait, or is gone.
+func (c *conn) keepWaiting() bool {
+	if c.listener.GreetDelay <= 0 || c.spared() {
+		return true
+	}
+	c.arm(c.listener.GreetDelay, true)
+	var word [1]byte
+	n, err := c.stream().Read(word[:])
+	switch {
+	case n > 0:
+		c.bye(refuseEarly)
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+	case c.draining.Load():
+		c.bye(byeShutdown)
+	default:
+		return true
+	}
+	return false
 }
 
 // end sends what is left and closes the socket.
@@ -188,6 +212,9 @@ func (c *conn) noLine(err error) {
 		c.closing = true
 	case errors.Is(err, errLongLine):
 		c.bye(refuseLongLine)
+	case errors.Is(err, errTooFast):
+		c.verb = ""
+		c.bye(byeFast)
 	default:
 		c.lost(err)
 	}
@@ -197,6 +224,9 @@ func (c *conn) noLine(err error) {
 // dribbles gets no more time.
 func (c *conn) readLine() ([]byte, error) {
 	if !c.in.hasLine() {
+		if err := c.pay(); err != nil {
+			return nil, err
+		}
 		c.arm(c.set.Timeouts.Command, c.sess.txn == nil)
 	}
 	return c.lineInTime()
@@ -233,6 +263,7 @@ func (c *conn) command(line []byte) {
 		c.closing = true
 		return
 	}
+	c.unpaid++
 	if c.commands++; c.commands > c.set.Limits.Commands {
 		c.bye(byeBusy)
 		return
@@ -246,6 +277,10 @@ func (c *conn) command(line []byte) {
 	}
 	if c.verb = cmd.verb; c.verb == "MAIL" {
 		c.arg = cmd.arg
+	}
+	if (c.verb == "MAIL" || c.verb == "AUTH") && c.banned() { // since it came
+		c.bye(byeBanned)
+		return
 	}
 	if cmd.verb == "BDAT" {
 		c.bdat(cmd.arg)
@@ -269,6 +304,8 @@ func (c *conn) run(cmd command) *smtp.SMTPError {
 		return c.startTLS()
 	case "AUTH":
 		return c.auth(cmd.arg)
+	case "ATRN":
+		return c.atrn(cmd.arg)
 	case "MAIL":
 		return c.mail(cmd.arg)
 	case "RCPT":
@@ -341,6 +378,7 @@ func (c *conn) state() state {
 		offers: offers{
 			tls:  c.offersTLS(),
 			auth: c.listener.Mode == queue.Submission && c.set.takesLogins(),
+			turn: c.offersTurn(),
 		},
 	}
 	if t := c.sess.txn; t != nil {

@@ -3,16 +3,20 @@ package relay
 import (
 	"sync"
 	"time"
+
+	"github.com/emersion/go-smtp"
 )
 
 // crowdEvery is how often refused connections are reported while there are too
 // many: each of them would be a line in the log, for as long as a flood lasts.
 const crowdEvery = time.Minute
 
-// crowd counts the connections that were refused because there are too many.
-// The first is reported at once, those after it once a minute, as one refusal
-// with their number.
+// crowd counts the connections that were refused alike, before the banner. The
+// first is reported at once, those after it once a minute, as one refusal with
+// their number.
 type crowd struct {
+	reply *smtp.SMTPError
+
 	mu    sync.Mutex
 	timer *time.Timer // runs while refusals are being counted
 	last  Refusal     // the newest that was counted
@@ -21,7 +25,7 @@ type crowd struct {
 
 func (w *crowd) refused(c *conn, events Events) {
 	c.verb = "CONNECT"
-	r := c.refusal(byeFull)
+	r := c.refusal(w.reply)
 	w.mu.Lock()
 	first := w.timer == nil
 	if first {

@@ -94,7 +94,7 @@ func (s *session) newExternal() sasl.Server {
 			s.srv.events.AuthFailed(s.conn.client(), safeText(identity), s.conn.authFailed)
 			return r
 		}
-		s.user = name
+		s.loggedIn(name)
 		return nil
 	})
 }

@@ -129,6 +129,8 @@ type recorder struct {
 	auth     []string
 	near     []NearLimit
 	faults   []string
+	bans     []Ban
+	guards   []Guard
 }
 
 func (r *recorder) lock() func() { r.mu.Lock(); return r.mu.Unlock }
@@ -143,6 +145,8 @@ func (r *recorder) AuthFailed(_ queue.Client, name string, _ int) {
 	r.auth = append(r.auth, name)
 }
 func (r *recorder) NearLimit(n NearLimit) { defer r.lock()(); r.near = append(r.near, n) }
+func (r *recorder) Banned(b Ban)          { defer r.lock()(); r.bans = append(r.bans, b) }
+func (r *recorder) Guarded(g Guard)       { defer r.lock()(); r.guards = append(r.guards, g) }
 func (r *recorder) Fault(where string, err error) {
 	defer r.lock()()
 	r.faults = append(r.faults, where+": "+err.Error())
@@ -203,6 +207,7 @@ func start(t *testing.T, change func(*Config)) *fixture {
 		RelayDomains: []string{"home.example", ".sub.example", "bücher.example"},
 		TLS:          &tls.Config{Certificates: []tls.Certificate{testCert()}, MinVersion: tls.VersionTLS12},
 		Users:        secrets{"alice": "s3cret"},
+		Headers:      HeaderRules{AddDate: true, AddMessageID: true},
 		Queue:        f.queue,
 		Events:       f.events,
 	}

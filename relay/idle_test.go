@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"srvrelay/queue"
 )
@@ -17,13 +18,21 @@ import (
 // TestIdleConnectionsAreSmall: a connection that waits for its client behind a
 // message has a small buffer, a small stack and not much more.
 func TestIdleConnectionsAreSmall(t *testing.T) {
+	idle(t, Listener{Mode: queue.Submission, Trusted: loopback}, "127.0.0.1", "EHLO client.example\r\n"+benchEnvelope+benchBody(8<<10))
+}
+
+// TestWaitForBannerIsSmall: nor has one that is kept waiting for the banner.
+func TestWaitForBannerIsSmall(t *testing.T) {
+	idle(t, Listener{Mode: queue.Inbound, GreetDelay: 30 * time.Second}, "203.0.113.1", "")
+}
+
+// idle opens connections that say something and then nothing more.
+func idle(t *testing.T, l Listener, addr, talk string) {
 	const many, most = 1000, 12 << 10
-	l := Listener{Mode: queue.Submission, Trusted: loopback}
-	s, err := New(Config{Hostname: "relay.example.net", Queue: nowhere{}, Listeners: []Listener{l}, Limits: Limits{Connections: many}})
+	s, err := New(Config{Hostname: "relay.example.net", Queue: nowhere{}, Listeners: []Listener{l}, Limits: Limits{Connections: many, PerAddress: many}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	talk := "EHLO client.example\r\n" + benchEnvelope + benchBody(8<<10)
 	var waiting sync.WaitGroup
 	end := make(chan struct{})
 	used := func() uint64 {
@@ -37,7 +46,7 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 	for range many {
 		waiting.Add(1)
 		rest := talk
-		serveConn(s, l, &script{done: make(chan struct{}), in: func(p []byte) (int, error) {
+		serveConn(s, l, from{&script{done: make(chan struct{}), in: func(p []byte) (int, error) {
 			if rest == "" {
 				waiting.Done()
 				<-end
@@ -46,7 +55,7 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 			n := copy(p, rest)
 			rest = rest[n:]
 			return n, nil
-		}})
+		}}, port(addr)})
 	}
 	waiting.Wait()
 	each := (used() - before) / many

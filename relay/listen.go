@@ -2,11 +2,15 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/emersion/go-smtp"
 
 	"srvrelay/queue"
 )
@@ -16,14 +20,20 @@ type Server struct {
 	queue    Queue
 	events   Events
 	meter    *Meter
+	turner   Turner
 	current  atomic.Pointer[settings]
 	throttle throttle
+	bans     *Bans
 	unknown  tally         // unknown recipients named, by client
+	arrivals tally         // connections, by client and by network
+	pace     pace          // of the commands of clients
 	checks   chan struct{} // a place for each password check under way
 	sleep    func(context.Context, time.Duration) error
 
 	ctx      context.Context // ends when connections must end at once
 	cancel   context.CancelFunc
+	hurry    context.Context // ends when Shutdown begins: nobody is made to wait
+	rush     context.CancelFunc
 	draining atomic.Bool
 
 	mu      sync.Mutex
@@ -31,10 +41,10 @@ type Server struct {
 	serving bool
 	conns   map[*conn]struct{}
 	counts  admission
-	crowd   crowd
-	setup   sync.WaitGroup // accept loops
-	live    sync.WaitGroup // admitted connections
-	ended   chan struct{}  // closed when Shutdown has seen all of them end
+	crowds  map[*smtp.SMTPError]*crowd // of connections that are turned away, by the reply
+	setup   sync.WaitGroup             // accept loops
+	live    sync.WaitGroup             // admitted connections
+	ended   chan struct{}              // closed when Shutdown has seen all of them end
 	ending  sync.Once
 }
 
@@ -48,8 +58,12 @@ func New(cfg Config) (*Server, error) {
 		queue:    set.Queue,
 		events:   set.Events,
 		meter:    set.Meter,
+		bans:     set.Bans,
+		turner:   set.Turner,
 		throttle: throttle{keys: make(map[string]*failures)},
-		unknown:  tally{keys: make(map[string]minute)},
+		unknown:  newTally(),
+		arrivals: newTally(),
+		pace:     pace{paid: make(map[string]time.Time)},
 		checks:   make(chan struct{}, 2),
 		sleep:    sleepFor,
 		conns:    make(map[*conn]struct{}),
@@ -58,6 +72,11 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.current.Store(set)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.hurry, s.rush = context.WithCancel(s.ctx)
+	s.crowds = make(map[*smtp.SMTPError]*crowd)
+	for _, r := range []*smtp.SMTPError{byeFull, byeBanned, byeHasty} {
+		s.crowds[r] = &crowd{reply: r}
+	}
 	return s, nil
 }
 
@@ -129,48 +148,107 @@ func (s *Server) accept(d *door, l Listener) {
 
 // take admits a connection and sees it on its way.
 func (s *Server) take(c *conn) {
-	if !s.admit(c) {
-		s.crowd.refused(c, s.events)
-		c.farewell(byeFull)
+	if r := s.admit(c); r != nil {
+		s.turnAway(c, r)
 		_ = c.wire.Conn.Close()
 		return
 	}
 	go c.serve()
 }
 
-// admit counts a connection in, if there is room for it. That of a proxy counts
-// for its client when the client is known, see rekey.
-func (s *Server) admit(c *conn) bool {
-	key := addressKey(c.remote.Addr())
-	if c.proxy || c.exempt() {
-		key = ""
+// Attend serves a client that has not come through a door: mail is taken from it
+// as at an inbound listener without TLS of its own. It returns when the
+// connection has ended.
+func (s *Server) Attend(raw net.Conn) {
+	c := newConn(s, s.current.Load(), nil, Listener{Mode: queue.Inbound, TLS: TLSNone}, raw)
+	if t, ok := raw.(*tls.Conn); ok {
+		state := t.ConnectionState()
+		c.secured = &tls.ConnectionState{Version: state.Version, CipherSuite: state.CipherSuite}
+	}
+	if r := s.admit(c); r != nil {
+		s.turnAway(c, r)
+		_ = raw.Close()
+		return
+	}
+	c.serve()
+}
+
+// turnAway refuses a connection instead of the banner.
+func (s *Server) turnAway(c *conn, r *smtp.SMTPError) {
+	s.crowds[r].refused(c, s.events)
+	c.farewell(r)
+}
+
+// admit counts a connection in, or says why not. That of a proxy counts for its
+// client when the client is known, see rekey.
+func (s *Server) admit(c *conn) *smtp.SMTPError {
+	key := ""
+	if !c.proxy {
+		var r *smtp.SMTPError
+		if key, r = s.welcome(c); r != nil {
+			return r
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.counts.enter(key, c.set.Limits) {
-		return false
+	if s.draining.Load() || !s.counts.enter(key, c.set.Limits) {
+		return byeFull
 	}
 	c.key = key
 	s.live.Add(1)
 	s.conns[c] = struct{}{}
-	return true
+	return nil
 }
 
 // rekey counts an admitted connection for the client that its proxy has named,
-// if there is room for it.
-func (s *Server) rekey(c *conn) bool {
-	if c.exempt() {
-		return true
+// or says why not.
+func (s *Server) rekey(c *conn) *smtp.SMTPError {
+	key, r := s.welcome(c)
+	if key == "" || r != nil {
+		return r
 	}
-	key := addressKey(c.remote.Addr())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.counts.perKey[key] >= c.set.Limits.PerAddress {
-		return false
+		return byeFull
 	}
 	s.counts.perKey[key]++
 	c.key = key
-	return true
+	return nil
+}
+
+// welcome says for whom a connection counts ("" = nobody), or why it is turned
+// away whatever room there is.
+func (s *Server) welcome(c *conn) (key string, r *smtp.SMTPError) {
+	if c.banned() {
+		return "", byeBanned
+	}
+	if c.exempt() {
+		return "", nil
+	}
+	key = addressKey(c.remote.Addr())
+	if s.tooOften(c.set.Limits, key, c.remote.Addr(), time.Now()) {
+		return "", byeHasty
+	}
+	return key, nil
+}
+
+// tooOften counts a connection, and tells whether too many came lately. What an
+// address has too many is not its network's.
+func (s *Server) tooOften(l Limits, key string, a netip.Addr, now time.Time) bool {
+	return l.PerMinute > 0 && s.arrivals.add(key, time.Minute, now) > l.PerMinute ||
+		l.NetPerMinute > 0 && s.arrivals.add("net "+networkOf(a).String(), time.Minute, now) > l.NetPerMinute
+}
+
+// networkOf is the network around a client that is often one owner's: an IPv4
+// /24, an IPv6 /48.
+func networkOf(a netip.Addr) netip.Prefix {
+	a, bits := a.Unmap().WithZone(""), 24
+	if a.Is6() {
+		bits = 48
+	}
+	p, _ := a.Prefix(bits)
+	return p
 }
 
 // forget counts a connection out.
@@ -225,12 +303,17 @@ func (s *Server) Connections() int {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining.Store(true)
+	s.rush()
 	for _, d := range s.doors {
 		_ = d.Close()
 	}
 	s.mu.Unlock()
 	s.each((*conn).interrupt)
-	defer s.crowd.stop(s.events)
+	defer func() {
+		for _, w := range s.crowds {
+			w.stop(s.events)
+		}
+	}()
 
 	done := make(chan struct{})
 	go func() {

@@ -1,13 +1,8 @@
 package relay
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"math"
-	"os"
 	"sync"
 	"time"
 )
@@ -38,9 +33,8 @@ type NearLimit struct {
 }
 
 const (
-	maxBuckets   = 10_000
-	maxMeterFile = 16 << 20 // bytes
-	meterFormat  = 1
+	maxBuckets  = 10_000
+	meterFormat = 1
 )
 
 // NewMeter returns a meter that knows of nobody.
@@ -155,11 +149,7 @@ func (m *Meter) Save(path string, now time.Time) error {
 		file.Buckets = append(file.Buckets, meterEntry{k, b})
 	}
 	m.mu.Unlock()
-	text, err := json.Marshal(file)
-	if err == nil {
-		err = replaceFile(path, text)
-	}
-	if err != nil {
+	if err := writeKept(path, file); err != nil {
 		m.mu.Lock()
 		m.changed = true
 		m.mu.Unlock()
@@ -172,25 +162,8 @@ func (m *Meter) Save(path string, now time.Time) error {
 // error says that it begins anew, and why. A file that is not there is none.
 func LoadMeter(path string, now time.Time) (*Meter, error) {
 	m := NewMeter()
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
-	}
-	if err != nil {
-		return m, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxMeterFile+1))
-	if err != nil {
-		return m, err
-	}
 	var file meterFile
-	if len(text) > maxMeterFile {
-		err = errors.New("it is too large")
-	} else if err = json.Unmarshal(text, &file); err == nil && file.Format != meterFormat {
-		err = fmt.Errorf("its format %d is not known", file.Format)
-	}
-	if err != nil {
+	if err := readKept(path, meterFormat, &file); err != nil {
 		return m, fmt.Errorf("%s: damaged, so everybody begins with unused limits: %w", path, err)
 	}
 	for _, e := range file.Buckets {

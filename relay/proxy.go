@@ -90,9 +90,8 @@ func (c *conn) unwrap() bool {
 	if p.client.IsValid() {
 		c.remote = p.client
 	}
-	if !c.srv.rekey(c) {
-		c.srv.crowd.refused(c, c.srv.events)
-		c.farewell(byeFull)
+	if r := c.srv.rekey(c); r != nil {
+		c.srv.turnAway(c, r)
 		return false
 	}
 	c.verb, c.closing = "", false

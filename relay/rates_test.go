@@ -314,7 +314,7 @@ func TestMeterFile(t *testing.T) {
 			t.Errorf("loaded %s later: a wait of %s, want %s, warned %v", tc.later, wait, tc.want, warn)
 		}
 	}
-	for _, text := range []string{"", "{", `{"format":2}`, `[]`, strings.Repeat(" ", maxMeterFile+1)} {
+	for _, text := range []string{"", "{", `{"format":2}`, `[]`, strings.Repeat(" ", maxKeptFile+1)} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -94,65 +93,12 @@ func (s *session) known(to queue.Recipient) *smtp.SMTPError {
 		return nil
 	}
 	mode, key := s.conn.listener.Mode, addressKey(s.conn.remote.Addr())
-	if mode == queue.Inbound && s.srv.unknown.count(key, time.Now()) >= set.Limits.Unknown {
+	if mode == queue.Inbound && s.srv.unknown.count(key, time.Minute, time.Now()) >= set.Limits.Unknown {
 		return refuseHarvest
 	}
 	a := set.Recipients.Check(s.srv.ctx, to)
 	if mode == queue.Inbound && a.Verdict == NoSuch {
-		s.srv.unknown.add(key, time.Now())
+		s.srv.unknown.add(key, time.Minute, time.Now())
 	}
 	return set.policy.judge(mode, a)
-}
-
-// tally counts by key within a minute that begins with the first.
-type tally struct {
-	mu   sync.Mutex
-	keys map[string]minute
-}
-
-type minute struct {
-	begin time.Time
-	n     int
-}
-
-// maxTallied bounds the keys of a tally.
-const maxTallied = 10_000
-
-func (t *tally) count(key string, now time.Time) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if m := t.keys[key]; now.Sub(m.begin) < time.Minute {
-		return m.n
-	}
-	return 0
-}
-
-func (t *tally) add(key string, now time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	m := t.keys[key]
-	if now.Sub(m.begin) >= time.Minute {
-		t.makeRoom(now)
-		m = minute{begin: now}
-	}
-	m.n++
-	t.keys[key] = m
-}
-
-// makeRoom keeps the table bounded: minutes that are over go first, then any.
-func (t *tally) makeRoom(now time.Time) {
-	if len(t.keys) < maxTallied {
-		return
-	}
-	for k, m := range t.keys {
-		if now.Sub(m.begin) >= time.Minute {
-			delete(t.keys, k)
-		}
-	}
-	for k := range t.keys {
-		if len(t.keys) < maxTallied {
-			return
-		}
-		delete(t.keys, k)
-	}
 }

@@ -205,14 +205,14 @@ func TestGuessing(t *testing.T) {
 	ours := f.ready(trustedDoor)
 	ours.do("MAIL FROM:<a@x.example>", "250")
 	ours.do("RCPT TO:<me@home.example>", "250")
-	count := tally{keys: map[string]minute{}}
+	count := newTally()
 	now := time.Now()
-	count.add("a", now)
-	if count.count("a", now.Add(59*time.Second)) != 1 || count.count("a", now.Add(time.Minute)) != 0 {
+	count.add("a", time.Minute, now)
+	if count.count("a", time.Minute, now.Add(59*time.Second)) != 1 || count.count("a", time.Minute, now.Add(time.Minute)) != 0 {
 		t.Error("the minute does not end")
 	}
 	for i := range maxTallied + 10 {
-		count.add(fmt.Sprint(i), now)
+		count.add(fmt.Sprint(i), time.Minute, now)
 	}
 	if len(count.keys) > maxTallied {
 		t.Errorf("%d keys", len(count.keys))

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"srvrelay/queue"
+	"srvrelay/relay/dkim"
 )
 
 // Queue is what the doors need of the store.
@@ -55,6 +56,10 @@ type Events interface {
 	AuthFailed(client queue.Client, name string, failures int)
 	// NearLimit: most of a limit is used; once until the use has fallen again.
 	NearLimit(NearLimit)
+	// Banned: an address has failed to log in too often.
+	Banned(Ban)
+	// Guarded: the password of a name is being guessed from many addresses.
+	Guarded(Guard)
 	// Fault: something of our own went wrong (a store error, a bad users file).
 	Fault(where string, err error)
 }
@@ -97,6 +102,8 @@ type Listener struct {
 	// ClientCA vouches for the certificates with which clients may log in
 	// (EXTERNAL); nil = none are asked for. Submission with TLS only.
 	ClientCA *x509.CertPool
+
+	GreetDelay time.Duration // a stranger who speaks before it is over is refused; inbound only
 }
 
 // Config is what New needs. Zero limits and timeouts stand for the defaults.
@@ -118,8 +125,14 @@ type Config struct {
 	Reject func(sender, domain string) (text string, reject bool)
 	// Senders says who may submit as whom; none = everybody as anybody.
 	Senders  []SenderRule
-	Rates    []RateRule // how much may be submitted; none = no limit
-	Meter    *Meter     // what was submitted so far; nil = nothing
+	Rates    []RateRule  // how much may be submitted; none = no limit
+	Meter    *Meter      // what was submitted so far; nil = nothing
+	BanRules BanRules    // who is shut out for guessing passwords
+	Bans     *Bans       // who is shut out; nil = nobody yet
+	Homes    []Home      // who may ask for the mail of which domains
+	Turner   Turner      // delivers over the connections on which they do; nil = nobody does
+	Headers  HeaderRules // what is done to the header of submitted mail
+	Keys     dkim.Keys   // that sign submitted mail, by the domain of its author; none = nothing is signed
 	Queue    Queue
 	Events   Events // nil = nobody listens
 	Limits   Limits
@@ -135,6 +148,11 @@ type Limits struct {
 	AuthFailures int // on one connection, default 3
 	Recipients   int // of all open transactions together, about, default 100,000
 	Unknown      int // unknown recipients a minute from one address at inbound doors, default 20
+
+	// Of clients that PerAddress is for; 0 = no limit.
+	PerMinute    int // connections a minute from one IPv4 address or IPv6 /64
+	NetPerMinute int // connections a minute from one IPv4 /24 or IPv6 /48
+	PerSecond    int // commands a second from one IPv4 address or IPv6 /64; what is beyond is answered later
 }
 
 // Timeouts bound how long a connection may wait for its client.
@@ -166,6 +184,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Meter == nil {
 		c.Meter = NewMeter()
+	}
+	if c.Bans == nil {
+		c.Bans = NewBans()
 	}
 	if c.Events == nil {
 		c.Events = silent{}
@@ -220,6 +241,9 @@ func (c *Config) checkListener(l *Listener) error {
 	}
 	if l.ClientCA != nil && (l.Mode != queue.Submission || l.TLS == TLSNone) {
 		return errors.New("client certificates belong to a submission listener with TLS")
+	}
+	if l.GreetDelay != 0 && l.Mode != queue.Inbound || l.GreetDelay < 0 {
+		return fmt.Errorf("greet delay %s: only an inbound listener has one, and none is negative", l.GreetDelay)
 	}
 	for _, p := range l.Trusted {
 		if p.Bits() == 0 {
@@ -292,4 +316,6 @@ func (silent) Received(*queue.Envelope)             {}
 func (silent) Refused(Refusal)                      {}
 func (silent) AuthFailed(queue.Client, string, int) {}
 func (silent) NearLimit(NearLimit)                  {}
+func (silent) Banned(Ban)                           {}
+func (silent) Guarded(Guard)                        {}
 func (silent) Fault(string, error)                  {}

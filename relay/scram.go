@@ -107,7 +107,7 @@ func (m *scramServer) Next(response []byte) (challenge []byte, done bool, err er
 		if len(response) > 0 {
 			return nil, false, errScramAck
 		}
-		m.sess.user = m.conv.Username()
+		m.sess.loggedIn(m.conv.Username())
 		return nil, true, nil
 	}
 	return nil, false, errScramOver

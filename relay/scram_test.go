@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -244,15 +244,10 @@ func TestScramReplay(t *testing.T) {
 // proof: who only asks for the salt has tried nothing yet.
 func TestScramFailuresCount(t *testing.T) {
 	f := startScram(t, scramUsers(t, "alice", "s3cret"))
-	var mu sync.Mutex
-	var waits []time.Duration
-	f.srv.sleep = func(_ context.Context, d time.Duration) error {
-		mu.Lock()
-		defer mu.Unlock()
-		waits = append(waits, d.Round(10*time.Millisecond))
-		return nil
-	}
+	var waits atomic.Int32
+	f.srv.sleep = func(context.Context, time.Duration) error { waits.Add(1); return nil }
 	c := f.secure(authDoor)
+	c.first("alice") // is no try
 	wrong := func() *scram.ClientConversation { return scramClient(t, "alice", "x").NewConversation() }
 	for range 2 {
 		if r := c.scram("SCRAM-SHA-256", wrong(), nil); !strings.HasPrefix(r, wrongLogin) {
@@ -263,10 +258,15 @@ func TestScramFailuresCount(t *testing.T) {
 		t.Fatal(r)
 	}
 	c.gone()
-	mu.Lock()
-	defer mu.Unlock()
-	if len(waits) != 3 || waits[0] != 0 || waits[1] <= 0 || waits[2] <= waits[1] {
-		t.Errorf("waits %v", waits)
+	f.srv.throttle.mu.Lock()
+	defer f.srv.throttle.mu.Unlock()
+	for _, key := range []string{"address 127.0.0.1", "account alice"} {
+		if k := f.srv.throttle.keys[key]; k == nil || k.n != 3 {
+			t.Errorf("%s: %+v, want 3 failures", key, k)
+		}
+	}
+	if n := waits.Load(); n != 3 {
+		t.Errorf("%d waits", n)
 	}
 	defer f.events.lock()()
 	if fmt.Sprint(f.events.auth) != "[alice alice alice]" {

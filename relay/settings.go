@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"syscall"
 )
@@ -18,6 +19,8 @@ type settings struct {
 	policy  policy
 	senders senderRules
 	rates   rateRules
+	spared  []netip.Prefix // clients that are never banned
+	homes   homes
 	doors   map[*door]Listener // that are open
 }
 
@@ -42,12 +45,13 @@ func newSettings(cfg Config) (*settings, error) {
 	}
 	senders, serr := newSenderRules(cfg.Senders)
 	rates, rerr := newRateRules(cfg.Rates)
-	if err := errors.Join(err, serr, rerr, cfg.check()); err != nil {
+	homes, herr := newHomes(cfg.Homes)
+	if err := errors.Join(err, serr, rerr, herr, cfg.check()); err != nil {
 		return nil, err
 	}
 	host, _ := parseDomain(cfg.Hostname, true) // check has seen to it
 	cfg.Hostname = host
-	return &settings{Config: cfg, senders: senders, rates: rates, policy: policy{
+	return &settings{Config: cfg, senders: senders, rates: rates, homes: homes, spared: spared(&cfg), policy: policy{
 		relay: relay, home: firstName(cfg.RelayDomains), hostname: host,
 		postmaster: cfg.Postmaster, deferUnknown: cfg.DeferUnknown,
 	}}, nil
@@ -95,9 +99,11 @@ var errClosed = errors.New("the doors are closed for good")
 // command outside of a transaction. Their listener's mode and TLS are theirs
 // for life; whom it trusts is not, while it is open. A listener that is new is
 // bound first; one that is gone stops accepting. One whose Address stays is
-// never closed, whatever else of it changes. Queue, Events and Meter stay those of New.
+// never closed, whatever else of it changes. Queue, Events, Meter
+// and Bans stay those of New.
 func (s *Server) Reconfigure(cfg Config) error {
-	cfg.Queue, cfg.Events, cfg.Meter = s.queue, s.events, s.meter
+	cfg.Queue, cfg.Events, cfg.Turner = s.queue, s.events, s.turner
+	cfg.Meter, cfg.Bans = s.meter, s.bans
 	set, err := newSettings(cfg)
 	if err != nil {
 		return err

@@ -103,13 +103,10 @@ func (t *throttle) makeRoom(now time.Time) {
 	}
 }
 
-// addressKey is what counts as one client: an IPv4 address, or the /64 that
-// one subscriber has at least.
+// addressKey is clientNet as a text: an IPv4 address, or an IPv6 /64.
 func addressKey(a netip.Addr) string {
-	a = a.Unmap()
-	if a.Is6() {
-		p, _ := a.WithZone("").Prefix(64)
-		return p.String()
+	if a = a.Unmap(); a.Is6() {
+		return clientNet(a).String()
 	}
 	return a.String()
 }

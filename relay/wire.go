@@ -23,8 +23,10 @@ type wire struct {
 
 	mu    sync.Mutex
 	read  deadline
-	idle  bool // waits, and no transaction is open
-	over  bool // nothing is waited for any more, see cut
+	idle  bool          // waits, and no transaction is open
+	over  bool          // nothing is waited for any more, see cut
+	turn  bool          // somebody wants the connection, see stopWaiting
+	given chan struct{} // made when it is given away, closed when that one has closed it
 	write deadline
 }
 
@@ -61,7 +63,7 @@ func (w *wire) arm(d time.Duration, idle bool) {
 }
 
 // ended tells that nothing is waited for. The caller holds w.mu.
-func (w *wire) ended() bool { return w.over || w.idle && w.draining.Load() }
+func (w *wire) ended() bool { return w.over || w.turn || w.idle && w.draining.Load() }
 
 func (w *wire) setRead(t time.Time) {
 	w.read.armed = t
@@ -83,6 +85,44 @@ func (w *wire) cut() {
 	defer w.mu.Unlock()
 	w.over = true
 	w.setRead(longAgo)
+}
+
+// stopWaiting ends the wait of the connection's goroutine, as somebody wants to
+// have the connection.
+func (w *wire) stopWaiting() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.given == nil { // else it does not wait any more
+		w.turn = true
+		w.setRead(longAgo)
+	}
+}
+
+// handOver gives the connection away: deadlines are for its new owner to set.
+// The channel closes when he has closed it.
+func (w *wire) handOver() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.turn, w.idle, w.given = false, false, make(chan struct{})
+	w.read, w.write = deadline{}, deadline{}
+	if !w.over {
+		_ = w.SetDeadline(time.Time{})
+	}
+	return w.given
+}
+
+// Close closes the socket, once.
+func (w *wire) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.given != nil {
+		select {
+		case <-w.given:
+		default:
+			close(w.given)
+		}
+	}
+	return w.Conn.Close()
 }
 
 // kill ends the connection whatever it does.

@@ -111,6 +111,9 @@ func (i *interview) answers(p profile, known answers) (answers, error) {
 		if selfSigned && (slices.Contains([]string{"certificate", "key", "edge-cert", "edge-key"}, q.flag)) {
 			continue
 		}
+		if known["fetch"] != "" && slices.Contains(unreachable, q.flag) {
+			continue
+		}
 		text, err := i.answer(q, a)
 		if err != nil {
 			return nil, err

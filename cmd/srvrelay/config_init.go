@@ -51,7 +51,9 @@ func profileCommand(p profile) *cobra.Command {
 	switch p.name {
 	case "edge":
 		f.Bool("route", false, "hand mail to the home server by a route instead of SRV records")
+		f.Bool("fetch", false, "nothing can reach home: it fetches its mail here")
 	case "home":
+		f.Bool("fetch", false, "nothing can reach this machine: it fetches its mail from the edge")
 		edgeFlags(c)
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error { return runInit(c, p) }
@@ -62,9 +64,16 @@ func profileCommand(p profile) *cobra.Command {
 // writes.
 func runInit(c *cobra.Command, p profile) error {
 	in := newInterview(c)
-	a, err := in.answers(p, answers{})
+	known, err := waysOf(c)
 	if err != nil {
 		return err
+	}
+	a, err := in.answers(p, known)
+	if err != nil {
+		return err
+	}
+	if a["fetch"] != "" && a["domain"] == "" {
+		return usage(errors.New("--fetch: the edge keeps mail for domains: name them with --domain"))
 	}
 	if err := askEdge(c, in, a); err != nil {
 		return err
@@ -104,12 +113,32 @@ func runInit(c *cobra.Command, p profile) error {
 	return afterCheck(c, a["out"])
 }
 
+// waysOf is how mail gets home.
+func waysOf(c *cobra.Command) (answers, error) {
+	a := answers{}
+	for _, name := range []string{"route", "fetch"} {
+		if set, _ := c.Flags().GetBool(name); set {
+			a[name] = "yes"
+		}
+	}
+	if a["fetch"] == "" {
+		return a, nil
+	}
+	for _, name := range unreachable {
+		if f := c.Flags().Lookup(name); f != nil && f.Changed {
+			return nil, usage(fmt.Errorf("--%s: with --fetch nothing connects to home: leave it out", name))
+		}
+	}
+	return a, nil
+}
+
+// unreachable are the flags that mean nothing if no port of home can be reached.
+var unreachable = []string{"home", "port", "route"}
+
 // placesOf adds where everything goes: absolute paths, as the configuration
 // wants them.
 func placesOf(c *cobra.Command, p profile, a answers) error {
-	if route, _ := c.Flags().GetBool("route"); route {
-		a["route"] = "yes"
-	} else if host, _ := splitHome(a["home"]); net.ParseIP(host) != nil {
+	if host, _ := splitHome(a["home"]); a["route"] == "" && net.ParseIP(host) != nil {
 		return usage(fmt.Errorf("--home: an SRV record names a host, and %s is an address: give its name, or add --route", host))
 	}
 	out, _ := c.Flags().GetString("out")

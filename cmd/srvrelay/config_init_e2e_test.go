@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // What config init writes and says is used to the letter: on an edge and at a
@@ -21,6 +22,7 @@ const (
 type initHome struct {
 	*homeGuide
 	onEdge, atHome said
+	fetches        bool // nothing reaches home
 }
 
 // said is what a command printed, in parts: below the words of a heading, which
@@ -151,6 +153,10 @@ func (h *initHome) bothWays() {
 		{"5.5.113.5:587", "friend@example.com", "530 5.7.0 "},
 		{"5.5.100.7:2525", "friend@example.com", ""},
 	} {
+		if h.fetches && c.want == "" {
+			h.blocked(h.hub, c.door)
+			continue
+		}
 		if got := h.hand(h.hub, c.door, c.to); got == "" || !strings.HasPrefix(got, c.want) {
 			h.Errorf("at %s to %s: %q", c.door, c.to, got)
 		}
@@ -259,22 +265,57 @@ func TestInitBothSides(t *testing.T) {
 	t.Parallel()
 	needs(t, "postfix")
 	h := newInitHome(t, "Postfix", givenPostfix)
+	h.initBoth("")
+	h.bothWays()
+}
+
+// TestInitFetch: the same behind a router that lets nothing in, as with
+// carrier-grade NAT: home fetches its mail. It comes at once, and when the line
+// has been down, in either way; and when the line has another address.
+func TestInitFetch(t *testing.T) {
+	t.Parallel()
+	needs(t, "postfix")
+	h := newInitHome(t, "Postfix", givenPostfix)
+	h.fetches = true
+	h.router.run("nft flush chain ip home in; nft add rule ip provider to tcp flags syn drop")
+	h.initBoth("--fetch ")
+	h.bothWays()
+
+	// Home's relay is away, and is back.
+	h.home.run(`kill $(grep -o '"pid":[0-9]*' ` + relayLog + ` | tail -n 1 | cut -d: -f2)`)
+	h.send("Good morning, home.")
+	h.edge.saw(relayLog, `"msg":"parked"`, `"reason":"not-called"`)
+	h.home.run("setsid srvrelay serve --config " + edgeConfig + " </dev/null >>" + relayLog + " 2>&1 &")
+	h.comes("Good morning, home.")
+	if !stressed() {
+		return
+	}
+	// Another address: what was connected is not, and neither side is told.
+	h.router.run("ip address replace 5.5.100.8/32 dev eth0; ip address del 5.5.100.7/32 dev eth0; ip route replace default dev eth0 src 5.5.100.8")
+	h.send("Hello, new address.")
+	h.comesWithin("Hello, new address.", 3*time.Minute)
+}
+
+// initBoth does on both machines what one command at home has said.
+func (h *initHome) initBoth(flags string) {
+	h.Helper()
 	h.distrustAll()
-	h.atHome = parseSaid(t, h.home.run("srvrelay config init home --hostname home.example.org --edge edge.example.org --domain example.org "+
+	h.atHome = parseSaid(h.T, h.home.run("srvrelay config init home "+flags+"--hostname home.example.org --edge edge.example.org --domain example.org "+
 		"--edge-files /root/edge --edge-address 5.5.113.5 --postmaster you@example.org --self-signed --out "+edgeConfig))
 	h.records(h.atHome.under("DNS records to publish"))
-	h.records("home.example.org. 1 A 5.5.100.7\n")
+	if !h.fetches {
+		h.records("home.example.org. 1 A 5.5.100.7\n")
+	}
 	copied := h.atHome.under("On the edge")
 	for _, f := range []string{"srvrelay.yaml", "users", "tls.crt", "tls.key"} {
 		h.edge.write("/etc/srvrelay/"+f, h.read(h.home.path("/root/edge/"+f)))
 	}
 	h.edge.run("chmod 600 /etc/srvrelay/users /etc/srvrelay/tls.key")
 	if want := "ssh root@edge.example.org mkdir -p -m 700 /etc/srvrelay\nscp -p /root/edge/* root@edge.example.org:/etc/srvrelay/\n"; copied != want {
-		t.Errorf("the files are carried by\n%s", copied)
+		h.Errorf("the files are carried by\n%s", copied)
 	}
 	h.run(h.edge, h.atHome.under("then on that machine"))
 	h.serve(h.home, h.atHome)
 	h.appendTo(h.home, "/etc/postfix/main.cf", h.atHome.under("add to /etc/postfix/main.cf"))
 	h.home.run("systemctl start postfix")
-	h.bothWays()
 }

@@ -92,7 +92,7 @@ func edgeOf(home answers) (side, error) {
 	folder := home["edgefiles"]
 	a := answers{
 		"profile": "edge", "hostname": home["edge"], "address": home["edgeaddress"], "domain": home["domain"],
-		"home": net.JoinHostPort(home["hostname"], home["port"]), "user": home["user"], "password": home["password"],
+		"home": net.JoinHostPort(home["hostname"], home["port"]), "fetch": home["fetch"], "user": home["user"], "password": home["password"],
 		"postmaster": home["postmaster"], "datadir": "/var/lib/srvrelay",
 		"out": filepath.Join(edgeDir, "srvrelay.yaml"), "usersfile": filepath.Join(edgeDir, "users"),
 		"certificate": home["edgecert"], "key": home["edgekey"],

@@ -25,6 +25,9 @@ var profileArgs = map[string][]string{
 	"home":            {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org", "--port", "2626", "--password-stdin"},
 	"home-lmtp":       {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org", "--local", "lmtp:///run/dovecot/lmtp", "--password-stdin"},
 	"home-both":       {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org,example.com", "--edge-files", "EDGE", "--edge-address", "203.0.113.5", "--yes"},
+	"edge-fetch":      {"edge", "--hostname", "edge.example.net", "--address", "203.0.113.5", "--domain", "example.org", "--fetch", "--self-signed"},
+	"home-fetch":      {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org,example.com", "--fetch", "--password-stdin"},
+	"home-fetch-both": {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--domain", "example.org", "--fetch", "--edge-files", "EDGE", "--edge-address", "203.0.113.5", "--self-signed", "--yes"},
 	"home-only-sends": {"home", "--hostname", "home.example.org", "--edge", "edge.example.net", "--user", "me", "--password-stdin"},
 }
 
@@ -118,7 +121,7 @@ func checkInitSecrets(t *testing.T, dir, file, text string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		public := e.Name() == "srvrelay.yaml" || e.Name() == "tls.crt"
+		public := e.Name() == "srvrelay.yaml" || e.Name() == "tls.crt" || e.Name() == "edge.crt"
 		if public != (info.Mode().Perm()&0o004 != 0) || strings.HasPrefix(e.Name(), ".") {
 			t.Errorf("%s has the mode %v", e.Name(), info.Mode())
 		}
@@ -237,6 +240,9 @@ func TestInitRefuses(t *testing.T) {
 		{"home --hostname h.example.org --edge e.example.net --edge-files edge", exitUsage, []string{"--edge-files: an edge takes mail for domains: name them with --domain"}},
 		{"home --hostname h.example.org --edge e.example.net --domain example.org --edge-files edge", exitUsage, []string{"these flags must be set", "--edge-address "}},
 		{"home --hostname h.example.org --edge e.example.net --domain example.org --edge-files edge --edge-address 203.0.113.5 --self-signed --ca-file /etc/ssl/ca.pem", exitUsage, []string{"leave out --ca-file"}},
+		{"home --hostname h.example.org --edge e.example.net --fetch", exitUsage, []string{"--fetch: the edge keeps mail for domains: name them with --domain"}},
+		{"home --hostname h.example.org --edge e.example.net --domain example.org --port 2525 --fetch", exitUsage, []string{"--port: with --fetch nothing connects to home: leave it out"}},
+		{"edge --hostname e.example.net --address 203.0.113.5 --domain example.org --home h.example.org:1 --fetch", exitUsage, []string{"--home: with --fetch nothing connects to home"}},
 		{"home --hostname h.example.org --edge e.example.net --self-signed --password-stdin", exitUsage, []string{"--self-signed: only with --edge-files"}},
 		{"app --hostname r.example.net --data-dir here", exitUsage, []string{"--data-dir: ", "not an absolute path"}},
 		{"app --hostname r.example.net --out /nowhere/srvrelay.yaml", exitData, []string{"/nowhere is not a folder"}},

@@ -17,6 +17,7 @@ import (
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
 	"srvrelay/relay/config"
+	"srvrelay/relay/dkim"
 )
 
 // current is what a configuration amounts to. A reload makes another one; this
@@ -46,9 +47,14 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 	cur.doors = relay.Config{
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
-		Limits: relay.Limits{Connections: cfg.Limits.MaxConnections, PerAddress: cfg.Limits.MaxConnectionsPerAddress},
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg),
+		Limits: limitsOf(cfg), BanRules: banRules(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Headers: headerRules(cfg), Homes: homesOf(cfg),
 	}
+	keys, wrong := dkimKeys(cfg)
+	if len(wrong) > 0 {
+		return nil, wrong
+	}
+	cur.doors.Keys = dkim.NewKeys(keys)
 	if takesUsers(cfg) {
 		if err := cur.loadUsers(log); err != nil {
 			return nil, err
@@ -64,6 +70,14 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		return nil, err
 	}
 	return cur, cur.listeners()
+}
+
+func limitsOf(cfg *config.Config) relay.Limits {
+	l := cfg.Limits
+	return relay.Limits{
+		Connections: l.MaxConnections, PerAddress: l.MaxConnectionsPerAddress,
+		PerMinute: l.MaxConnectionsPerMinute, NetPerMinute: l.MaxConnectionsPerMinuteNetwork, PerSecond: l.MaxCommandsPerSecond,
+	}
 }
 
 // resolve makes the resolver. Nothing of the DNS is remembered over a reload: it
@@ -103,7 +117,8 @@ func (cur *current) listeners() error {
 			return fmt.Errorf("listeners[%d].client_ca: %w", i, err)
 		}
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
-			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom, ClientCA: roots,
+			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom,
+			GreetDelay: l.GreetDelay, ClientCA: roots,
 		})
 		anyTLS = anyTLS || l.TLS != config.TLSNone
 	}
@@ -141,7 +156,7 @@ func (cur *current) plan(listening []net.Addr, memory plan.Memory) {
 	}
 	cur.planner = plan.New(plan.Config{
 		Services: cfg.Delivery.Services, MXFallback: cfg.Delivery.MXFallback, MXPort: cfg.Delivery.MXPort,
-		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Own: own,
+		RelayDomains: cfg.RelayDomains, Routes: cur.routes, Homes: callersOf(cfg), Own: own,
 		Egress: plan.Egress{Allow: cfg.Delivery.Egress.Allow, AllowPorts: cfg.Delivery.Egress.AllowPorts, DenyPorts: cfg.Delivery.Egress.DenyPorts},
 	}, cur.resolver, memory)
 }
@@ -188,10 +203,12 @@ func deliverySettings(cfg *config.Config) delivery.Settings {
 }
 
 // storeSettings are those that a reload may change.
-func storeSettings(cfg *config.Config) pebblestore.Settings {
+func (cur *current) storeSettings(log maillog) pebblestore.Settings {
+	cfg := cur.cfg
 	return pebblestore.Settings{
 		Hostname: cfg.Hostname, Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+		Sign: cur.signReports(log),
 	}
 }
 

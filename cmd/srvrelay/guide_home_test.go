@@ -109,14 +109,16 @@ func (h *homeGuide) send(body string) {
 // comes waits until a text is in the mailbox at home, once.
 func (h *homeGuide) comes(body string) {
 	h.Helper()
+	h.comesWithin(body, waitLimit)
+}
+
+func (h *homeGuide) comesWithin(body string, limit time.Duration) {
+	h.Helper()
 	var box string
-	err := until(func() bool {
+	poll(h.T, limit, fmt.Sprintf("%q is in the mailbox", body), func() bool {
 		box = h.read(h.home.path("/var/mail/you"))
 		return strings.Contains(box, body)
-	}, func() error { return fmt.Errorf("%q is not in the mailbox:\n%s", body, box) })
-	if err != nil {
-		h.Fatal(err)
-	}
+	})
 	if h.mails++; strings.Count(box, "\nMessage-Id: ") != h.mails || strings.Count(box, body) != 1 {
 		h.Errorf("the mailbox should have %d messages:\n%s", h.mails, box)
 	}

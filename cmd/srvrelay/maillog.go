@@ -68,7 +68,7 @@ func safe(s string) string { return queue.Safe(s, 600) }
 
 // Received: a message was accepted and is on stable storage.
 func (l maillog) Received(env *queue.Envelope) {
-	a := append(make([]slog.Attr, 0, 9), idOf(env.ID), text("from", env.Sender), slog.String("to", rcptNames(env.To)),
+	a := append(make([]slog.Attr, 0, 10), idOf(env.ID), text("from", env.Sender), slog.String("to", rcptNames(env.To)),
 		slog.Int64("size", env.Size), slog.String("mode", string(env.Mode)))
 	if env.Client.Addr.IsValid() {
 		a = append(a, slog.String("client", env.Client.Addr.String()), text("helo", env.Client.Helo))
@@ -78,6 +78,9 @@ func (l maillog) Received(env *queue.Envelope) {
 	}
 	if env.Client.TLS != "" {
 		a = append(a, slog.String("tls", env.Client.TLS))
+	}
+	if len(env.Prefix) > 0 {
+		a = append(a, slog.Bool("signed", true))
 	}
 	l.event(slog.LevelInfo, "received", a...)
 }
@@ -196,6 +199,16 @@ func (l maillog) AuthFailed(client queue.Client, name string, failures int) {
 // NearLimit: a user, an address or all together have used most of a limit.
 func (l maillog) NearLimit(n relay.NearLimit) {
 	l.Warn("limit is near", "who", safe(n.Who), "what", n.What, "used", n.Used, "limit", n.Rate.Text, "rule", n.Rule)
+}
+
+// Banned: an address has failed to log in too often.
+func (l maillog) Banned(b relay.Ban) {
+	l.Warn("banned", "network", b.Network.String(), "until", b.Until.UTC().Format(time.RFC3339), "times", b.Times, "reason", "failed logins")
+}
+
+// Guarded: the password of a user is being guessed from many addresses.
+func (l maillog) Guarded(g relay.Guard) {
+	l.Warn("password is being guessed", "user", safe(g.Name), "until", g.Until.UTC().Format(time.RFC3339))
 }
 
 // Fault: something of our own went wrong at a door.

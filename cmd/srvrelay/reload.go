@@ -134,10 +134,11 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	s.log.setLevel(cfg.Log.Level)
 	s.deliver.Reconfigure(deliverySettings(cfg))
 	s.askHome(cur)
-	s.store.Reconfigure(storeSettings(cfg))
+	s.store.Reconfigure(cur.storeSettings(s.log))
 	if err := s.store.Reroute(ctx, routing(cur.routes)); err != nil {
 		r.Notes = append(r.Notes, err.Error()) // the rest is filed anew as its turn comes
 	}
+	s.fetch()
 	s.lookAgain(ctx)
 	return r, nil
 }

@@ -73,6 +73,8 @@ func nextHop(t config.RouteTarget, secrets bool) (plan.NextHop, error) {
 		n.Kind = plan.ByRules
 	case t.Scheme == config.SchemeMX:
 		n.Kind = plan.ByMX
+	case t.Scheme == config.SchemeCaller:
+		n.Kind = plan.ByCaller
 	case t.SRV:
 		n.Kind, n.Service = plan.ByService, "_"+t.Scheme+"._tcp"
 	default:

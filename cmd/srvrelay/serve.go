@@ -99,8 +99,9 @@ type service struct {
 	memory  *delivery.Memory
 	admin   net.Listener
 
-	meter      *relay.Meter // how much was submitted lately
-	meterFails bool         // it could not be written the last time
+	meter *relay.Meter // how much was submitted lately
+	bans  *relay.Bans
+	fails map[string]bool // files of these two that could not be written the last time
 
 	hup  chan os.Signal                 // SIGHUP
 	load func() (*config.Config, error) // reads the configuration again
@@ -108,12 +109,14 @@ type service struct {
 	now  atomic.Pointer[current]
 
 	asker atomic.Pointer[delivery.CallForward] // with recipients.check: ask
+
+	fetchers fetchers
 }
 
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, load: load, hup: make(chan os.Signal, 1)}
+	s = &service{log: log, load: load, hup: make(chan os.Signal, 1), fails: map[string]bool{}}
 	// From here to the end of the process: else one that comes during a long
 	// start, or a stop, would end it.
 	signal.Notify(s.hup, syscall.SIGHUP)
@@ -134,6 +137,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(cur.routes), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+		Sign: cur.signReports(log),
 	})
 	if err != nil {
 		return s, err
@@ -142,7 +146,11 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if s.meter, err = relay.LoadMeter(meterFile(cfg), time.Now()); err != nil {
 		log.Warn("limits: what was used before cannot be read", "error", err)
 	}
-	doors.Queue, doors.Events, doors.Meter = s.store, log, s.meter
+	if s.bans, err = relay.LoadBans(bansFile(cfg), time.Now()); err != nil {
+		log.Warn("bans: what was kept cannot be read", "error", err)
+	}
+	doors.Queue, doors.Events, doors.Turner = s.store, log, called{s}
+	doors.Meter, doors.Bans = s.meter, s.bans
 	if s.doors, err = relay.New(doors); err != nil {
 		return s, err
 	}
@@ -178,6 +186,14 @@ func (s *service) Home(domain string) bool { return s.now.Load().planner.Home(do
 
 func (s *service) Refused(domain string, ap netip.AddrPort) string {
 	return s.now.Load().planner.Refused(domain, ap)
+}
+
+// called hands the connections on which home servers fetch their mail to the
+// deliverer.
+type called struct{ *service }
+
+func (c called) Call(call relay.Call) (pending bool, withdraw func() bool) {
+	return c.deliver.Call(delivery.Call(call))
 }
 
 // watchFiles logs what is wrong with the files that are read again when they
@@ -221,12 +237,14 @@ func (s *service) run(ctx context.Context) error {
 	wg.Go(func() { s.deliver.Run(running) })
 	wg.Go(func() { s.watchFiles(running) })
 	wg.Go(func() { s.hangups(running) })
-	wg.Go(func() { s.keepMeter(running) })
+	wg.Go(func() { s.keepFiles(running) })
 	wg.Go(func() {
 		if err := admin.Serve(running, s.admin, s.backend()); err != nil {
 			s.log.Error("admin socket", "error", err)
 		}
 	})
+	s.fetchers.run(running)
+	s.fetch()
 	served := make(chan error, 1)
 	go func() { served <- s.doors.Serve() }()
 	s.log.Info("ready", "hostname", cfg.Hostname, "data_dir", cfg.DataDir, "admin", adminSocket(cfg), "pid", os.Getpid())
@@ -245,6 +263,7 @@ func (s *service) run(ctx context.Context) error {
 		s.log.Warn("clients were cut off in the middle of a transaction; they will try again", "error", e)
 	}
 	wg.Wait()
+	s.fetchers.wg.Wait()
 	return err
 }
 
@@ -270,8 +289,8 @@ func (s *service) close() {
 		cancel()
 		_ = s.doors.Shutdown(cut)
 	}
-	if s.meter != nil && s.now.Load() != nil {
-		s.saveMeter()
+	if s.now.Load() != nil { // so both are there
+		s.saveFiles()
 	}
 	if s.store != nil {
 		if err := s.store.Close(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"srvrelay/relay"
@@ -18,6 +19,15 @@ func senderRules(cfg *config.Config) (rules []relay.SenderRule) {
 		rules = append(rules, relay.SenderRule{User: r.User, Network: prefixOf(r.Network), From: r.From})
 	}
 	return rules
+}
+
+// headerRules is what is done to the header of submitted mail.
+func headerRules(cfg *config.Config) relay.HeaderRules {
+	add, remove := cfg.Submission.Headers.Add, cfg.Submission.Headers.Remove
+	return relay.HeaderRules{
+		AddDate: slices.Contains(add, "date"), AddMessageID: slices.Contains(add, "message-id"), AddFrom: slices.Contains(add, "from"),
+		RemoveBcc: slices.Contains(remove, "bcc"), RemoveReceived: slices.Contains(remove, "received"),
+	}
 }
 
 // rateRules is how much may be submitted.
@@ -59,33 +69,39 @@ func rateOf(text string, bytes bool) relay.Rate {
 	return relay.Rate{N: r.N, Per: r.Per, Text: text}
 }
 
-// meterEvery is how often what was submitted is written down, and so how much
-// of it a crash forgets.
-const meterEvery = 5 * time.Second
+// keepEvery is how often what was submitted and who is banned are written
+// down, and so how much of it a crash forgets.
+const keepEvery = 5 * time.Second
 
 func meterFile(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "limits.json") }
+func bansFile(cfg *config.Config) string  { return filepath.Join(cfg.DataDir, "bans.json") }
 
-// keepMeter writes down how much was submitted, while it changes.
-func (s *service) keepMeter(ctx context.Context) {
-	tick := time.NewTicker(meterEvery)
+// keepFiles writes both down, while they change.
+func (s *service) keepFiles(ctx context.Context) {
+	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.saveMeter()
+			s.saveFiles()
 		}
 	}
 }
 
-// saveMeter says once that it cannot, until it can.
-func (s *service) saveMeter() {
-	err := s.meter.Save(meterFile(s.now.Load().cfg), time.Now())
-	if err != nil && !s.meterFails {
-		s.log.Error("limits: what was used is forgotten at a restart", "error", err)
+func (s *service) saveFiles() {
+	cfg, now := s.now.Load().cfg, time.Now()
+	s.saved("limits: what was used is forgotten at a restart", s.meter.Save(meterFile(cfg), now))
+	s.saved("bans: what has changed is forgotten at a restart", s.bans.Save(bansFile(cfg), now))
+}
+
+// saved says once that something could not be written, until it can.
+func (s *service) saved(loss string, err error) {
+	if err != nil && !s.fails[loss] {
+		s.log.Error(loss, "error", err)
 	}
-	s.meterFails = err != nil
+	s.fails[loss] = err != nil
 }
 
 // prefixOf is a network that may be absent.

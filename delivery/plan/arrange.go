@@ -5,7 +5,10 @@ import "strings"
 // arrange gives a target what its next hop says beside where it is: TLS,
 // account and protocol.
 func (d *draft) arrange(t *Target, n NextHop) {
-	t.Named, t.Written, t.LMTP, t.Login = !n.Kind.perDomain(), n.Kind == ByHost, n.LMTP, n.Login
+	t.Named, t.Written, t.LMTP, t.Login = n.Kind.ours(), n.Kind == ByHost || n.Kind == ByCaller, n.LMTP, n.Login
+	if n.Kind == ByCaller {
+		t.Calls = d.plan.Domain
+	}
 	t.TLS = TLSRule{
 		Level: n.Level, Implicit: n.Implicit, Roots: n.Roots, ServerName: t.Host, Why: "opportunistic",
 		secure: t.TLS.secure,

@@ -21,7 +21,7 @@ const (
 func (d *draft) choose(f found, n NextHop) []Target {
 	cands := d.withoutSelf(f.cands)
 	cands = d.withoutAddressless(cands)
-	if n.Kind != ByHost {
+	if n.Kind != ByHost && n.Kind != ByCaller {
 		cands = d.guarded(cands)
 	}
 	draw := drawMX
@@ -227,7 +227,7 @@ func (d *draft) limited(targets []Target) []Target {
 // than ourselves, and the mail has a way as soon as that is mended.
 func (d *draft) nothingLeft(n NextHop, dropped []Dropped) *queue.Status {
 	name := d.plan.Domain
-	if !n.Kind.perDomain() {
+	if n.Kind.ours() {
 		name = n.URL
 	}
 	switch first := firstReason(dropped); first {

@@ -59,7 +59,7 @@ type Plan struct {
 type Target struct {
 	Host     string // "" for an address literal
 	Port     uint16
-	Path     string       // of a Unix socket, instead of port and addresses
+	Path     string       // of a Unix socket, or Caller of a user, instead of port and addresses
 	Way      int          // index of the route's next hop that names it; 0 without a route
 	Priority uint16       // SRV priority or MX preference
 	Weight   uint16       // SRV only
@@ -67,6 +67,7 @@ type Target struct {
 	Addrs    []netip.Addr // interleaved IPv6, IPv4; at least one
 	Named    bool         // a route names it, or the domain whose SRV records do: what it lacks is the operator's to mend
 	Written  bool         // a route names the host itself: the egress guard has no say
+	Calls    string       // the domain, of a target that connects to us for its mail; see Caller
 	LMTP     bool
 	TLS      TLSRule
 	Login    *Login // nil: no AUTH
@@ -87,6 +88,9 @@ func (t Target) Endpoints() []Endpoint {
 
 // terms is Endpoint.Terms.
 func (t Target) terms() string {
+	if t.Calls != "" {
+		return t.Calls
+	}
 	if t.TLS.Level == TLSMay && !t.TLS.Implicit && !t.LMTP && t.Login == nil {
 		return ""
 	}
@@ -109,8 +113,18 @@ func (t Target) terms() string {
 	return s
 }
 
+// callerPrefix begins the path of who calls; no socket's path, which is absolute, does.
+const callerPrefix = "atrn:"
+
+// Caller is the path that stands for the connections which a user makes to us,
+// to be given mail over them (RFC 2645).
+func Caller(user string) string { return callerPrefix + user }
+
+// Calls tells whether nothing is connected to: the server there connects to us.
+func (e Endpoint) Calls() bool { return strings.HasPrefix(e.Path, callerPrefix) }
+
 // Endpoint is what a connection is made to, an address and port or a Unix
-// socket, and on what terms.
+// socket, or who makes it, and on what terms.
 type Endpoint struct {
 	netip.AddrPort
 	Path string

@@ -19,6 +19,7 @@ type Config struct {
 	MXPort       uint16   // default 25
 	RelayDomains []string // ours, normalised: "home.example.org", or ".example.org" for all below it
 	Routes       *Routes  // nil: none
+	Homes        []Home   // who may call for the mail of which domains
 	Own          Own
 	Egress       Egress
 	// Rand returns a uniform number in [0, n); nil is math/rand/v2.
@@ -165,7 +166,7 @@ func (d *draft) build(ctx context.Context, withoutSRV bool) *queue.Status {
 	for i, n := range d.route.nextHops() {
 		found, st, last := d.way(ctx, i, n, withoutSRV)
 		targets = append(targets, found...)
-		ours := !n.Kind.perDomain()
+		ours := n.Kind.ours()
 		if st != nil && (why == nil || d.final(why, d.ours) && !d.final(st, ours)) {
 			why, d.ours = st, ours
 		}

@@ -78,10 +78,32 @@ const (
 	ByMX                  // "mx:": without SRV
 	ByHost                // the addresses of a host that the operator wrote
 	ByService             // SRV records of a domain that the operator wrote
+	ByCaller              // "atrn:": who has connected to us for the mail of the recipient's domain
 )
 
 // perDomain tells whether the next hop depends on the recipient's domain.
-func (k Kind) perDomain() bool { return k == ByRules || k == ByMX }
+func (k Kind) perDomain() bool { return k == ByRules || k == ByMX || k == ByCaller }
+
+// ours tells whether the operator, and not the recipient's domain, says where
+// the next hop leads: what it lacks is his to mend.
+func (k Kind) ours() bool { return k == ByHost || k == ByService || k == ByCaller }
+
+// Home is a machine that may call for its mail.
+type Home struct {
+	User    string
+	Domains []string // normalised: exact, or ".x.example" for all below it
+}
+
+// HomeOf is the user who may call for the mail of a domain (A-labels, lower
+// case); false: nobody.
+func HomeOf(homes []Home, domain string) (user string, ok bool) {
+	for _, h := range homes {
+		if inDomains(domain, h.Domains) {
+			return h.User, true
+		}
+	}
+	return "", false
+}
 
 // Login is an account at a next hop. It shows itself without the password.
 type Login struct {
@@ -280,7 +302,7 @@ func (rs *Routes) labelled(label string) *Route {
 
 // isLabel tells whether a hop is called as Route.label calls routes.
 func isLabel(hop string) bool {
-	return strings.HasPrefix(hop, "route ") || strings.Contains(hop, "://") || hop == "dns:" || hop == "mx:"
+	return strings.HasPrefix(hop, "route ") || strings.Contains(hop, "://") || hop == "dns:" || hop == "mx:" || hop == "atrn:"
 }
 
 // Retry returns the times of mail to a domain that waits for a hop.

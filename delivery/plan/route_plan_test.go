@@ -128,6 +128,12 @@ func TestRoutePlans(t *testing.T) {
 			want: "fail srv 5.1.2 null-srv\n? SRV _smtp._tcp.a.test"},
 		{name: "we are in the domain's MX: a smarthost behind would be a detour", to: []NextHop{rules, host("50.0.0.9", 587)}, zone: "a.test MX 10 m.test\na.test MX 20 us.test\nm.test A 50.0.0.1\nus.test A 60.0.0.1",
 			want: "sent mx\n+ 10 m.test:25 50.0.0.1 | may\n- 20 us.test:25 60.0.0.1 self\n? SRV _smtp._tcp.a.test\n? MX a.test"},
+		{name: "who calls", to: []NextHop{{URL: "atrn:", Kind: ByCaller, Level: TLSNone}},
+			want: "sent route\n+ 0 :0 atrn:home | none"},
+		{name: "the rules, then who calls", to: []NextHop{rules, {URL: "atrn:", Kind: ByCaller, Level: TLSNone}}, zone: "a.test MX 0 m.test\nm.test A 50.0.0.1",
+			want: "sent mx\n+ 0 m.test:25 50.0.0.1 | may\n+ 0 :0 atrn:home | none\n? SRV _smtp._tcp.a.test\n? MX a.test"},
+		{name: "nobody may call: wait, and tell the operator", to: []NextHop{{URL: "atrn:", Kind: ByCaller, Level: TLSNone}}, hop: "b.test via atrn:",
+			want: "defer 4.3.5 no-home ALARM"},
 		{name: "a hop of a route that is gone", to: []NextHop{rules}, hop: "route old", want: "defer 4.3.5 route-gone"},
 		{name: "a domain's hop of a route that is gone", to: []NextHop{rules}, hop: "a.test via mx:", want: "defer 4.3.5 route-gone"},
 	} {
@@ -138,6 +144,7 @@ func TestRoutePlans(t *testing.T) {
 			}
 			z := newZone(t, c.zone)
 			cfg := base()
+			cfg.Homes = []Home{{User: "other", Domains: []string{".a.test"}}, {User: "home", Domains: []string{"a.test"}}}
 			cfg.Routes, cfg.Own = rs, Own{Listeners: addrPorts("60.0.0.1:25"), Machine: machine()}
 			p := New(cfg, z, nil).Plan(t.Context(), c.hop)
 			z.asked = withoutAddrs(z.asked)
@@ -145,7 +152,7 @@ func TestRoutePlans(t *testing.T) {
 				t.Errorf("plan:\n%s\nwant:\n%s\nnotes: %q", got, c.want, p.Notes)
 			}
 			for _, tg := range p.Targets {
-				if kind := c.to[tg.Way].Kind; tg.Written != (kind == ByHost) || tg.Named != (kind == ByHost || kind == ByService) {
+				if kind := c.to[tg.Way].Kind; tg.Written != (kind == ByHost || kind == ByCaller) || tg.Named != kind.ours() {
 					t.Errorf("%s: written %v, named %v", tg.Host, tg.Written, tg.Named)
 				}
 			}

@@ -39,6 +39,8 @@ func (d *draft) find(ctx context.Context, n NextHop, withoutSRV bool) (f found, 
 		f = d.fromHost(n)
 	case ByService:
 		f, st = d.fromService(ctx, n)
+	case ByCaller:
+		f, st = d.fromCaller()
 	default:
 		f, st = d.fromDomain(ctx, n, withoutSRV || n.Kind == ByMX)
 	}
@@ -53,6 +55,15 @@ func (d *draft) fromHost(n NextHop) found {
 		c.addrs = []netip.Addr{plain(a)}
 	}
 	return found{source: queue.ReasonRoute, cands: []candidate{c}}
+}
+
+// fromCaller is the home server that calls for the mail of the domain.
+func (d *draft) fromCaller() (found, *queue.Status) {
+	user, ok := HomeOf(d.cfg.Homes, d.plan.Domain)
+	if !ok {
+		return found{}, failure("5.3.5", queue.ReasonNoHome, "nobody may call for the mail of %s", d.plan.Domain)
+	}
+	return found{source: queue.ReasonRoute, cands: []candidate{{path: Caller(user)}}}, nil
 }
 
 // fromService asks for the SRV records of a service that the operator wrote

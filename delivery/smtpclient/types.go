@@ -27,10 +27,11 @@ const (
 	StageData                  // DATA, before the 354
 	StageBody                  // while the message is sent
 	StageDot                   // the final dot may have left; its reply counts
+	StageTurn                  // ATRN
 )
 
 func (s Stage) String() string {
-	return [...]string{"connect", "banner", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "body", "end of data"}[s]
+	return [...]string{"connect", "banner", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "body", "end of data", "ATRN"}[s]
 }
 
 // Reply is one complete reply of a server, made safe: printable, one line for

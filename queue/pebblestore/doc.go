@@ -8,6 +8,7 @@
 //	f/index                         fingerprint of what the h/ and t/ keys were made with
 //	m/<id>                          envelope and counters of a message, JSON
 //	r/<id><n>                       one recipient, JSON
+//	                                with the first bytes of a large body that its doors have put before it
 //	b/<id><n>                       the body, in one chunk of less than 64 KiB; of a report in several
 //	l/<number>                      the message whose large body is the file bodies/<number>
 //	a/<id><n>                       one attempt, JSON; the newest 200

@@ -24,6 +24,9 @@ type Backend struct {
 	Unpark  func(ctx context.Context, hop string) error
 	Acted   func(queue.Effects) // for the log
 	Door    func() Door         // nil: no relay is running
+
+	Bans       func() Bans
+	ChangeBans func(BanChange) BanChanged
 }
 
 // Listen opens the socket in a folder that is the owner's only (0700); a
@@ -87,6 +90,7 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 func (b Backend) handler() http.Handler {
 	mux := http.NewServeMux()
 	b.handleQueue(mux)
+	b.handleBans(mux)
 	mux.HandleFunc("GET /hops", func(w http.ResponseWriter, r *http.Request) {
 		hops, err := b.Store.Hops(r.Context())
 		answer(w, hops, err)

@@ -32,7 +32,13 @@ type Config struct {
 
 	Submission SubmissionRules `key:"submission" doc:"What those may do who may submit, so that one stolen password does not cost the relay its good name."`
 
+	Bans Bans      `key:"bans" doc:"Who is shut out for guessing passwords. 'srvrelay ban' lists, adds and removes bans; docs/submission.md has more."`
+	DKIM []DKIMKey `key:"dkim" example:"[{ domain: example.org, selector: s2026, key_file: /var/lib/srvrelay/dkim/example.org.s2026.pem }]" doc:"Keys that sign submitted mail (DKIM, RFC 6376) whose From is of their domain; mail from inbound listeners is never signed. 'srvrelay dkim keygen' makes them, docs/dkim.md has the steps."`
+
 	Routes []Route `key:"routes" example:"[{ domains: [a.example], to: [{ url: \"smtp://backend.example:2525\" }] }]" doc:"Where mail goes that is not to go the way that DNS names. The first route that matches decides; nothing is merged."`
+
+	Homes []Home  `key:"homes" example:"[{ user: home, domains: [home.example.org] }]" doc:"The machines behind this relay that may ask for their mail when they are back (ETRN), or come and fetch it over a connection of their own where none reaches them (ATRN, and a route 'to: [{ url: \"atrn:\" }]'); docs/home.md has examples."`
+	Fetch []Fetch `key:"fetch" example:"[{ from: \"atrn://vps.example.net\", user: home, password_file: /etc/srvrelay/fetch.pass, deliver: \"smtp://127.0.0.1:25\" }]" doc:"The relays that this machine calls for its mail, as it cannot be reached from outside (RFC 2645). A connection is kept open, so that mail comes at once."`
 
 	Limits   Limits   `key:"limits" doc:"What a client may ask for at most."`
 	DNS      DNS      `key:"dns" doc:"Where names are looked up."`
@@ -69,6 +75,8 @@ type Listener struct {
 	ProxyFrom []netip.Prefix `key:"proxy_from" check:"proxy" default:"" example:"[192.0.2.10/32]" doc:"Proxies such as HAProxy. A connection from one of them must begin with a PROXY protocol header (version 1 or 2), and the address in it is the client's: for limits, trust, logs and Received. From any other address no header is read: such a client is what it is. A listener with proxies trusts only the networks of its own trusted_networks, and a loopback address in a header never."`
 
 	ClientCA string `key:"client_ca" check:"optpath" default:"" example:"/etc/srvrelay/clients-ca.pem" doc:"The roots, in PEM, of certificates with which clients may log in instead of a password (AUTH EXTERNAL). The user is the one of whose name there is a mail address or DNS name in the certificate (subjectAltName). Whoever has none, or another, may log in with a password. Only for submission listeners with TLS. It is read at the start and at a reload."`
+
+	GreetDelay time.Duration `key:"greet_delay" min:"0s" max:"30s" default:"0s" example:"5s" doc:"How long a stranger waits for the banner. Who speaks before it is refused (554 5.5.1), which many programs that send spam do, and no mail server. Not for submission listeners; this machine, trusted_networks, proxies and bans.exempt do not wait."`
 }
 
 // TLS names the certificate of the listeners.
@@ -101,6 +109,20 @@ type Limits struct {
 	MaxQueueSize             int64 `key:"max_queue_size" min:"1MiB" max:"1048576GiB" default:"8GiB" doc:"Bytes of all queued messages together; beyond them no new mail is taken (452 4.3.1). On the disk the queue takes up to half as much again. A relay with a large disk of its own may have more, one that shares a small disk should have less; 'min_free' holds in any case."`
 	MaxConnections           int   `key:"max_connections" min:"1" max:"100000" default:"500" doc:"Connections of clients at one time, over all listeners (421 beyond)."`
 	MaxConnectionsPerAddress int   `key:"max_connections_per_address" min:"1" max:"100000" default:"50" doc:"Connections of one address at one time; IPv6 addresses count by /64. Trusted clients are exempt."`
+
+	MaxConnectionsPerMinute        int `key:"max_connections_per_minute" min:"0" max:"1000000" default:"6000" doc:"New connections of one address in a minute (421 beyond); IPv6 addresses count by /64. Trusted clients are exempt. '0': no limit."`
+	MaxConnectionsPerMinuteNetwork int `key:"max_connections_per_minute_network" min:"0" max:"1000000" default:"0" shown:"0, no limit" example:"20000" doc:"The same for one network, an IPv4 /24 or an IPv6 /48. '0': no limit."`
+	MaxCommandsPerSecond           int `key:"max_commands_per_second" min:"0" max:"1000000" default:"5000" doc:"Commands of one address in a second, over all of its connections; IPv6 addresses count by /64. What is beyond is answered later, so that the client slows down by itself; beyond a minute its connection ends (421). Trusted clients are exempt. '0': no limit."`
+}
+
+// Bans say who is shut out for guessing passwords.
+type Bans struct {
+	Failures     int            `key:"failures" min:"0" max:"1000" default:"10" doc:"Failed logins that ban an address from all listeners (421); IPv6 addresses count by /64. '0': nobody is banned for them."`
+	Within       time.Duration  `key:"within" min:"1s" max:"7d" default:"10m" doc:"The time in which failures count, from the first on."`
+	For          time.Duration  `key:"for" min:"1s" max:"90d" default:"1h" doc:"How long the first ban is. Each further one is twice as long as the one before."`
+	Max          time.Duration  `key:"max" min:"1s" max:"365d" default:"1d" doc:"The longest ban. So long after its end, a ban is forgotten, and the next one is a first one."`
+	NameFailures int            `key:"name_failures" min:"0" max:"10000" default:"30" doc:"Failed logins for one name, from addresses where nobody has logged in by it, after which the name is guarded for the time of 'for': who has logged in by it before can do so from the same address, and nobody from elsewhere (454). '0': no name is guarded."`
+	Exempt       []netip.Prefix `key:"exempt" check:"network" example:"[198.51.100.0/24]" doc:"Networks that are never banned, such as an office whose people share an address. This machine, trusted_networks and the proxies of proxy_from never are."`
 }
 
 // DNS says where names are looked up.

@@ -40,7 +40,11 @@ func (c *Config) CheckFiles() Problems {
 	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
 		c.warnReadable("submission.oauth.client_secret_file", f)
 	}
+	for i, k := range c.DKIM {
+		c.warnReadable(fmt.Sprintf("dkim[%d].key_file", i), k.KeyFile)
+	}
 	c.checkRoutes(add)
+	c.checkFetch(add)
 	return ps.Sorted()
 }
 

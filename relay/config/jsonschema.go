@@ -111,7 +111,9 @@ var schemaPatterns = map[string]string{
 	"rulesender":  `^\*$|@`,
 	"rate":        `^([0-9]+/[smhd])?$`,
 	"sizerate":    `^([0-9]+(B|KiB|MiB|GiB)/[smhd])?$`,
-	"target":      `^(smtp|submissions?)(\+srv)?://[^@]+$|^lmtp://[^@]+$|^mx:/*$|^dns:/*$`,
+	"fetchurl":    `^[Aa][Tt][Rr][Nn][Ss]?://[^@]+$`,
+	"deliverurl":  `^(smtp://[^@]+)?$`,
+	"target":      `^(smtp|submissions?)(\+srv)?://[^@]+$|^lmtp://[^@]+$|^mx:/*$|^dns:/*$|^atrn:/*$`,
 }
 
 func textSchema(pattern string) map[string]any {

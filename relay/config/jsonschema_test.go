@@ -18,7 +18,7 @@ const schemaFile = "../../docs/srvrelay.schema.json"
 // onlyWeSee are the wrong files that are right to the schema, as what is wrong
 // is between keys, in the meaning of a text, or in the notation.
 var onlyWeSee = []string{
-	"half-certificate", "inbound-trust", "key-only", "listener-taken", "no-certificate",
+	"bans-max", "half-certificate", "homes-route", "inbound-trust", "key-only", "listener-taken", "no-certificate",
 	"nobody", "oauth-keys", "oauth", "public-addresses", "queue-size", "recipients-list", "recipients-none", "recipients-unused", "route-credentials-stranger", "route-credentials-tls", "route-duplicate-target",
 	"route-idle-keys", "route-ipv6", "route-password-missing", "route-password-twice", "route-port",
 	"route-star-beside", "route-submission-clear", "route-verify-only", "socket-in-data-dir", "socket-length",

@@ -250,6 +250,9 @@ func (c *Config) fillIn(m machine, environ []string) {
 	for i := range c.Routes {
 		c.Routes[i].complete()
 	}
+	for i := range c.Fetch {
+		c.Fetch[i].complete()
+	}
 }
 
 // defaultDataDir follows the XDG base directory specification, in which a

@@ -39,9 +39,13 @@ func defaults() *Config {
 		RelayDomains:    []string{},
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
-		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, OAuth: OAuth{UserClaim: "email"}},
+		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}, OAuth: OAuth{UserClaim: "email"}},
+		DKIM:            []DKIMKey{},
 		Routes:          []Route{},
-		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50},
+		Homes:           []Home{},
+		Fetch:           []Fetch{},
+		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50, MaxConnectionsPerMinute: 6000, MaxCommandsPerSecond: 5000},
+		Bans:            Bans{Failures: 10, Within: 10 * time.Minute, For: time.Hour, Max: 24 * time.Hour, NameFailures: 30, Exempt: prefixes()},
 		DNS:             DNS{Servers: []string{}},
 		Delivery: Delivery{
 			Services: []string{"_smtp._tcp"}, MXFallback: true, MXPort: 25, ConnectionsPerTarget: 10, Concurrency: 200,
@@ -102,6 +106,7 @@ func TestExample(t *testing.T) {
 	want.PublicAddresses = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.5:0"), netip.MustParseAddrPort("203.0.113.5:25")}
 	want.Postmaster = "admin@example.org"
 	loop := netip.MustParsePrefix("127.0.0.0/8")
+	want.Bans.Exempt = prefixes("198.51.100.0/24")
 	want.Submission.Senders = []SenderRule{
 		{User: "newsletter", From: []string{"news@example.org", "bounce+*@example.org", "@lists.example.org"}},
 		{Network: &loop, From: []string{"@example.org", "@.example.org"}},
@@ -116,6 +121,8 @@ func TestExample(t *testing.T) {
 		Issuer: "https://login.example.org", Audience: "smtp", UserClaim: "email",
 	}
 	want.Submission.Total = Rates{Messages: "10000/h", Recipients: "50000/h", Bytes: "20GiB/d"}
+	want.Submission.Headers = HeaderRules{Add: []string{"date", "message-id", "from"}, Remove: []string{"bcc", "received"}}
+	want.DKIM = []DKIMKey{{Domain: "example.org", Selector: "s2026", KeyFile: "/var/lib/srvrelay/dkim/example.org.s2026.pem"}}
 	day := 24 * time.Hour
 	want.Routes = []Route{
 		{Name: "isp", Domains: []string{"a.example", ".a.example"}, Senders: []string{"@app.example"}, Action: Deliver, ExpireAfter: &day, To: []RouteTarget{
@@ -125,6 +132,11 @@ func TestExample(t *testing.T) {
 		{Domains: []string{"e.example"}, Action: Hold},
 		{Domains: []string{"f.example"}, Action: Reject, Text: "mail for f.example has ended"},
 	}
+	want.Homes = []Home{{User: "home", Domains: []string{"home.example.org"}}}
+	want.Fetch = []Fetch{{
+		From: "atrn://vps.example.net:366", User: "home", PasswordFile: "/etc/srvrelay/fetch.pass", Deliver: "smtp://127.0.0.1",
+		Host: "vps.example.net", Port: 366, DeliverHost: "127.0.0.1", DeliverPort: 25,
+	}}
 	want.DNS.Servers = []string{"127.0.0.1:53"}
 	want.Admin.Socket = "/var/lib/srvrelay/admin.sock"
 	if diff := cmp.Diff(want, got, compare); diff != "" {

@@ -31,7 +31,7 @@ const (
 	SRVAbsent = "absent"
 )
 
-// Schemes of a target. MX and DNS stand for the recipient's own domain.
+// Schemes of a target. MX, DNS and Caller depend on the recipient's own domain.
 const (
 	SchemeSMTP        = "smtp"
 	SchemeSubmission  = "submission"  // STARTTLS before anything else
@@ -39,6 +39,7 @@ const (
 	SchemeLMTP        = "lmtp"
 	SchemeMX          = "mx"
 	SchemeDNS         = "dns"
+	SchemeCaller      = "atrn" // who calls for the mail of the recipient's domain (RFC 2645)
 )
 
 // Route is the operator's word on where some mail goes.
@@ -123,7 +124,7 @@ func (t *RouteTarget) complete() {
 
 func (t *RouteTarget) defaultTLS() string {
 	switch {
-	case t.Path != "":
+	case t.Path != "" || t.Scheme == SchemeCaller:
 		return TLSNone
 	case t.Username != "":
 		return TLSVerify

@@ -32,6 +32,10 @@ func checks(name string) func(string) (string, error) {
 		return domain
 	case "target":
 		return targetURL
+	case "fetchurl":
+		return fetchURL
+	case "deliverurl":
+		return deliverURL
 	case "routedomain":
 		return routeDomain
 	case "sender":
@@ -52,6 +56,10 @@ func checks(name string) func(string) (string, error) {
 		return username
 	case "envname":
 		return optional(envName)
+	case "selector":
+		return Selector
+	case "keypath":
+		return keyPath
 	case "secretpath":
 		return optional(secretPath)
 	case "httpsurl":

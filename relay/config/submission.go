@@ -18,6 +18,7 @@ type SubmissionRules struct {
 	Senders []SenderRule `key:"senders" example:"[{ user: newsletter, from: [news@example.org, \"@lists.example.org\"] }]" doc:"Who may send as whom. Empty: everybody as anybody. With a list, a user who has logged in may send as what the rules with their own name and those with '*' allow, and as nobody else; a client of trusted_networks that has not logged in is bound by the rules for its network only. It holds for the sender of MAIL and for the header fields From and Sender; docs/submission.md has examples."`
 	Limits  []LimitRule  `key:"limits" shown:"{ user: '*', recipients: 5000/h }" example:"[{ user: \"*\", messages: 200/h, recipients: 1000/h, bytes: 1GiB/d }, { user: newsletter, recipients: 20000/h }]" doc:"How much may be submitted, by each user or from each address. Beyond it the client is told when to come again (450 4.7.1); at 80 % a line in the log warns. A user is bound by the first rule with their name, else by the one for '*'; an address, logged in or not, by the first rule whose network it is in; nothing is merged. A list of your own replaces the default, '[]' is no limit. What was used is remembered over a restart; docs/submission.md has more."`
 	OAuth   OAuth        `key:"oauth" doc:"Login with an access token of OAuth 2 (OAUTHBEARER, XOAUTH2), at submission listeners with TLS. The user is who the token says; it need not be in users_file."`
+	Headers HeaderRules  `key:"headers" doc:"What is done to the header of submitted mail. To all else of it, and to mail from inbound listeners, nothing is done."`
 	Total   Rates        `key:"total" doc:"How much may be submitted by all together, over all submission listeners."`
 }
 
@@ -42,6 +43,12 @@ type LimitRule struct {
 	Messages   string        `key:"messages" check:"rate" default:"" shown:"no limit" example:"200/h" doc:"Messages in a time: so many at once, and as many again in each such time."`
 	Recipients string        `key:"recipients" check:"rate" default:"" shown:"no limit" example:"1000/h" doc:"Recipients of all messages, in a time."`
 	Bytes      string        `key:"bytes" check:"sizerate" default:"" shown:"no limit" example:"1GiB/d" doc:"Bytes of all messages, in a time."`
+}
+
+// HeaderRules says what is done to the header of submitted mail.
+type HeaderRules struct {
+	Add    []string `key:"add" enum:"date message-id from" default:"date message-id" example:"[date, message-id, from]" doc:"Fields to add where they are missing. 'from' is the sender of MAIL, for devices and scripts that write none; a message with the empty sender gets none."`
+	Remove []string `key:"remove" enum:"bcc received" default:"bcc" example:"[bcc, received]" doc:"Fields to remove. 'bcc': Bcc and Resent-Bcc, which would tell everybody who was to get the mail in secret. 'received': the Received fields that it comes with, and from the relay's own the name and address of the client, so that nobody learns from where somebody writes; the log still has them."`
 }
 
 // Rates are the limits of all together.

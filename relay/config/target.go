@@ -24,7 +24,7 @@ type target struct {
 var schemePorts = map[string]uint16{SchemeSMTP: 25, SchemeSubmission: 587, SchemeSubmissions: 465, SchemeLMTP: 0}
 
 // schemes is what may be written, in the order of the documentation.
-var schemes = []string{"smtp://", "submission://", "submissions://", "lmtp://", "smtp+srv://", "submission+srv://", "submissions+srv://", "mx:", "dns:"}
+var schemes = []string{"smtp://", "submission://", "submissions://", "lmtp://", "smtp+srv://", "submission+srv://", "submissions+srv://", "mx:", "dns:", "atrn:"}
 
 var errCredentials = errors.New("has a user name or password in the URL, where logs and process lists could show it: write username, and password_file or password_env, beside the url")
 
@@ -68,9 +68,9 @@ func splitTarget(s string) (target, error) {
 	}
 	scheme, rest, found := strings.Cut(s, ":")
 	scheme = strings.ToLower(scheme)
-	if scheme == SchemeMX || scheme == SchemeDNS {
+	if scheme == SchemeMX || scheme == SchemeDNS || scheme == SchemeCaller {
 		if !found || strings.Trim(rest, "/") != "" {
-			return target{}, fmt.Errorf("%s: %s: stands alone, as it asks for the domain of each recipient (write %s:)", quote(s), scheme, scheme)
+			return target{}, fmt.Errorf("%s: %s: stands alone, as it depends on the domain of each recipient (write %s:)", quote(s), scheme, scheme)
 		}
 		return target{scheme: scheme}, nil
 	}

@@ -57,6 +57,10 @@ func (c *Config) validate(before Problems) Problems {
 	v.limits()
 	v.retry()
 	v.submission()
+	v.bans()
+	v.dkim()
+	v.homes()
+	v.fetch()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
@@ -105,6 +109,12 @@ func (v *validator) limits() {
 	}
 }
 
+func (v *validator) bans() {
+	if b := v.Bans; b.Max < b.For && !v.bad("bans") {
+		v.add("bans.max", "is %s, and bans.for is %s: the first ban cannot be longer than the longest", FormatDuration(b.Max), FormatDuration(b.For))
+	}
+}
+
 func (v *validator) retry() {
 	d := v.Delivery
 	if len(v.RelayDomains) > 0 && d.HomeRetry.ExpireAfter < d.Retry.ExpireAfter && !v.bad("delivery") {
@@ -148,6 +158,9 @@ func (v *validator) listener(i int, l Listener) {
 	v.collision(i, l)
 	v.idle(path+".client_ca", l.ClientCA != "" && l.Mode != "" && (l.Mode != Submission || l.TLS == TLSNone) && !v.bad(path+".tls"),
 		"is for submission listeners with TLS: nobody could log in here (remove it, or change mode or tls)")
+	if l.Mode == Submission && l.GreetDelay > 0 && !v.bad(path+".greet_delay") {
+		v.add(path+".greet_delay", "a submission listener has none: programs that log in do not spread spam by their haste (remove it)")
+	}
 	trustBad := v.bad(path+".trusted_networks") || v.bad("trusted_networks")
 	switch {
 	case l.Mode == Inbound && len(l.TrustedNetworks) > 0:
@@ -223,7 +236,13 @@ func (v *validator) recipients() {
 // relays tells whether a domain, or with a leading dot all those below one, is
 // in relay_domains.
 func (v *validator) relays(name string) bool {
-	return slices.ContainsFunc(v.RelayDomains, func(d string) bool {
+	return covers(v.RelayDomains, name)
+}
+
+// covers tells whether a list of domains, some with a leading dot for all below
+// them, includes one.
+func covers(domains []string, name string) bool {
+	return slices.ContainsFunc(domains, func(d string) bool {
 		return d == name || d[0] == '.' && strings.HasSuffix(name, d)
 	})
 }

@@ -31,6 +31,9 @@ func (v *validator) routes() {
 		v.action(path, r)
 		for j := range r.To {
 			v.target(fmt.Sprintf("%s.to[%d]", path, j), r.To[:j+1])
+			if r.To[j].Scheme == SchemeCaller {
+				v.called(fmt.Sprintf("%s.to[%d]", path, j), r)
+			}
 		}
 		if !v.bad(path) {
 			v.unreached(path, r, earlier)
@@ -152,6 +155,8 @@ func (v *validator) targetTLS(path string, t RouteTarget) {
 	switch {
 	case t.Path != "" && t.TLS != TLSNone:
 		v.add(path+".tls", "a Unix socket has no TLS (remove it)")
+	case t.Scheme == SchemeCaller && t.TLS != TLSNone:
+		v.add(path+".tls", "who calls has brought the TLS with the connection (remove it)")
 	case t.Username != "" && t.Path == "" && t.Host != "" && t.TLS != TLSVerify:
 		v.add(path+".tls", "%s with a username: anybody on the way could take the password (write verify; names and ca_file are there for certificates of your own)", quote(t.TLS))
 	case weak && (t.Scheme == SchemeSubmission || t.Scheme == SchemeSubmissions):

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"srvrelay/relay"
+	"srvrelay/relay/config"
+	"srvrelay/relay/fetch"
+)
+
+// fetchers are the relays that are called for mail, by their configuration.
+type fetchers struct {
+	mu      sync.Mutex
+	ctx     context.Context // nil = not running
+	running map[string]context.CancelFunc
+	wg      sync.WaitGroup
+}
+
+// run fetches until ctx ends; what is configured is told by set.
+func (f *fetchers) run(ctx context.Context) {
+	f.mu.Lock()
+	f.ctx, f.running = ctx, map[string]context.CancelFunc{}
+	f.mu.Unlock()
+}
+
+// set has the relays of a configuration called, and no others. A call to one
+// that is configured as before goes on.
+func (f *fetchers) set(want map[string]func(context.Context)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ctx == nil {
+		return
+	}
+	for key, stop := range f.running {
+		if _, keep := want[key]; !keep {
+			stop()
+			delete(f.running, key)
+		}
+	}
+	for key, run := range want {
+		if _, there := f.running[key]; there {
+			continue
+		}
+		ctx, stop := context.WithCancel(f.ctx)
+		f.running[key] = stop
+		f.wg.Go(func() { run(ctx) })
+	}
+}
+
+// fetch has the relays of the configuration in force called.
+func (s *service) fetch() {
+	cur := s.now.Load()
+	want := map[string]func(context.Context){}
+	for _, x := range cur.cfg.Fetch {
+		c := s.fetchConfig(cur.cfg, x)
+		want[fetchKey(cur.cfg, x)] = func(ctx context.Context) { fetch.Run(ctx, c) }
+	}
+	s.fetchers.set(want)
+}
+
+// fetchKey tells one configuration from another.
+func fetchKey(cfg *config.Config, f config.Fetch) string {
+	key := []string{cfg.Hostname, f.From, f.User, f.PasswordFile, f.PasswordEnv, f.CAFile, f.Deliver, "names"}
+	key = append(append(append(key, f.Names...), "domains"), f.Domains...)
+	text := ""
+	for _, k := range key {
+		text += strconv.Quote(k)
+	}
+	return text
+}
+
+func (s *service) fetchConfig(cfg *config.Config, f config.Fetch) fetch.Config {
+	deliver := func(_ context.Context, conn net.Conn) error { s.doors.Attend(conn); return nil }
+	if f.DeliverHost != "" {
+		deliver = fetch.ToServer(net.JoinHostPort(f.DeliverHost, strconv.Itoa(int(f.DeliverPort))))
+	}
+	return fetch.Config{
+		Dial: func(ctx context.Context, address string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+			if err == nil {
+				relay.ProbePeer(c)
+			}
+			return c, err
+		},
+		Address: net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))), Host: f.Host, Names: f.Names, Roots: f.Roots,
+		Implicit: f.Implicit, User: f.User, Domains: f.Domains, Hostname: cfg.Hostname,
+		Password: func() (string, error) { return f.Password(os.Getenv) },
+		Deliver:  deliver, Events: &fetchLog{log: s.log, from: f.From},
+	}
+}
+
+// fetchLog tells the log how a fetch goes. A relay that cannot be reached is
+// told of when it begins and when it ends, and not at each try.
+type fetchLog struct {
+	log   maillog
+	from  string
+	since time.Time // of the first failure; zero = it goes well
+	last  string
+}
+
+func (l *fetchLog) StandingBy() {
+	l.well()
+	l.log.Debug("fetch: no mail now, standing by", "from", l.from)
+}
+
+func (l *fetchLog) Fetched(took time.Duration) {
+	l.well()
+	l.log.Debug("fetch: mail was offered", "from", l.from, "took", took.Round(time.Millisecond))
+}
+
+func (l *fetchLog) Failed(err error, pause time.Duration) {
+	if l.since.IsZero() {
+		l.since = time.Now()
+	}
+	say := l.log.Debug
+	if err.Error() != l.last {
+		say = l.log.Warn
+	}
+	l.last = err.Error()
+	say("fetch: mail cannot be fetched", "from", l.from, "error", err, "next_try", pause.Round(time.Second))
+}
+
+func (l *fetchLog) well() {
+	if l.since.IsZero() && l.last != "-" {
+		if l.last == "" {
+			l.log.Info("fetch: connected", "from", l.from)
+		}
+		l.last = "-"
+		return
+	}
+	if !l.since.IsZero() {
+		l.log.Info("fetch: connected again", "from", l.from, "after", time.Since(l.since).Round(time.Second))
+	}
+	l.since, l.last = time.Time{}, "-"
+}
