@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // tokenBook is Tokens made of a map; "broken" cannot be told.
@@ -122,6 +124,48 @@ func FuzzBearer(f *testing.F) {
 			if _, token, err := read(s); err == nil && (token == "" || strings.Contains(token, "\x01")) {
 				t.Errorf("%q: token %q", s, token)
 			}
+		}
+	})
+}
+
+// TestBearerBans: whoever guesses tokens is banned as for passwords, also
+// without a name; and a client without a name waits for nobody else's guesses.
+func TestBearerBans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := doorman(t, func(c *Config) { c.Tokens = tokenBook{"good": "anna"} })
+		show := func(addr, user, token string) int {
+			c := newConn(b.Server, b.current.Load(), nil, b.l, from{nil, port(addr)})
+			if c.banned() {
+				return 421
+			}
+			if err := c.sess.loginByToken(user, token); err != nil {
+				return replyOf(err).Code
+			}
+			return 235
+		}
+		for _, user := range []string{"", "anna"} {
+			const bad, good = "198.51.100.1", "198.51.100.2"
+			for range testBans.Failures - 1 {
+				if got := show(bad, user, "old"); got != 535 {
+					t.Fatalf("%q: %d", user, got)
+				}
+			}
+			if got := show(bad, user, "old"); got != 421 {
+				t.Errorf("%q: the last one: %d", user, got)
+			}
+			if got := show(bad, user, "good"); got != 421 {
+				t.Errorf("%q: banned, and in: %d", user, got)
+			}
+			if user == "" {
+				begin := time.Now()
+				if got := show(good, user, "good"); got != 235 || time.Since(begin) != 0 {
+					t.Errorf("somebody else: %d after %s", got, time.Since(begin))
+				}
+			}
+			time.Sleep(48 * time.Hour)
+		}
+		if !b.bans.knows("anna", port("198.51.100.2").Addr()) {
+			t.Error("who has logged in by a token is not known")
 		}
 	})
 }
