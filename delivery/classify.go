@@ -136,7 +136,7 @@ func failureStatus(at smtpclient.Stage, err error) (code, reason, text string) {
 	var netErr net.Error
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &netErr) && netErr.Timeout())
 	switch {
-	case errors.Is(err, smtpclient.ErrNoMechanism), errors.Is(err, smtpclient.ErrClearText), at == smtpclient.StageAuth && errors.Is(err, smtpclient.ErrInput):
+	case errors.Is(err, smtpclient.ErrNoMechanism), errors.Is(err, smtpclient.ErrClearText), errors.Is(err, smtpclient.ErrNotProved), at == smtpclient.StageAuth && errors.Is(err, smtpclient.ErrInput):
 		return "4.7.0", queue.ReasonAuthFailed, strings.TrimPrefix(plainError(err), "smtpclient: ")
 	case at == smtpclient.StageConnect && errors.Is(err, syscall.ECONNREFUSED):
 		return "4.4.1", queue.ReasonConnectRefused, "connection refused"

@@ -102,15 +102,57 @@ func (d *Deliverer) greet(ctx context.Context, c *conn, t plan.Target, wantTLS b
 				Code: "4.7.0", Text: "credentials go only to a server whose certificate is verified", Reason: queue.ReasonAuthFailed,
 			}}
 		}
-		if err := c.Auth(ctx, smtpclient.Credentials{User: t.Login.User, Password: t.Login.Password}); err != nil {
+		if v := logIn(ctx, c, t.Login); v != nil {
 			c.Quit()
-			return classified(err)
+			return v
 		}
 		if seen != nil {
 			seen.Login = t.Login.User
 		}
 	}
 	return nil
+}
+
+// logIn logs in with a password, or with a token.
+func logIn(ctx context.Context, c *conn, l *plan.Login) *Verdict {
+	auth := func(cred smtpclient.Credentials) *smtpclient.Error { return c.Auth(ctx, cred) }
+	if l.Tokens != nil {
+		return withToken(ctx, auth, l)
+	}
+	return verdictOf(auth(smtpclient.Credentials{User: l.User, Password: l.Password, Ways: smtpclient.Ways(l.Ways)}))
+}
+
+// withToken logs in with a token. One that is refused may have been kept for
+// too long: another one is tried, once.
+func withToken(ctx context.Context, auth func(smtpclient.Credentials) *smtpclient.Error, l *plan.Login) *Verdict {
+	var before string
+	var refused *smtpclient.Error
+	for range 2 {
+		token, err := l.Tokens.Token(ctx)
+		switch {
+		case refused != nil && (err != nil || token == before):
+			return classified(refused)
+		case err != nil:
+			return &Verdict{Step: NextTarget, Result: queue.Defer, Down: true, Status: queue.Status{
+				Code: "4.7.0", Text: "no token to log in with: " + queue.Safe(err.Error(), 200), Reason: queue.ReasonAuthFailed,
+			}}
+		}
+		refused = auth(smtpclient.Credentials{User: l.User, Token: token})
+		if refused == nil || refused.Reply == nil || !refused.Reply.Permanent() {
+			return verdictOf(refused)
+		}
+		l.Tokens.Refused(token)
+		before = token
+	}
+	return classified(refused)
+}
+
+// verdictOf is nil for no error.
+func verdictOf(err *smtpclient.Error) *Verdict {
+	if err == nil {
+		return nil
+	}
+	return classified(err)
 }
 
 // dial opens a connection and, for implicit TLS, makes the handshake.

@@ -584,7 +584,7 @@ func (s *session) blame(name string) bool {
 func (s *session) waitsFor(name string) []string {
 	a := s.conn.remote.Addr()
 	keys := []string{"address " + addressKey(a)}
-	if !s.srv.bans.knows(name, a) {
+	if name != "" && !s.srv.bans.knows(name, a) { // a token may come without one
 		keys = append(keys, "account "+name)
 	}
 	return keys

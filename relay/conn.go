@@ -35,6 +35,9 @@ type conn struct {
 	in       *input
 	out      []byte // replies not yet sent
 	sess     *session
+	// certNames are what names the client has shown a certificate for that its
+	// listener's roots vouch for.
+	certNames []string
 
 	helo  string // by XCLIENT, instead of what a greeting says; "" = nothing
 	proto string
@@ -387,7 +390,7 @@ func (c *conn) state() state {
 		later:   c.listener.TLS == TLSStartTLS && !c.set.tlsReady(c.listener.Mode),
 		offers: offers{
 			tls:  c.offersTLS(),
-			auth: c.listener.Mode == queue.Submission && c.set.Users != nil,
+			auth: c.listener.Mode == queue.Submission && c.set.takesLogins(),
 			turn: c.offersTurn(),
 			etrn: c.answersETRN(),
 		},

@@ -16,6 +16,7 @@ package relay
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -103,6 +104,10 @@ type Listener struct {
 	// XClientFrom are the servers that may say with XCLIENT for whom they act.
 	XClientFrom []netip.Prefix
 
+	// ClientCA vouches for the certificates with which clients may log in
+	// (EXTERNAL); nil = none are asked for. Submission with TLS only.
+	ClientCA *x509.CertPool
+
 	GreetDelay time.Duration // a stranger who speaks before it is over is refused; inbound only
 }
 
@@ -123,6 +128,7 @@ type Config struct {
 	Users        Authenticator
 	Recipients   Recipients // who exists in the relay domains; nil = nobody is asked
 	DeferUnknown bool       // Recipients cannot tell at an inbound door: 450, not 250
+	Tokens       Tokens     // OAuth; nil = no login with a token
 	// Reject tells whether the operator refuses mail from a sender (as given) to
 	// a domain (A-labels, lower case, or a literal), and why; nil = never.
 	Reject func(sender, domain string) (text string, reject bool)
@@ -248,6 +254,9 @@ func (c *Config) checkListener(l *Listener) error {
 	}
 	if l.AuthResults && l.Mode != queue.Inbound {
 		return errors.New("authentication results are for an inbound listener")
+	}
+	if l.ClientCA != nil && (l.Mode != queue.Submission || l.TLS == TLSNone) {
+		return errors.New("client certificates belong to a submission listener with TLS")
 	}
 	if l.GreetDelay != 0 && l.Mode != queue.Inbound || l.GreetDelay < 0 {
 		return fmt.Errorf("greet delay %s: only an inbound listener has one, and none is negative", l.GreetDelay)

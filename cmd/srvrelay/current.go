@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -64,6 +65,9 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, certs *acme.Manager, l
 			return nil, err
 		}
 	}
+	if cur.doors.Tokens, err = tokenChecker(cfg); err != nil {
+		return nil, err
+	}
 	if err := cur.recipients(ask); err != nil {
 		return nil, err
 	}
@@ -113,11 +117,14 @@ func (cur *current) loadUsers(log maillog) error {
 func (cur *current) listeners(certs *acme.Manager) (err error) {
 	cfg, anyTLS := cur.cfg, false
 	cur.doors.Verify = verifier(cur.resolver)
-	for _, l := range cfg.Listeners {
+	for i, l := range cfg.Listeners {
+		roots, err := l.ClientRoots()
+		if err != nil {
+			return fmt.Errorf("listeners[%d].client_ca: %w", i, err)
+		}
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
 			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom,
-			XClientFrom: l.XClientFrom, AuthResults: l.AuthResults,
-			GreetDelay: l.GreetDelay,
+			XClientFrom: l.XClientFrom, AuthResults: l.AuthResults, GreetDelay: l.GreetDelay, ClientCA: roots,
 		})
 		anyTLS = anyTLS || l.TLS != config.TLSNone
 	}

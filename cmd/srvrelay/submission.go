@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"srvrelay/relay"
 	"srvrelay/relay/config"
+	"srvrelay/relay/oauth"
 )
 
 // senderRules is who may send as whom.
@@ -40,6 +42,22 @@ func rateRules(cfg *config.Config) (rules []relay.RateRule) {
 	return append(rules, relay.RateRule{
 		Messages: rateOf(all.Messages, false), Recipients: rateOf(all.Recipients, false), Bytes: rateOf(all.Bytes, true),
 	})
+}
+
+// tokenChecker is who tells whom an OAuth token is for; nil without any.
+func tokenChecker(cfg *config.Config) (relay.Tokens, error) {
+	o := cfg.Submission.OAuth
+	if !o.On() {
+		return nil, nil
+	}
+	secret, err := o.ClientSecret()
+	if err != nil {
+		return nil, fmt.Errorf("submission.oauth: %w", err)
+	}
+	return oauth.New(oauth.Config{
+		IntrospectionURL: o.IntrospectionURL, ClientID: o.ClientID, Secret: secret, JWKSURL: o.JWKSURL,
+		Issuer: o.Issuer, Audience: o.Audience, UserClaim: o.UserClaim,
+	}), nil
 }
 
 // rateOf is a rate that the configuration has checked; "" is none.

@@ -106,7 +106,10 @@ func (t Target) terms() string {
 		s += " LMTP"
 	}
 	if t.Login != nil {
-		s += " as " + t.Login.User
+		s += " as " + t.Login.User + " " + t.Login.Ways
+		if t.Login.Tokens != nil {
+			s += " token"
+		}
 	}
 	if t.Origin != OriginNone {
 		s += " " + string(t.Origin)

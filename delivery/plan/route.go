@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -118,6 +119,16 @@ const (
 type Login struct {
 	User     string
 	Password string
+	Ways     string // how it may be proved: a smtpclient.Ways
+	Tokens   Tokens // instead of a password; nil: none
+}
+
+// Tokens has the OAuth access tokens of an account (RFC 6749 1.4).
+type Tokens interface {
+	// Token returns one that may be taken. Its errors tell no secret.
+	Token(context.Context) (string, error)
+	// Refused says that a server did not take a token: it is not to come again.
+	Refused(token string)
 }
 
 func (l Login) String() string       { return l.User }

@@ -36,9 +36,9 @@ func (a ACME) ACMEListen() string {
 	return ":80"
 }
 
-// httpsURL is the address of an authority. ACME is spoken over HTTPS only (RFC
+// directoryURL is the address of an authority. ACME is spoken over HTTPS only (RFC
 // 8555 6.1).
-func httpsURL(s string) (string, error) {
+func directoryURL(s string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return "", fmt.Errorf("%s is not a URL such as https://acme-v02.api.letsencrypt.org/directory", quote(s))

@@ -78,6 +78,7 @@ type Listener struct {
 
 	XClientFrom []netip.Prefix `key:"xclient_from" check:"xclient" default:"" example:"[192.0.2.11/32]" doc:"Servers of yours that hand on mail for others and say with XCLIENT for whom. Its client is then the one here: for limits, trust, logs and Received. XCLIENT is offered to them alone, and refused to everybody else (550 5.7.0). A listener with such servers trusts only the networks of its own trusted_networks, and a loopback address in XCLIENT never."`
 	GreetDelay  time.Duration  `key:"greet_delay" min:"0s" max:"30s" default:"0s" example:"5s" doc:"How long a stranger waits for the banner. Who speaks before it is refused (554 5.5.1), which many programs that send spam do, and no mail server. Not for submission listeners; this machine, trusted_networks, proxies and bans.exempt do not wait."`
+	ClientCA    string         `key:"client_ca" check:"optpath" default:"" example:"/etc/srvrelay/clients-ca.pem" doc:"The roots, in PEM, of certificates with which clients may log in instead of a password (AUTH EXTERNAL). The user is the one of whose name there is a mail address or DNS name in the certificate (subjectAltName). Whoever has none, or another, may log in with a password. Only for submission listeners with TLS. It is read at the start and at a reload."`
 }
 
 // TLS names the certificate of the listeners.
@@ -100,7 +101,7 @@ type ACME struct {
 	Challenge string   `key:"challenge" enum:"none http-01 tls-alpn-01 dns-01" default:"none" example:"http-01" doc:"How the authority sees that the names are this relay's. 'none': no certificate is fetched. 'http-01': it asks port 80 of each name. 'tls-alpn-01': it asks port 443. 'dns-01': it looks for a record in the zone, which the relay adds by a dynamic update; no port has to be open."`
 	Agree     bool     `key:"agree_to_terms" default:"false" example:"true" doc:"You agree to the terms of the authority (for Let's Encrypt: letsencrypt.org/repository). Without it nothing is fetched."`
 	Email     string   `key:"email" check:"mailbox" default:"" example:"admin@example.org" doc:"Where the authority may write to. Not every authority wants it."`
-	Directory string   `key:"directory" check:"httpsurl" default:"https://acme-v02.api.letsencrypt.org/directory" doc:"The authority. To try things out: https://acme-staging-v02.api.letsencrypt.org/directory, which allows more, and whose certificates nobody trusts."`
+	Directory string   `key:"directory" check:"directoryurl" default:"https://acme-v02.api.letsencrypt.org/directory" doc:"The authority. To try things out: https://acme-staging-v02.api.letsencrypt.org/directory, which allows more, and whose certificates nobody trusts."`
 	CAFile    string   `key:"ca_file" check:"optpath" default:"" example:"/etc/srvrelay/ca.pem" doc:"The roots that vouch for the authority's own server, in PEM, when it is not a public one. Empty: those of the system."`
 	Names     []string `key:"names" check:"domain" default:"" shown:"hostname" example:"[relay.example.net, mx.example.net]" doc:"The names that the certificate is for."`
 	Listen    string   `key:"listen" check:"optlisten" default:"" shown:":80 for http-01, :443 for tls-alpn-01" example:"\"127.0.0.1:8080\"" doc:"Where the challenges 'http-01' and 'tls-alpn-01' are answered. The port is open only while the authority looks, a few seconds every two months. The authority comes to port 80 or 443: another port is for a proxy or a router that passes that one on."`
@@ -120,7 +121,7 @@ type ACMEUpdate struct {
 
 // Auth says where the users are.
 type Auth struct {
-	UsersFile string `key:"users_file" check:"optpath" default:"" shown:"users in data_dir" example:"/etc/srvrelay/users" doc:"The users and their password hashes, as written by 'srvrelay user add NAME'. Changes apply without a restart."`
+	UsersFile string `key:"users_file" check:"optpath" default:"" shown:"users in data_dir" example:"/etc/srvrelay/users" doc:"The users, their password hashes and SCRAM keys, as written by 'srvrelay user add NAME'. Changes apply without a restart."`
 }
 
 // Recipients says who exists in the relay domains.

@@ -10,8 +10,8 @@ import (
 )
 
 // CheckFiles looks at the files that the configuration names: the certificate
-// and its key, the users if a listener is of no use without them, and the
-// passwords and roots of routes. It adds to Warnings where a secret can be read
+// and its key, the users if a listener is of no use without them, the roots of
+// clients' certificates, and the passwords and roots of routes. It adds to Warnings where a secret can be read
 // by everybody. It is apart from Load so that a configuration can be checked on
 // another machine.
 func (c *Config) CheckFiles() Problems {
@@ -30,6 +30,17 @@ func (c *Config) CheckFiles() Problems {
 		}
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
+	for i, l := range c.Listeners {
+		if _, err := l.ClientRoots(); err != nil {
+			add(fmt.Sprintf("listeners[%d].client_ca", i), err.Error(), err)
+		}
+	}
+	if _, err := c.Submission.OAuth.ClientSecret(); err != nil {
+		add("submission.oauth.client_secret_file", err.Error(), err)
+	}
+	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
+		c.warnReadable("submission.oauth.client_secret_file", f)
+	}
 	for i, k := range c.DKIM {
 		c.warnReadable(fmt.Sprintf("dkim[%d].key_file", i), k.KeyFile)
 	}

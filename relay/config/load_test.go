@@ -43,7 +43,7 @@ func defaults() *Config {
 		RelayDomains:    []string{},
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
-		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}},
+		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}, OAuth: OAuth{UserClaim: "email"}},
 		DKIM:            []DKIMKey{},
 		Routes:          []Route{},
 		Homes:           []Home{},
@@ -120,13 +120,17 @@ func TestExample(t *testing.T) {
 		{User: "newsletter", Recipients: "20000/h"},
 		{Network: &loop, Messages: "3000/h"},
 	}
+	want.Submission.OAuth = OAuth{
+		IntrospectionURL: "https://login.example.org/introspect", ClientID: "srvrelay", ClientSecretFile: "/etc/srvrelay/oauth.secret",
+		Issuer: "https://login.example.org", Audience: "smtp", UserClaim: "email",
+	}
 	want.Submission.Total = Rates{Messages: "10000/h", Recipients: "50000/h", Bytes: "20GiB/d"}
 	want.Submission.Headers = HeaderRules{Add: []string{"date", "message-id", "from"}, Remove: []string{"bcc", "received"}}
 	want.DKIM = []DKIMKey{{Domain: "example.org", Selector: "s2026", KeyFile: "/var/lib/srvrelay/dkim/example.org.s2026.pem"}}
 	day := 24 * time.Hour
 	want.Routes = []Route{
 		{Name: "isp", Domains: []string{"a.example", ".a.example"}, Senders: []string{"@app.example"}, Action: Deliver, ExpireAfter: &day, To: []RouteTarget{
-			{URL: "submissions://smtp.isp.example", Username: "me", PasswordFile: "/etc/srvrelay/isp.pass", TLS: TLSVerify, Scheme: SchemeSubmissions, Host: "smtp.isp.example", Port: 465},
+			{URL: "submissions://smtp.isp.example", Username: "me", PasswordFile: "/etc/srvrelay/isp.pass", Auth: AuthBest, TLS: TLSVerify, Scheme: SchemeSubmissions, Host: "smtp.isp.example", Port: 465},
 			{URL: "smtp://[2001:db8::1]:2525", TLS: TLSEncrypt, Scheme: SchemeSMTP, Host: "2001:db8::1", Port: 2525},
 		}},
 		{Domains: []string{"e.example"}, Action: Hold},

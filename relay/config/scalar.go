@@ -62,6 +62,10 @@ func checks(name string) func(string) (string, error) {
 		return keyPath
 	case "secretpath":
 		return optional(secretPath)
+	case "httpsurl":
+		return optional(httpsURL)
+	case "argument":
+		return argument
 	case "network":
 		return network
 	case "trusted":
@@ -78,8 +82,8 @@ func checks(name string) func(string) (string, error) {
 		return optional(server)
 	case "keyname":
 		return optional(keyName)
-	case "httpsurl":
-		return httpsURL
+	case "directoryurl":
+		return directoryURL
 	case "publicaddr":
 		return publicAddress
 	case "server":

@@ -158,6 +158,8 @@ func (v *validator) certificate() {
 func (v *validator) listener(i int, l Listener) {
 	path := fmt.Sprintf("listeners[%d]", i)
 	v.collision(i, l)
+	v.idle(path+".client_ca", l.ClientCA != "" && l.Mode != "" && (l.Mode != Submission || l.TLS == TLSNone) && !v.bad(path+".tls"),
+		"is for submission listeners with TLS: nobody could log in here (remove it, or change mode or tls)")
 	if l.Mode == Submission && l.GreetDelay > 0 && !v.bad(path+".greet_delay") {
 		v.add(path+".greet_delay", "a submission listener has none: programs that log in do not spread spam by their haste (remove it)")
 	}
@@ -206,10 +208,10 @@ func isWildcard(host string) bool {
 	return err == nil && a.Unmap().IsUnspecified()
 }
 
-// NeedsUsers tells whether a submission listener takes passwords and trusts no
-// network, so that it is of no use without users.
+// NeedsUsers tells whether a submission listener takes passwords, no tokens, and
+// trusts no network, so that it is of no use without users.
 func (c *Config) NeedsUsers() bool {
-	return slices.ContainsFunc(c.Listeners, func(l Listener) bool {
+	return !c.Submission.OAuth.On() && slices.ContainsFunc(c.Listeners, func(l Listener) bool {
 		return l.Mode == Submission && l.TLS != TLSNone && len(c.Trusted(l)) == 0
 	})
 }

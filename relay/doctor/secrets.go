@@ -25,10 +25,15 @@ func secretFiles(c *config.Config) []string {
 			files = append(files, a.DNS.KeyFile)
 		}
 	}
+	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
+		files = append(files, f)
+	}
 	for _, r := range c.Routes {
 		for _, t := range r.To {
-			if t.PasswordFile != "" && !slices.Contains(files, t.PasswordFile) {
-				files = append(files, t.PasswordFile)
+			for _, f := range []string{t.PasswordFile, t.TokenFile} {
+				if f != "" && !slices.Contains(files, f) {
+					files = append(files, f)
+				}
 			}
 		}
 	}
