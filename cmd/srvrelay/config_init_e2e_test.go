@@ -22,7 +22,6 @@ const (
 type initHome struct {
 	*homeGuide
 	onEdge, atHome said
-	fetches        bool // nothing reaches home
 }
 
 // said is what a command printed, in parts: below the words of a heading, which
@@ -259,8 +258,7 @@ func TestInitHomeExim(t *testing.T) {
 }
 
 // TestInitBothSides: one command at home writes the files of both machines, and
-// what it says about the edge is done there, but that the files are carried by
-// us and not by scp.
+// what it says is done on both.
 func TestInitBothSides(t *testing.T) {
 	t.Parallel()
 	needs(t, "postfix")
@@ -306,14 +304,8 @@ func (h *initHome) initBoth(flags string) {
 	if !h.fetches {
 		h.records("home.example.org. 1 A 5.5.100.7\n")
 	}
-	copied := h.atHome.under("On the edge")
-	for _, f := range []string{"srvrelay.yaml", "users", "tls.crt", "tls.key"} {
-		h.edge.write("/etc/srvrelay/"+f, h.read(h.home.path("/root/edge/"+f)))
-	}
-	h.edge.run("chmod 600 /etc/srvrelay/users /etc/srvrelay/tls.key")
-	if want := "ssh root@edge.example.org mkdir -p -m 700 /etc/srvrelay\nscp -p /root/edge/* root@edge.example.org:/etc/srvrelay/\n"; copied != want {
-		h.Errorf("the files are carried by\n%s", copied)
-	}
+	h.edge.sshd()
+	h.home.run(h.atHome.under("On the edge"))
 	h.run(h.edge, h.atHome.under("then on that machine"))
 	h.serve(h.home, h.atHome)
 	h.appendTo(h.home, "/etc/postfix/main.cf", h.atHome.under("add to /etc/postfix/main.cf"))

@@ -42,16 +42,49 @@ type homeGuide struct {
 	unit               string       // of the home server
 	world              *sink.Server // of example.com
 	mails              int          // in the mailbox at home
+	fetches            bool         // nothing reaches home
 }
 
+// startHome follows the guide until mail can come and go.
 func startHome(t *testing.T, server, given string, packages ...string) *homeGuide {
 	t.Helper()
 	h := newHome(t, server, given, packages...)
-	h.readGuide("guide-home.md")
-	for _, section := range []string{"The DNS records", "The edge", "Home server: " + server} {
+	h.begins()
+	for _, section := range []string{"One command at home", "The DNS records", "The edge", "Home"} {
 		h.follow(section)
 	}
+	h.follow("Mail server at home: " + server)
 	return h
+}
+
+// startHomeFetch is startHome behind a router that lets nothing in, with the
+// differences that the guide has for it.
+func startHomeFetch(t *testing.T, server, given string, packages ...string) *homeGuide {
+	t.Helper()
+	h := newHome(t, server, given, packages...)
+	h.router.run("nft flush chain ip home in; nft add rule ip provider to tcp flags syn drop")
+	h.begins()
+	differs := h.section("No port can be opened")
+	h.step(differs[1], h.step(differs[0], ""))
+	h.step(h.section("The DNS records")[0], "") // neither SRV nor the name of home
+	h.follow("The edge")
+	h.step(h.section("Home")[0], "")
+	h.home.saw(relayLog, `"msg":"fetch: connected"`)
+	h.step(differs[3], h.step(differs[2], ""))
+	h.follow("Mail server at home: " + server)
+	return h
+}
+
+// begins is the guide up to the one command. No machine knows an authority:
+// home trusts the certificate that the command makes.
+func (h *homeGuide) begins() {
+	h.Helper()
+	h.readGuide("guide-home.md")
+	for _, m := range h.machines {
+		m.distrust()
+	}
+	h.edge.sshd()
+	h.follow("The program")
 }
 
 // newHome is the machines before anybody has done anything to them.
@@ -83,6 +116,7 @@ func TestGuideHomePostfix(t *testing.T) {
 	h.away()
 	h.hidden()
 	h.vpn()
+	h.strangers()
 }
 
 func TestGuideHomeExim(t *testing.T) {
@@ -94,10 +128,28 @@ func TestGuideHomeExim(t *testing.T) {
 	h.hidden()
 }
 
+// TestGuideHomeFetch follows what the guide has for a home that no port reaches.
+func TestGuideHomeFetch(t *testing.T) {
+	t.Parallel()
+	needs(t, "postfix")
+	h := startHomeFetch(t, "Postfix", givenPostfix)
+	h.fetches = true
+	h.inAndOut()
+	h.home.run("systemctl stop srvrelay")
+	h.send("While you were out.")
+	h.edge.saw(relayLog, `"msg":"parked"`, h.quotes("not-called"))
+	if out := h.edge.run("srvrelay explain you@example.org --connect || true"); strings.Contains(out, "answers in") {
+		h.Errorf("home is away, and explain says\n%s", out)
+	}
+	h.home.run("systemctl start srvrelay")
+	h.comes("While you were out.")
+}
+
 // TestGuideHomeIsWhole: every block of the guide is followed.
 func TestGuideHomeIsWhole(t *testing.T) {
-	guideIsWhole(t, "guide-home.md", "The DNS records", "The edge", "Home server: Postfix", "Home server: Exim",
-		"Try it: mail in", "Try it: mail out", "Home is away", "Without a public address")
+	guideIsWhole(t, "guide-home.md", "The program", "One command at home", "The DNS records", "The edge", "Home",
+		"Mail server at home: Postfix", "Mail server at home: Exim", "Try it: mail in", "Try it: mail out",
+		"Home is away", "No port can be opened", "A VPN instead")
 }
 
 // send has somebody in the world write to the home.
@@ -142,14 +194,19 @@ func (h *homeGuide) inAndOut() {
 		door, want, to string
 	}{
 		{h.hub, "5.5.113.5:25", h.quotes("550 5.7.1 relaying denied"), "friend@example.com"},
-		{h.hub, "5.5.113.5:25", "550 5.1.1", h.quotes("noone@example.org")}, // home was asked
+		{h.hub, "5.5.113.5:25", "550 5.1.1 " + h.quotes("no such recipient here"), h.quotes("noone@example.org")}, // home was asked
 		{h.hub, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
 		{h.home.netns, "5.5.113.5:587", "530 5.7.0 authentication required", "friend@example.com"},
 		{h.edge.netns, "127.0.0.1:25", "550 5.7.1 relaying denied", "friend@example.com"},
 		{h.edge.netns, "127.0.0.1:587", "530 5.7.0 authentication required", "friend@example.com"},
-		{h.hub, "5.5.100.7:2525", "4", "you@example.org"},
-		{h.hub, "5.5.100.7:2525", "", "friend@example.com"},
+		{h.home.netns, "127.0.0.1:25", "550 ", "noone@example.org"}, // before the edge can be told
+		{h.hub, homeDoor, "550 5.1.1", "noone@example.org"},
+		{h.hub, homeDoor, "550 5.7.1 relaying denied", "friend@example.com"},
 	} {
+		if h.fetches && c.door == homeDoor {
+			h.blocked(c.from, c.door)
+			continue
+		}
 		if got := h.hand(c.from, c.door, c.to); got == "" || !strings.HasPrefix(got, c.want) {
 			h.Errorf("from %s at %s to %s: %q", c.from.name, c.door, c.to, got)
 		}
@@ -181,6 +238,9 @@ func (h *homeGuide) hand(from *netns, door, to string) (refusal string) {
 	return refusal
 }
 
+// homeDoor is home's own door, on the router.
+const homeDoor = "5.5.100.7:2525"
+
 // blocked checks that nobody gets through from somewhere.
 func (h *homeGuide) blocked(from *netns, addr string) {
 	h.Helper()
@@ -188,22 +248,29 @@ func (h *homeGuide) blocked(from *netns, addr string) {
 		c, err := net.DialTimeout("tcp", addr, 5*time.Second)
 		if err == nil {
 			c.Close()
-			return fmt.Errorf("port 25 is open at %s", addr)
+			return fmt.Errorf("%s is open", addr)
 		}
 		return nil
 	})
 }
 
-// away: home is switched off while mail comes, and on again.
+// away: home is switched off while mail comes, and on again; then only its
+// mail server is.
 func (h *homeGuide) away() {
-	h.home.run("systemctl stop " + h.unit)
+	h.home.run("systemctl stop srvrelay")
 	h.send("While you were out.")
 	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("connection refused"))
 	blocks := h.section("Home is away")
 	h.step(blocks[1], h.step(blocks[0], ""))
-	h.home.run("systemctl start " + h.unit)
+	h.home.run("systemctl start srvrelay")
 	h.step(blocks[3], h.step(blocks[2], ""))
 	h.comes("While you were out.")
+
+	h.home.run("systemctl stop " + h.unit)
+	h.send("While it was out.")
+	h.home.saw(relayLog, `"msg":"parked"`, "connect-refused")
+	h.home.run("systemctl start " + h.unit + "; srvrelay queue retry --domain example.org")
+	h.comes("While it was out.")
 }
 
 // afresh: no connection is left open, and nothing of the DNS remembered.
@@ -229,19 +296,20 @@ func (h *homeGuide) elsewhere() {
 	}
 }
 
-// hidden: the router replaces the callers' addresses by its own. Nobody gets
-// in, home is no open relay, and nothing is lost.
+// hidden: the router replaces the callers' addresses by its own. Mail comes as
+// before, and home is no open relay.
 func (h *homeGuide) hidden() {
 	h.edge.run(afresh)
 	h.router.run("nft add rule ip home hide oifname lan masquerade")
 	h.send("From behind the router.")
-	h.edge.saw(relayLog, `"msg":"deferred"`, h.quotes("Client host rejected"))
-	if got := h.hand(h.hub, h.homeAddr()+":2525", "friend@example.com"); got == "" {
-		h.Error("home relays for everybody")
+	h.comes("From behind the router.")
+	h.home.saw(relayLog, `"msg":"received"`, "192.168.1.1:")
+	for to, want := range map[string]string{"friend@example.com": "550 5.7.1 relaying denied", "noone@example.org": "550 5.1.1"} {
+		if got := h.hand(h.hub, h.homeAddr()+":2525", to); !strings.HasPrefix(got, want) {
+			h.Errorf("home answers for %s: %q", to, got)
+		}
 	}
 	h.router.run("nft flush chain ip home hide")
-	h.edge.run(afresh)
-	h.retriedUntil("From behind the router.")
 	if n := h.world.Count(); n != 1 {
 		h.Errorf("%d messages went out", n)
 	}
@@ -262,9 +330,28 @@ func (h *homeGuide) vpn() {
 	h.edge.cable("wg0", h.home.netns, "wg0")
 	h.edge.up("wg0", "10.8.0.1/24")
 	h.home.up("wg0", "10.8.0.2/24")
-	h.follow("Without a public address")
+	h.follow("A VPN instead")
 	h.send("Through the tunnel.")
 	h.retriedUntil("Through the tunnel.")
+}
+
+// strangers: home hands neither mail nor password to an edge with another
+// certificate, keeps mail when the password is wrong, and says why.
+func (h *homeGuide) strangers() {
+	h.Helper()
+	const send = "printf 'Subject: x\n\nNot yet.\n' | sendmail -f you@example.org friend@example.com"
+	own := h.read(h.edge.path("/etc/srvrelay/tls.crt")) + h.read(h.edge.path("/etc/srvrelay/tls.key"))
+	h.edge.wears("edge.example.org")
+	h.home.run(afresh + "; " + send)
+	h.home.saw(relayLog, `"msg":"deferred"`, h.quotes("which is not trusted here"))
+	h.edge.write("/etc/srvrelay/tls.crt", own)
+	h.edge.write("/etc/srvrelay/tls.key", own)
+	h.edge.run("printf %s another | runuser -u srvrelay -- srvrelay user add home --password-stdin; " + afresh)
+	h.home.run(afresh + "; " + send)
+	h.home.saw(relayLog, `"msg":"deferred"`, h.quotes("auth-failed"))
+	if n := h.world.Count(); n != 1 {
+		h.Errorf("%d messages went out", n)
+	}
 }
 
 // retriedUntil has the edge try again until a message is there: what it

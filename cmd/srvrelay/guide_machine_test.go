@@ -217,7 +217,10 @@ exec chroot . bash -c 'trap : CHLD; echo up; while :; do sleep 3600 & wait $!; d
 func (m *guideMachine) path(file string) string { return fmt.Sprintf("/proc/%d/root%s", m.pid, file) }
 
 // try runs a script on the machine, as root, and returns what it prints.
-func (m *guideMachine) try(script string) (out string, err error) {
+func (m *guideMachine) try(script string) (out string, err error) { return m.tryWith(script, "") }
+
+// tryWith is try with something to read.
+func (m *guideMachine) tryWith(script, input string) (out string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", strconv.Itoa(m.pid), "-m", "-u", "-i", "-n", "-p", "-r",
@@ -233,6 +236,9 @@ func (m *guideMachine) try(script string) (out string, err error) {
 	defer f.Close()
 	defer os.Remove(f.Name())
 	cmd.Stdout, cmd.Stderr = f, f
+	if input != "" {
+		cmd.Stdin = strings.NewReader(input)
+	}
 	err = cmd.Run()
 	b, readErr := os.ReadFile(f.Name())
 	return string(b), errors.Join(err, readErr)
