@@ -220,8 +220,8 @@ func tlsText(t admin.Target) string {
 	return strings.Join(words, " ")
 }
 
-// tlsWhom is the names for one of which the certificate must be, and the
-// account by which we log in.
+// tlsWhom is the names for one of which the certificate must be, the account by
+// which we log in, and how the server is told who the client is.
 func tlsWhom(t admin.Target) string {
 	var words []string
 	if len(t.Names) > 0 {
@@ -229,6 +229,9 @@ func tlsWhom(t admin.Target) string {
 	}
 	if t.Login != "" {
 		words = append(words, "as "+queue.Safe(t.Login, 100))
+	}
+	if t.Origin != "" {
+		words = append(words, "client by "+strings.ToUpper(t.Origin))
 	}
 	return strings.Join(words, " ")
 }

@@ -68,7 +68,7 @@ func safe(s string) string { return queue.Safe(s, 600) }
 
 // Received: a message was accepted and is on stable storage.
 func (l maillog) Received(env *queue.Envelope) {
-	a := append(make([]slog.Attr, 0, 9), idOf(env.ID), text("from", env.Sender), slog.String("to", rcptNames(env.To)),
+	a := append(make([]slog.Attr, 0, 10), idOf(env.ID), text("from", env.Sender), slog.String("to", rcptNames(env.To)),
 		slog.Int64("size", env.Size), slog.String("mode", string(env.Mode)))
 	if env.Client.Addr.IsValid() {
 		a = append(a, slog.String("client", env.Client.Addr.String()), text("helo", env.Client.Helo))
@@ -78,6 +78,9 @@ func (l maillog) Received(env *queue.Envelope) {
 	}
 	if env.Client.TLS != "" {
 		a = append(a, slog.String("tls", env.Client.TLS))
+	}
+	if len(env.Prefix) > 0 {
+		a = append(a, slog.Bool("signed", true))
 	}
 	l.event(slog.LevelInfo, "received", a...)
 }
@@ -153,6 +156,10 @@ func (l maillog) report(r queue.Report) {
 
 // Hop: a hop was parked, or is back.
 func (l maillog) Hop(e delivery.HopEvent) {
+	if e.Moved != "" {
+		l.Info("moved: the DNS names another address, which is tried now", "hop", safe(e.Hop), "target", e.Moved)
+		return
+	}
 	if !e.Parked {
 		l.Info("unparked", "hop", safe(e.Hop))
 		return

@@ -80,6 +80,7 @@ type Target struct {
 	Implicit bool          `json:"tls_implicit,omitempty"`
 	Names    []string      `json:"tls_names,omitempty"` // one of them must be in the certificate
 	Login    string        `json:"login,omitempty"`     // the account's name
+	Origin   string        `json:"origin,omitempty"`    // how it is told from whom a message is: "xclient", "proxy"
 	Down     bool          `json:"down,omitempty"`
 	Since    time.Time     `json:"down_since,omitzero"`
 	ProbeAt  time.Time     `json:"probe_at,omitzero"`
