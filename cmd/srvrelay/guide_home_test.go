@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -127,6 +128,7 @@ func TestGuideHomeExim(t *testing.T) {
 	h.away()
 	h.elsewhere()
 	h.hidden()
+	h.cutOff()
 }
 
 // TestGuideHomeFetch follows what the guide has for a home that no port reaches.
@@ -281,14 +283,14 @@ func (h *homeGuide) elsewhere() {
 	h.send("At the new address.")
 	h.edge.saw(relayLog, `"msg":"parked"`, h.quotes("no route to host"))
 	h.changes("5.5.100.7", "5.5.100.8")
-	h.retriedUntil("At the new address.")
+	h.comes("At the new address.")
 	// The name is gone for a while: that is no reason for a report.
 	h.changes("home.example.org. 1 A ", "gone.example.org. 1 A ")
 	h.edge.run(afresh)
 	h.send("In spite of the DNS.")
 	h.edge.saw(relayLog, `"msg":"parked`, h.quotes("no mail server of example.org has an address"))
 	h.changes("gone.example.org. 1 A ", "home.example.org. 1 A ")
-	h.retriedUntil("In spite of the DNS.")
+	h.comes("In spite of the DNS.")
 	if n := h.world.Count(); n != 1 {
 		h.Errorf("%d messages went to the world, with reports", n)
 	}
@@ -311,6 +313,22 @@ func (h *homeGuide) hidden() {
 	if n := h.world.Count(); n != 1 {
 		h.Errorf("%d messages went out", n)
 	}
+}
+
+// cutOff: somebody at home writes while the line is down.
+func (h *homeGuide) cutOff() {
+	h.home.run(afresh)
+	h.router.run("nft 'add chain ip home cut { type filter hook forward priority -1; }; add rule ip home cut reject'")
+	h.home.run("printf 'Subject: later\n\nBefore the line was back.\n' | sendmail -f you@example.org friend@example.com")
+	h.home.saw(relayLog, `"msg":"deferred"`, `"to":"friend@example.com"`)
+	h.router.run("nft flush chain ip home cut")
+	if err := until(func() bool {
+		_, _ = h.home.try("srvrelay queue retry --all --yes") // it may have gone by now
+		return h.world.Count() == 2
+	}, func() error { return errors.New("it does not go out when the line is back") }); err != nil {
+		h.Fatal(err)
+	}
+	h.holds(arrived(h.guideNet, h.world, 2), "you@example.org", "friend@example.com", "Before the line was back.\n")
 }
 
 // homeAddr is where the DNS says that home is.
