@@ -267,6 +267,26 @@ func TestInitBothSides(t *testing.T) {
 	h.records("home.example.org. 1 A 5.5.100.7\n")
 	h.startBoth()
 	h.bothWays()
+
+	// The line is down while mail comes, and has another address afterwards: the
+	// record of home says so, and nobody tells the edge.
+	limit := waitLimit
+	if stressed() { // a connection is open, on which the next message goes, into the void
+		limit = 3 * time.Minute
+	} else {
+		poll(h.T, waitLimit, "the idle connection ends", func() bool { return !strings.Contains(h.edge.run("ss -tnH state established"), ":2525") })
+	}
+	h.router.must("ip", "link", "set", "eth0", "down")
+	h.send("While the line was down.")
+	if !stressed() {
+		h.edge.saw(relayLog, `"msg":"parked"`)
+	}
+	h.router.must("ip", "link", "set", "eth0", "up")
+	h.router.run(`ip address replace 5.5.100.8/32 dev eth0; ip address del 5.5.100.7/32 dev eth0; ip route replace default dev eth0 src 5.5.100.8`)
+	h.changes("home.example.org. 1 A 5.5.100.7\n", "home.example.org. 1 A 5.5.100.8\n")
+	h.comesWithin("While the line was down.", limit)
+	h.home.run("printf 'Subject: from home\n\nHello again, world.\n' | sendmail -f you@example.org friend@example.com")
+	h.holds(arrived(h.guideNet, h.world, 2), "you@example.org", "friend@example.com", "Hello again, world.\n")
 }
 
 // TestInitFetch: the same behind a router that lets nothing in, as with
