@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -141,7 +140,7 @@ func TestGuideHomeFetch(t *testing.T) {
 	h.home.run("systemctl stop srvrelay")
 	h.send("While you were out.")
 	h.edge.saw(relayLog, `"msg":"parked"`, h.quotes("not-called"))
-	if out := h.edge.run("srvrelay explain you@example.org --connect || true"); strings.Contains(out, "answers in") {
+	if out := h.edge.run("srvrelay explain you@example.org --connect || true"); strings.Contains(out, "is connected") {
 		h.Errorf("home is away, and explain says\n%s", out)
 	}
 	h.home.run("systemctl start srvrelay")
@@ -269,7 +268,8 @@ func (h *homeGuide) away() {
 	h.home.run("systemctl stop " + h.unit)
 	h.send("While it was out.")
 	h.home.saw(relayLog, `"msg":"parked"`, "connect-refused")
-	h.home.run("systemctl start " + h.unit + "; srvrelay queue retry --domain example.org")
+	h.home.run("systemctl start " + h.unit)
+	h.retriedAt(h.home, "it comes when the server is back", func() bool { return h.has("While it was out.") })
 	h.comes("While it was out.")
 }
 
@@ -322,12 +322,7 @@ func (h *homeGuide) cutOff() {
 	h.home.run("printf 'Subject: later\n\nBefore the line was back.\n' | sendmail -f you@example.org friend@example.com")
 	h.home.saw(relayLog, `"msg":"deferred"`, `"to":"friend@example.com"`)
 	h.router.run("nft flush chain ip home cut")
-	if err := until(func() bool {
-		_, _ = h.home.try("srvrelay queue retry --all --yes") // it may have gone by now
-		return h.world.Count() == 2
-	}, func() error { return errors.New("it does not go out when the line is back") }); err != nil {
-		h.Fatal(err)
-	}
+	h.retriedAt(h.home, "it goes out when the line is back", func() bool { return h.world.Count() == 2 })
 	h.holds(arrived(h.guideNet, h.world, 2), "you@example.org", "friend@example.com", "Before the line was back.\n")
 }
 
@@ -383,15 +378,24 @@ func (h *homeGuide) strangers() {
 // remembers of the DNS must run out first.
 func (h *homeGuide) retriedUntil(body string) {
 	h.Helper()
-	err := until(func() bool {
-		if strings.Contains(h.read(h.home.path("/var/mail/you")), body) {
+	h.retriedAt(h.edge, fmt.Sprintf("%q comes", body), func() bool { return h.has(body) })
+	h.comes(body)
+}
+
+// retriedAt has a relay try all of its mail again until something is so.
+func (h *homeGuide) retriedAt(m *guideMachine, what string, so func() bool) {
+	h.Helper()
+	poll(h.T, waitLimit, what, func() bool {
+		if so() {
 			return true
 		}
-		_, _ = h.edge.try(`srvrelay queue retry $(srvrelay queue list | awk '$1 ~ /^0/ { print $1 }')`) // it may have gone by now
+		_, _ = m.try("srvrelay queue retry --all --yes") // it may have gone by now
 		return false
-	}, func() error { return fmt.Errorf("%q does not come", body) })
-	if err != nil {
-		h.Fatal(err)
-	}
-	h.comes(body)
+	})
+}
+
+// has tells whether a text is in the mailbox at home.
+func (h *homeGuide) has(body string) bool {
+	h.Helper()
+	return strings.Contains(h.read(h.home.path("/var/mail/you")), body)
 }
