@@ -17,13 +17,14 @@ const maxConnects = 10
 
 // walk is one attempt: the recipients of a lease on their way through a plan.
 type walk struct {
-	d      *Deliverer
-	hop    *hop // nil: of a question
-	lease  *queue.Lease
-	plan   plan.Plan
-	asked  string // fingerprint of the first plan, which is the one that explain shows
-	forced bool   // look at targets that are down before their time
-	asks   bool   // nothing is sent: the targets are asked about a recipient, see callforward.go
+	d         *Deliverer
+	hop       *hop // nil: of a question
+	lease     *queue.Lease
+	plan      plan.Plan
+	plannedAt time.Time // when the first plan was made
+	asked     string    // fingerprint of the first plan, which is the one that explain shows
+	forced    bool      // look at targets that are down before their time
+	asks      bool      // nothing is sent: the targets are asked about a recipient, see callforward.go
 
 	rcpts    []progress // one for each of lease.Rcpts
 	results  []string   // one line for each target, for people
@@ -88,6 +89,8 @@ type hopOutcome struct {
 	Forced  bool          // somebody asked for it, before its time
 	Status  queue.Status
 	Alarm   bool
+	Home    bool  // some of the mail is carried home
+	Sight   sight // what the plan named, of a hop that waits
 }
 
 // attempt makes the attempt. A poison message must not take the process down,
@@ -126,6 +129,7 @@ func (w *walk) settle(ctx context.Context, outcomes []queue.Outcome) {
 // run plans, walks the targets and says what each recipient came to.
 func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 	w.plan = w.d.cfg.Planner.Plan(ctx, w.lease.Hop)
+	w.plannedAt = time.Now()
 	if ctx.Err() != nil || w.rerouted() {
 		return nil, hopOutcome{}
 	}
@@ -177,6 +181,7 @@ func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 			failures++
 		}
 		h.Wait = time.Now().Add(w.d.set.Load().Retry.ProbeInterval(failures, w.home()))
+		h.Home, h.Sight = w.home(), sightOf(&p, w.plannedAt)
 		for i := range out {
 			out[i].HopWaits = true
 		}
@@ -239,7 +244,7 @@ func (w *walk) try(ctx context.Context, s step) Step {
 		return w.tryCaller(ctx, s)
 	}
 	if st == live {
-		c, old := w.d.pool.get(s.addr)
+		c, old := w.d.pool.get(s.addr, w.origin(*s.target))
 		w.d.closeAll(old)
 		if c != nil && w.use(ctx, c, s) {
 			return NextTarget
@@ -257,10 +262,11 @@ func (w *walk) try(ctx context.Context, s step) Step {
 	switch {
 	case v == nil:
 		promised, w.greeted = false, true
-		w.d.health.succeeded(s.addr)
+		parked := w.d.health.succeeded(s.addr)
 		if w.hop != nil {
 			w.d.reached(w.hop)
 		}
+		w.d.wakeParked(parked)
 		w.use(ctx, c, s)
 		return NextTarget
 	case ctx.Err() != nil: // told to stop: that says nothing about the target
@@ -310,9 +316,10 @@ func (w *walk) tried(s step) {
 
 // unreached notes a target that did not connect or greet.
 func (w *walk) unreached(s step, v Verdict) {
-	if s.target.Named && v.Result == queue.Fail {
+	if s.target.Named && v.Result == queue.Fail && !v.Client {
 		v = w.unwelcome(s, v)
 	}
+	w.greeted = w.greeted || v.Client
 	v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
 	if v.Down {
 		w.news = true

@@ -231,11 +231,12 @@ func (w *walk) tryCaller(ctx context.Context, s step) Step {
 			return v.Step
 		}
 		w.greeted = true
-		w.d.health.succeeded(s.addr)
+		parked := w.d.health.succeeded(s.addr)
 		if w.hop != nil {
 			w.d.reached(w.hop)
 		}
 		w.d.callers.served(s.addr, w.lease.Hop)
+		w.d.wakeParked(parked)
 		if w.use(ctx, c, s) {
 			return NextTarget
 		}

@@ -44,6 +44,9 @@ type Verdict struct {
 	// Unknown: the message may have been accepted; the same target comes first
 	// the next time, and no other now.
 	Unknown bool
+	// Client: the server means the client whom it was told of, and not us; the
+	// target is up.
+	Client bool
 }
 
 // Classify is the whole failure policy for one failed stage: a refusal
@@ -133,7 +136,7 @@ func failureStatus(at smtpclient.Stage, err error) (code, reason, text string) {
 	var netErr net.Error
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &netErr) && netErr.Timeout())
 	switch {
-	case errors.Is(err, smtpclient.ErrNoMechanism), errors.Is(err, smtpclient.ErrClearText), at == smtpclient.StageAuth && errors.Is(err, smtpclient.ErrInput):
+	case errors.Is(err, smtpclient.ErrNoMechanism), errors.Is(err, smtpclient.ErrClearText), errors.Is(err, smtpclient.ErrNotProved), at == smtpclient.StageAuth && errors.Is(err, smtpclient.ErrInput):
 		return "4.7.0", queue.ReasonAuthFailed, strings.TrimPrefix(plainError(err), "smtpclient: ")
 	case at == smtpclient.StageConnect && errors.Is(err, syscall.ECONNREFUSED):
 		return "4.4.1", queue.ReasonConnectRefused, "connection refused"

@@ -32,10 +32,10 @@ func (d *Deliverer) Contact(ctx context.Context, domain string, t plan.Target, e
 		return c
 	}
 	begin := time.Now()
-	session, v := d.open(ctx, domain, t, ep, t.TLS.Level != plan.TLSNone, &c)
+	session, v := d.open(ctx, domain, t, ep, smtpclient.Origin{}, t.TLS.Level != plan.TLSNone, &c)
 	if v != nil && v.Status.Reason == queue.ReasonTLS && t.TLS.Level == plan.TLSMay && ctx.Err() == nil {
 		failed := v.Status
-		session, v = d.open(ctx, domain, t, ep, false, &c)
+		session, v = d.open(ctx, domain, t, ep, smtpclient.Origin{}, false, &c)
 		failed.Text += "; mail would go in clear text"
 		c.Status = failed
 	}

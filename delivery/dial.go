@@ -15,13 +15,18 @@ import (
 // conn is a greeted session with one target; it holds one of its slots.
 type conn struct {
 	*smtpclient.Session
-	ep    plan.Endpoint
-	call  *call  // nil: we have connected
-	tls   string // "TLS 1.3", "" = clear text
-	born  time.Time
-	idle  time.Time // since when it lies in the pool
-	used  int       // transactions
-	fresh bool      // not used for a transaction before this attempt
+	ep   plan.Endpoint
+	call *call  // nil: we have connected
+	tls  string // "TLS 1.3", "" = clear text
+	born time.Time
+	idle time.Time // since when it lies in the pool
+	used int       // transactions
+	// origin is the client for whom the session speaks: of the connection
+	// (proxied), or until the next XCLIENT.
+	origin  smtpclient.Origin
+	proxied bool
+	untold  bool // it has been said that the server is not told of clients
+	fresh   bool // not used for a transaction before this attempt
 }
 
 // connect opens and greets a session with one address of a target. With rule
@@ -29,7 +34,8 @@ type conn struct {
 // The caller holds the target's slot.
 func (w *walk) connect(ctx context.Context, t plan.Target, ep plan.Endpoint) (*conn, *Verdict) {
 	w.connects++
-	c, v := w.d.open(ctx, w.plan.Domain, t, ep, t.TLS.Level != plan.TLSNone, nil)
+	from := w.origin(t)
+	c, v := w.d.open(ctx, w.plan.Domain, t, ep, from, t.TLS.Level != plan.TLSNone, nil)
 	if v != nil && v.Status.Reason == queue.ReasonAuthFailed {
 		w.mustLook(t, ep, "login as "+t.Login.User+" failed", v.Status)
 	}
@@ -45,7 +51,7 @@ func (w *walk) connect(ctx context.Context, t plan.Target, ep plan.Endpoint) (*c
 		What: "TLS failed; trying again in clear text", Err: fmt.Errorf("%s", v.Status),
 	})
 	w.connects++
-	return w.d.open(ctx, w.plan.Domain, t, ep, false, nil)
+	return w.d.open(ctx, w.plan.Domain, t, ep, from, false, nil)
 }
 
 // mustLook tells the operator of what only he can mend, once in an attempt.
@@ -59,9 +65,10 @@ func (w *walk) mustLook(t plan.Target, ep plan.Endpoint, what string, why queue.
 	})
 }
 
-// open dials and greets. domain is whose mail it is for; seen may be nil.
-func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep plan.Endpoint, wantTLS bool, seen *Contact) (*conn, *Verdict) {
-	c, v := d.dial(ctx, domain, t, ep)
+// open dials and greets. domain is whose mail it is for, from who it is from,
+// for a target that wants a PROXY header; seen may be nil.
+func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep plan.Endpoint, from smtpclient.Origin, wantTLS bool, seen *Contact) (*conn, *Verdict) {
+	c, v := d.dial(ctx, domain, t, ep, from)
 	if v != nil {
 		return nil, v
 	}
@@ -76,7 +83,7 @@ func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep p
 func (d *Deliverer) greet(ctx context.Context, c *conn, t plan.Target, wantTLS bool, seen *Contact) *Verdict {
 	if err := c.Greet(ctx); err != nil {
 		c.Close()
-		return classified(err)
+		return c.greeted(err)
 	}
 	seen.see(c.Session, t)
 	if !t.TLS.Implicit && wantTLS {
@@ -95,9 +102,9 @@ func (d *Deliverer) greet(ctx context.Context, c *conn, t plan.Target, wantTLS b
 				Code: "4.7.0", Text: "credentials go only to a server whose certificate is verified", Reason: queue.ReasonAuthFailed,
 			}}
 		}
-		if err := c.Auth(ctx, smtpclient.Credentials{User: t.Login.User, Password: t.Login.Password}); err != nil {
+		if v := logIn(ctx, c, t.Login); v != nil {
 			c.Quit()
-			return classified(err)
+			return v
 		}
 		if seen != nil {
 			seen.Login = t.Login.User
@@ -106,8 +113,50 @@ func (d *Deliverer) greet(ctx context.Context, c *conn, t plan.Target, wantTLS b
 	return nil
 }
 
+// logIn logs in with a password, or with a token.
+func logIn(ctx context.Context, c *conn, l *plan.Login) *Verdict {
+	auth := func(cred smtpclient.Credentials) *smtpclient.Error { return c.Auth(ctx, cred) }
+	if l.Tokens != nil {
+		return withToken(ctx, auth, l)
+	}
+	return verdictOf(auth(smtpclient.Credentials{User: l.User, Password: l.Password, Ways: smtpclient.Ways(l.Ways)}))
+}
+
+// withToken logs in with a token. One that is refused may have been kept for
+// too long: another one is tried, once.
+func withToken(ctx context.Context, auth func(smtpclient.Credentials) *smtpclient.Error, l *plan.Login) *Verdict {
+	var before string
+	var refused *smtpclient.Error
+	for range 2 {
+		token, err := l.Tokens.Token(ctx)
+		switch {
+		case refused != nil && (err != nil || token == before):
+			return classified(refused)
+		case err != nil:
+			return &Verdict{Step: NextTarget, Result: queue.Defer, Down: true, Status: queue.Status{
+				Code: "4.7.0", Text: "no token to log in with: " + queue.Safe(err.Error(), 200), Reason: queue.ReasonAuthFailed,
+			}}
+		}
+		refused = auth(smtpclient.Credentials{User: l.User, Token: token})
+		if refused == nil || refused.Reply == nil || !refused.Reply.Permanent() {
+			return verdictOf(refused)
+		}
+		l.Tokens.Refused(token)
+		before = token
+	}
+	return classified(refused)
+}
+
+// verdictOf is nil for no error.
+func verdictOf(err *smtpclient.Error) *Verdict {
+	if err == nil {
+		return nil
+	}
+	return classified(err)
+}
+
 // dial opens a connection and, for implicit TLS, makes the handshake.
-func (d *Deliverer) dial(ctx context.Context, domain string, t plan.Target, ep plan.Endpoint) (*conn, *Verdict) {
+func (d *Deliverer) dial(ctx context.Context, domain string, t plan.Target, ep plan.Endpoint, from smtpclient.Origin) (*conn, *Verdict) {
 	if why := d.refused(domain, t, ep); why != "" {
 		// The plan thought otherwise a moment ago. What it comes to, and for a
 		// relay domain it is no failure, is for the next plan to say.
@@ -122,6 +171,12 @@ func (d *Deliverer) dial(ctx context.Context, domain string, t plan.Target, ep p
 	if err != nil {
 		return nil, classified(&smtpclient.Error{Stage: smtpclient.StageConnect, Err: err})
 	}
+	if t.Origin == plan.OriginProxy {
+		if err := sayProxy(dialCtx, nc, from); err != nil {
+			nc.Close()
+			return nil, classified(&smtpclient.Error{Stage: smtpclient.StageConnect, Err: err})
+		}
+	}
 	if t.TLS.Implicit {
 		tc := tls.Client(nc, tlsConfig(t))
 		if err := tc.HandshakeContext(dialCtx); err != nil {
@@ -134,7 +189,12 @@ func (d *Deliverer) dial(ctx context.Context, domain string, t plan.Target, ep p
 	if t.LMTP {
 		session = smtpclient.NewLMTP
 	}
-	return &conn{Session: session(nc, set.Hostname, set.Timeouts), ep: ep, born: time.Now(), fresh: true}, nil
+	c := &conn{Session: session(nc, set.Hostname, set.Timeouts), ep: ep, born: time.Now(), fresh: true}
+	if c.proxied = t.Origin == plan.OriginProxy; c.proxied {
+		c.origin = from
+		c.SpeakFor(from)
+	}
+	return c, nil
 }
 
 // refused asks the egress guard about an address that DNS has named.

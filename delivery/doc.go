@@ -13,6 +13,7 @@
 //	transact.go   one transaction, again while the server takes only some
 //	classify.go   what an answer means: the whole failure policy, pure
 //	slots.go      a hop waits for a connection of a target
+//	lookout.go    a parked hop: does the DNS name another server by now?
 //	health.go     which targets are down or busy, and when to probe them
 package delivery
 
@@ -57,9 +58,11 @@ type Events interface {
 type HopEvent struct {
 	Hop    string
 	Parked bool      // false: it is back
+	Home   bool      // of a park: some of the mail is carried home
 	Until  time.Time // of a park
 	Status queue.Status
-	Alarm  bool // mail that we promised to carry home cannot go: look at it
+	Moved  string // the park ends because the DNS names this address now; "" = a server was reached
+	Alarm  bool   // mail that we promised to carry home cannot go: look at it
 
 	again bool // the park goes on, and nothing new was found out: for the queue only
 }
@@ -130,7 +133,7 @@ func (c Config) withDefaults() Config {
 			if ep.Path != "" {
 				return new(net.Dialer).DialContext(ctx, "unix", ep.Path)
 			}
-			return new(net.Dialer).DialContext(ctx, "tcp", ep.String())
+			return (&net.Dialer{Control: control}).DialContext(ctx, "tcp", ep.String())
 		}
 	}
 	return c

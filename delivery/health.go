@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +34,8 @@ type targetState struct {
 	slowed time.Time
 	large  int // connections with a large message under way
 	lines  [3]waitLine
-	light  bool // the light line had the last turn
+	light  bool     // the light line had the last turn
+	parked waitList // hops that are parked, or were, because of it
 }
 
 // waitLine is the hops that found a target busy, in the order in which they came.
@@ -232,14 +234,65 @@ func (h *health) failed(ep plan.Endpoint, status queue.Status, now time.Time, ho
 	return t.probeAt
 }
 
-// succeeded notes that a target greeted us.
-func (h *health) succeeded(ep plan.Endpoint) {
+// succeeded notes that a target greeted us, and returns the hops that may be
+// parked because it did not.
+func (h *health) succeeded(ep plan.Endpoint) (parked []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t := h.targets[ep]; t != nil {
-		t.fails, t.probing, t.early, t.status = 0, false, false, queue.Status{}
-		t.probeAt, t.since = time.Time{}, time.Time{}
+	t := h.targets[ep]
+	if t == nil {
+		return nil
 	}
+	t.fails, t.probing, t.early, t.status = 0, false, false, queue.Status{}
+	t.probeAt, t.since = time.Time{}, time.Time{}
+	parked, t.parked = t.parked.hops, waitList{}
+	return parked
+}
+
+// maxParked bounds the hops that are woken by one target; others wait for
+// their probes.
+const maxParked = 50_000
+
+// waitList is the hops that wait for a target to be back. Most lists are short:
+// a map for each would cost more than what it is about.
+type waitList struct {
+	hops   []string
+	listed map[string]bool // of a long list
+}
+
+func (l *waitList) add(hop string) {
+	const short = 16
+	if len(l.hops) >= maxParked || l.listed[hop] || l.listed == nil && slices.Contains(l.hops, hop) {
+		return
+	}
+	l.hops = append(l.hops, hop)
+	if l.listed == nil && len(l.hops) > short {
+		l.listed = map[string]bool{}
+		for _, h := range l.hops {
+			l.listed[h] = true
+		}
+	}
+	if l.listed != nil {
+		l.listed[hop] = true
+	}
+}
+
+// enlistParked notes a hop that was parked with a target in its plan.
+func (h *health) enlistParked(ep plan.Endpoint, hop string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t := h.targets[ep]; t != nil && t.fails > 0 {
+		t.parked.add(hop)
+	}
+}
+
+// mayTry tells whether an attempt that nobody asked for would connect to a
+// target.
+func (h *health) mayTry(ep plan.Endpoint, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.targets[ep]
+	return t == nil || t.fails == 0 || !t.probing && !now.Before(t.probeAt)
 }
 
 // acquire takes one of the target's connection slots, if one is free.

@@ -34,6 +34,7 @@ type hop struct {
 	wishes   int       // how often Unpark was called
 	alarmed  time.Time // when somebody was called last because of it
 	wait     *slotWait // nil = waits for no slot
+	look     *look     // the next one at what the DNS names; nil = none before the park ends
 }
 
 // workers are those that make an attempt of the hop.
@@ -185,7 +186,7 @@ func (d *Deliverer) learn(j *job, o *hopOutcome) *HopEvent {
 	h := j.hop
 	switch {
 	case o.Greeted:
-		if e := h.back(); e != nil {
+		if e := d.back(h); e != nil {
 			h.ready |= h.later // may have been put off to the end of the park
 			return e
 		}
@@ -222,15 +223,20 @@ func (d *Deliverer) park(j *job, o *hopOutcome) *HopEvent {
 		heap.Fix(&d.later, h.index)
 	}
 	d.schedule(h, h.parked, 0)
-	return &HopEvent{Hop: h.name, Parked: true, Until: h.parked, Status: o.Status, Alarm: o.Alarm && h.alarmDue(), again: again}
+	d.lookLater(h, o.Sight, o.Home)
+	for _, ep := range o.Sight.named {
+		d.health.enlistParked(ep, h.name)
+	}
+	return &HopEvent{Hop: h.name, Parked: true, Home: o.Home, Until: h.parked, Status: o.Status, Alarm: o.Alarm && h.alarmDue(), again: again}
 }
 
 // back ends the wait of a hop of which a server was reached, nil: it did not
 // wait. The caller holds d.mu.
-func (h *hop) back() *HopEvent {
+func (d *Deliverer) back(h *hop) *HopEvent {
 	if h.failures == 0 {
 		return nil
 	}
+	d.stopLooking(h)
 	h.failures, h.parked = 0, time.Time{}
 	h.limit, h.alarmed = firstConcurrency, time.Time{}
 	return &HopEvent{Hop: h.name}
@@ -240,7 +246,7 @@ func (h *hop) back() *HopEvent {
 // take long, and the rest of a parked hop is not to wait for it.
 func (d *Deliverer) reached(h *hop) {
 	d.mu.Lock()
-	e := h.back()
+	e := d.back(h)
 	if e != nil {
 		h.ready |= h.later
 		d.enqueue(h)
@@ -268,11 +274,7 @@ func (h *hop) alarmDue() bool {
 func (d *Deliverer) Unpark(ctx context.Context, name string) error {
 	d.mu.Lock()
 	if h := d.hops[name]; h != nil {
-		h.parked, h.forced = time.Time{}, true
-		h.wishes++
-		h.ready |= h.later
-		d.enqueue(h)
-		d.start()
+		d.unpark(h, true)
 	}
 	d.mu.Unlock()
 	return d.cfg.Queue.Park(ctx, name, time.Time{}, queue.Status{})

@@ -199,7 +199,7 @@ func (w *walk) hopOutcome() hopOutcome {
 		h.Busy, h.Crammed = w.busy, w.crammed
 	}
 	if !w.greeted && !w.probeAt.IsZero() && !w.busy.IsValid() {
-		h.Wait = w.probeAt
+		h.Wait, h.Home, h.Sight = w.probeAt, w.home(), sightOf(&w.plan, w.plannedAt)
 		if soon := time.Now().Add(minGlance); h.Wait.Before(soon) {
 			h.Wait = soon
 		}

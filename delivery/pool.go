@@ -1,9 +1,12 @@
 package delivery
 
 import (
-	"srvrelay/delivery/plan"
+	"slices"
 	"sync"
 	"time"
+
+	"srvrelay/delivery/plan"
+	"srvrelay/delivery/smtpclient"
 )
 
 // Bounds of a connection's life. A connection that lies idle holds a slot of
@@ -22,29 +25,41 @@ type pool struct {
 
 func newPool() *pool { return &pool{idle: map[plan.Endpoint][]*conn{}} }
 
-// get returns a session that is still alive, or nil; dead ones it meets are
-// returned for closing.
-func (p *pool) get(k plan.Endpoint) (c *conn, stale []*conn) {
-	for c = p.pop(k); c != nil; c = p.pop(k) {
-		if c.Alive() { // may wait a moment: not under the lock
+// get returns a session that is still alive and may be used for a message of
+// from, or nil; others that it meets are returned for closing.
+func (p *pool) get(k plan.Endpoint, from smtpclient.Origin) (c *conn, stale []*conn) {
+	for {
+		c, fits := p.pop(k, from)
+		switch {
+		case c == nil:
+			return nil, stale
+		case !fits:
+			return nil, append(stale, c)
+		case c.Alive(): // may wait a moment: not under the lock
 			c.fresh = false
 			return c, stale
 		}
 		stale = append(stale, c)
 	}
-	return nil, stale
 }
 
-// pop takes the session out that was used last.
-func (p *pool) pop(k plan.Endpoint) *conn {
+// pop takes out, of the sessions that fit, the one that was used last. When
+// none does, the one that was used first makes room: it holds a slot.
+func (p *pool) pop(k plan.Endpoint, from smtpclient.Origin) (c *conn, fits bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := p.idle[k]
 	if len(l) == 0 {
-		return nil
+		return nil, false
 	}
-	p.set(k, l[:len(l)-1])
-	return l[len(l)-1]
+	i := len(l) - 1
+	for i >= 0 && !l[i].maySpeakFor(from) {
+		i--
+	}
+	fits, i = i >= 0, max(i, 0)
+	c = l[i]
+	p.set(k, slices.Delete(l, i, i+1))
+	return c, fits
 }
 
 func (p *pool) set(k plan.Endpoint, l []*conn) {
@@ -55,9 +70,10 @@ func (p *pool) set(k plan.Endpoint, l []*conn) {
 	p.idle[k] = l
 }
 
-// put keeps a session; false when it has served long enough.
+// put keeps a session; false when it has served long enough, or is for one
+// client only.
 func (p *pool) put(c *conn, now time.Time) bool {
-	if c.used >= maxUses || now.Sub(c.born) > maxAge {
+	if c.proxied || c.used >= maxUses || now.Sub(c.born) > maxAge {
 		return false
 	}
 	c.idle = now

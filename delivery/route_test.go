@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"srvrelay/delivery/plan"
+	"srvrelay/delivery/smtpclient"
 	"srvrelay/queue"
 )
 
@@ -283,3 +285,56 @@ func TestBudgetOfRoutes(t *testing.T) {
 		})
 	}
 }
+
+// TestTokenIsTriedTwice: a token that is refused is replaced once, in the same
+// session, if there is another one.
+func TestTokenIsTriedTwice(t *testing.T) {
+	for _, c := range []struct {
+		tokens []string // that the source has, one after the other; "" = an error
+		good   string
+		auths  int
+		text   string
+	}{
+		{[]string{"new"}, "new", 1, ""},
+		{[]string{"old", "new"}, "new", 2, ""},
+		{[]string{"old", "older", "new"}, "new", 2, "refused"},
+		{[]string{"old", "old", "new"}, "new", 1, "refused"},
+		{[]string{"old", ""}, "new", 1, "refused"},
+		{[]string{""}, "new", 0, "no token to log in with: there is none"},
+	} {
+		auths := 0
+		source := &tokens{left: c.tokens}
+		auth := func(cred smtpclient.Credentials) *smtpclient.Error {
+			if auths++; cred.Token == c.good {
+				return nil
+			}
+			return &smtpclient.Error{Stage: smtpclient.StageAuth, Reply: &smtpclient.Reply{Code: 535, Enhanced: "5.7.8", Lines: []string{"refused"}}}
+		}
+		v := withToken(t.Context(), auth, &plan.Login{User: "me", Tokens: source})
+		switch {
+		case c.text == "" && v != nil:
+			t.Errorf("%q: %+v", c.tokens, v)
+		case c.text != "" && (v == nil || !strings.Contains(v.Status.Text+v.Status.Reply, c.text) || v.Result != queue.Defer || v.Status.Reason != queue.ReasonAuthFailed):
+			t.Errorf("%q: %+v, want %q", c.tokens, v, c.text)
+		}
+		if auths != c.auths {
+			t.Errorf("%q: %d logins, want %d", c.tokens, auths, c.auths)
+		}
+	}
+}
+
+// tokens is a source of tokens that has those left.
+type tokens struct {
+	left    []string
+	refused []string
+}
+
+func (s *tokens) Token(context.Context) (string, error) {
+	token := s.left[0]
+	if s.left = s.left[1:]; token == "" {
+		return "", errors.New("there is none")
+	}
+	return token, nil
+}
+
+func (s *tokens) Refused(token string) { s.refused = append(s.refused, token) }

@@ -34,6 +34,8 @@ type Deliverer struct {
 	wg      sync.WaitGroup
 	asking  context.Context // of all questions, see callforward.go
 	hush    context.CancelFunc
+	homes   *lookout // looks at parked hops that mail is carried home by
+	others  *lookout // and at all others
 }
 
 // New makes a Deliverer; memory is what the planner asks about the past.
@@ -44,7 +46,7 @@ func New(cfg Config, memory *Memory) *Deliverer {
 		cfg: cfg, memory: memory,
 		health: newHealth(cfg.Retry, cfg.PerTarget), pool: newPool(), callers: newCallers(), budget: newBudget(),
 		hops: map[string]*hop{}, crew: crew{size: cfg.Concurrency}, kick: make(chan struct{}, 1),
-		asking: asking, hush: hush,
+		asking: asking, hush: hush, homes: newLookout(), others: newLookout(),
 	}
 	d.set.Store(&cfg.Settings)
 	return d
@@ -72,6 +74,8 @@ func (d *Deliverer) Run(ctx context.Context) {
 	var house sync.WaitGroup
 	house.Go(func() { d.sweepQueue(ctx) })
 	house.Go(func() { d.sweepMemory(ctx) })
+	house.Go(func() { d.lookOut(ctx, d.homes) })
+	house.Go(func() { d.lookOut(ctx, d.others) })
 	d.dispatch(ctx)
 	d.halt()
 	house.Wait()

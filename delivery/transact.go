@@ -87,7 +87,10 @@ func (t transaction) unasked() Verdict {
 // pace lets a transaction count for the connections that its target gets:
 // once, however many its recipients.
 func (w *walk) pace(c *conn, t transaction) {
-	if slices.ContainsFunc(t.verdicts, func(v Verdict) bool { return v.Slower }) {
+	slower := func(v Verdict) bool {
+		return v.Slower && (c.origin.IsZero() || !isPolicy(v)) // who comes too often is the client
+	}
+	if slices.ContainsFunc(t.verdicts, slower) {
 		w.d.health.slower(c.ep)
 	} else if t.took {
 		w.d.health.faster(c.ep)
@@ -97,14 +100,23 @@ func (w *walk) pace(c *conn, t transaction) {
 // transaction is one MAIL ... end of data for some of the lease's recipients.
 func (w *walk) transaction(ctx context.Context, c *conn, rcpts []int) transaction {
 	m := w.mail(rcpts)
+	first := c.used == 0 || !c.fresh
+	if res, in := w.introduce(ctx, c, len(rcpts)); !in {
+		return w.cameTo(c, res, first)
+	}
 	if v := lacking(c.Ext().Lacks(m)); v != nil {
 		return transaction{verdicts: same(*v, len(rcpts)), shared: *v, refused: true}
 	}
-	first := c.used == 0 || !c.fresh
 	res, broken := w.speak(ctx, c, m)
 	if broken != nil {
 		return transaction{verdicts: same(*broken, len(rcpts)), shared: *broken, refused: true, end: endOf(res)}
 	}
+	return w.cameTo(c, res, first)
+}
+
+// cameTo judges what a session has answered; first: it had not spoken before in
+// this attempt.
+func (w *walk) cameTo(c *conn, res smtpclient.Result, first bool) transaction {
 	c.used++
 	if !c.fresh && first && goneBeforeReply(res) {
 		return transaction{end: stale}

@@ -28,7 +28,7 @@ type entry struct {
 
 // cost counts what an entry holds in records; nothing costs as much as one.
 func (e entry) cost() int {
-	return 1 + len(e.facts.srv) + len(e.facts.mx) + len(e.facts.addrs) + len(e.facts.names)
+	return 1 + len(e.facts.srv) + len(e.facts.mx) + len(e.facts.addrs) + len(e.facts.names) + e.facts.texts()
 }
 
 func newCache(maxRecords int) *cache {

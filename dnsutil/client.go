@@ -87,6 +87,12 @@ func (c *Client) Addrs(ctx context.Context, host string) (Answer[netip.Addr], er
 	return joinAddrs(v6, v4)
 }
 
+// TXT returns the TXT records of a name, each with its strings joined.
+func (c *Client) TXT(ctx context.Context, name string) (Answer[string], error) {
+	f, err := c.lookup(ctx, name, dns.TypeTXT)
+	return answer(f.txt, f), err
+}
+
 // Flush forgets what is cached about a name, for instance because its operator
 // says that it has changed.
 func (c *Client) Flush(name string) {

@@ -31,6 +31,9 @@ half6            AAAA 2001:db8::6
 failed6          TXT "no A"
 ;!servfail failed6.example AAAA
 text             TXT "no addresses"
+long._domainkey  TXT "v=DKIM1; " "p=abc;" " t=\"s\""
+long._domainkey  TXT second
+moved._domainkey CNAME long._domainkey
 null             MX 0 .
 bad              SRV 1 2 3 bad\032name
 mixed            SRV 1 2 3 esc\027
@@ -350,4 +353,18 @@ func TestConfigIsChecked(t *testing.T) {
 	if _, err := New(Config{Servers: []string{"[::1]:53", "127.0.0.1:5353"}}); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestTXT: the strings of a record are one text, behind an alias too.
+func TestTXT(t *testing.T) {
+	c, _ := clientFor(t, zoneText)
+	for _, name := range []string{"long._domainkey.example", "moved._domainkey.example"} {
+		got, err := c.TXT(ctxFor(t), name)
+		slices.Sort(got.Records)
+		if err != nil || len(got.Records) != 2 || got.Records[0] != "second" || !strings.HasPrefix(got.Records[1], "v=DKIM1; p=abc; t=") {
+			t.Errorf("%s: %q, %v", name, got.Records, err)
+		}
+	}
+	_, err := c.TXT(ctxFor(t), "nowhere.example")
+	wantNotFound(t, err, true)
 }

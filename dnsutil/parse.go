@@ -14,7 +14,9 @@ const (
 	maxSRV   = 64
 	maxMX    = 64
 	maxAddrs = 40
-	maxChain = 8 // CNAMEs followed from one name
+	maxTXT   = 32
+	maxText  = 4 << 10 // bytes of one TXT record: a DKIM key of 4096 bits has a fifth of it
+	maxChain = 8       // CNAMEs followed from one name
 )
 
 // Bounds of what an answer may say about its own life.
@@ -38,6 +40,7 @@ type facts struct {
 	srv   []SRV
 	mx    []MX
 	addrs []netip.Addr
+	txt   []string
 	cut   int
 	chain
 }
@@ -77,7 +80,7 @@ func readAnswer(m *dns.Msg, q question, c chain) (step, error) {
 	}
 	f := facts{chain: c}
 	bad := f.read(m.Answer, question{end, q.qtype})
-	found := len(f.srv)+len(f.mx)+len(f.addrs) > 0
+	found := len(f.srv)+len(f.mx)+len(f.addrs)+len(f.txt) > 0
 	switch {
 	case found && m.Rcode == dns.RcodeNameError:
 		return step{}, problem("contradictory answer")
@@ -173,6 +176,8 @@ func (f *facts) read(answer []dns.RR, q question) (bad int) {
 			ok = f.readAddr(rr.A.To4())
 		case *dns.AAAA:
 			ok = f.readAddr(rr.AAAA)
+		case *dns.TXT:
+			ok = f.readTXT(rr)
 		}
 		if !ok {
 			bad++
@@ -198,6 +203,50 @@ func (f *facts) readMX(rr *dns.MX) bool {
 		f.mx = appendNew(f.mx, MX{Preference: rr.Preference, Host: host}, maxMX, &f.cut)
 	}
 	return ok
+}
+
+// readTXT joins the strings of a record (RFC 7208 3.3, RFC 6376 3.6.2.2).
+func (f *facts) readTXT(rr *dns.TXT) bool {
+	var b strings.Builder
+	for _, s := range rr.Txt {
+		b.WriteString(unescape(s))
+	}
+	ok := b.Len() <= maxText
+	if ok {
+		f.txt = appendNew(f.txt, b.String(), maxTXT, &f.cut)
+	}
+	return ok
+}
+
+// unescape turns the library's presentation of a string into its octets.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] != '\\' || i+1 == len(s):
+			b.WriteByte(s[i])
+		case i+3 < len(s) && isDigits(s[i+1:i+4]):
+			b.WriteByte((s[i+1]-'0')*100 + (s[i+2]-'0')*10 + s[i+3] - '0')
+			i += 3
+		default:
+			i++
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
+}
+
+func isDigits(s string) bool { return strings.Trim(s, "0123456789") == "" }
+
+// texts is what TXT records cost, in records of the usual size.
+func (f *facts) texts() (n int) {
+	for _, t := range f.txt {
+		n += 1 + len(t)/64
+	}
+	return n
 }
 
 // readAddr keeps an IPv4-mapped address as it is: who guards against reaching

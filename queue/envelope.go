@@ -32,7 +32,15 @@ type Envelope struct {
 	EnvID    string      `json:"envid,omitempty"`    // decoded (RFC 3461 4.4)
 	To       []Recipient `json:"-"`                  // recipients; stored on their own
 	Hold     Status      `json:"-"`                  // Put: with a Reason, the recipients are held from the beginning, for this; see Recipient.Last
+
+	// Prefix is for Put: header fields to stand before the body, each with its
+	// CRLF, at most MaxPrefix bytes. From then on they are a part of the body:
+	// Size counts them, and whoever opens it reads them first.
+	Prefix []byte `json:"-"`
 }
+
+// MaxPrefix is the most bytes of an Envelope.Prefix.
+const MaxPrefix = 32 << 10
 
 // Client is who handed the message to us.
 type Client struct {

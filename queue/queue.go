@@ -50,7 +50,7 @@ type Queue interface {
 	// message is on stable storage and survives a power cut. Put sets env.Size,
 	// the recipients' first state (due now, or held, as env.Hold says), and env.ID
 	// unless the caller has (NewID). env is read after body's EOF,
-	// so a body reader may still fill in what only it can see (Has8Bit). An
+	// so a body reader may still fill in what only it can see (Has8Bit, Prefix). An
 	// error of body is returned as it is and leaves nothing behind.
 	Put(ctx context.Context, env *Envelope, body io.Reader) (ID, error)
 

@@ -59,7 +59,7 @@ var ReasonDocs = []ReasonDoc{
 	{ReasonRouteReject, "A route of the configuration refuses this mail.", "If it is not meant, change the route and reload."},
 	{ReasonNoHome, "The route says `atrn:`, and no user may call for the mail of the domain.", "Add the domain to an entry of `homes`."},
 	{ReasonRouteGone, "The routes were changed while the attempt began.", "Nothing: it is tried again by the new routes."},
-	{ReasonAuthFailed, "The smarthost does not accept the name and password of the route, or wants some that the route does not have.", "Correct `username` and `password_file` of the route and run `srvrelay reload`; the mail waits."},
+	{ReasonAuthFailed, "The smarthost does not accept the name and password (or token) of the route, wants some that the route does not have, or did not prove that it knows the password itself (SCRAM).", "Correct `username` and `password_file`, or what gives the token, and run `srvrelay reload`; the mail waits. If the password is right and the server offers SCRAM, try `auth: password`."},
 
 	{ReasonEgressAddress, "DNS names a private, loopback or reserved address, which a stranger's record must not make the relay connect to.", "If it is yours and meant, add the line that `srvrelay explain` prints to `delivery.egress.allow`."},
 	{ReasonEgressPort, "DNS names the port of another service.", "If it is meant, add the port to `delivery.egress.allow_ports`."},

@@ -73,7 +73,7 @@ func (c *conn) hello(cmd command) *smtp.SMTPError {
 	if r != nil {
 		return r
 	}
-	c.sess.hello(name, cmd.verb == "EHLO")
+	c.sess.hello(c.told(name, cmd.verb == "EHLO"))
 	if cmd.verb == "HELO" {
 		c.put("250 " + c.set.Hostname + " greets " + name + "\r\n")
 		return nil
@@ -83,6 +83,9 @@ func (c *conn) hello(cmd command) *smtp.SMTPError {
 		c.put("250-STARTTLS\r\n")
 	}
 	c.put("250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n")
+	if c.mayXClient() {
+		c.put(xclientOffer)
+	}
 	if mechs := c.sess.AuthMechanisms(); len(mechs) > 0 {
 		c.put("250-AUTH")
 		for _, m := range mechs {
@@ -92,6 +95,9 @@ func (c *conn) hello(cmd command) *smtp.SMTPError {
 	}
 	if c.offersTurn() {
 		c.put("250-ATRN\r\n") // RFC 2645 5.1
+	}
+	if c.offersETRN() {
+		c.put("250-ETRN\r\n")
 	}
 	c.put("250-SMTPUTF8\r\n250-DSN\r\n250-LIMITS RCPTMAX=") // RFC 9422
 	c.out = strconv.AppendInt(c.out, int64(c.set.MaxRecipients), 10)

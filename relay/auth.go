@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,10 +24,26 @@ const (
 
 // AuthMechanisms is what EHLO offers: nothing outside TLS.
 func (s *session) AuthMechanisms() []string {
-	if s.conn.tls == nil || s.conn.listener.Mode != queue.Submission || s.conn.set.Users == nil {
+	if s.conn.tls == nil || s.conn.listener.Mode != queue.Submission || !s.conn.set.takesLogins() {
 		return nil
 	}
-	return []string{sasl.Plain, sasl.Login}
+	var offer []string
+	if s.offersExternal() {
+		offer = append(offer, sasl.External)
+	}
+	if s.offersScram() {
+		if exporter(s.conn.tls.ConnectionState()).IsSupported() {
+			offer = append(offer, scramSHA256Plus)
+		}
+		offer = append(offer, scramSHA256)
+	}
+	if s.conn.set.Users != nil {
+		offer = append(offer, sasl.Plain, sasl.Login)
+	}
+	if s.conn.set.Tokens != nil {
+		offer = append(offer, oauthBearer, xoauth2)
+	}
+	return offer
 }
 
 // auth is the AUTH command (RFC 4954 4).
@@ -91,31 +108,55 @@ func saslResponse(s string) ([]byte, *smtp.SMTPError) {
 	return b, nil
 }
 
+var refuseOther = reply(535, 5, 7, 8, "acting for another user is not supported")
+
 // Auth begins an exchange. That it is in order was seen to by inOrder; it is
 // asked again because passwords hang on it.
 func (s *session) Auth(mech string) (sasl.Server, error) {
-	if len(s.AuthMechanisms()) == 0 {
+	offer := s.AuthMechanisms()
+	switch {
+	case len(offer) == 0:
 		return nil, reply(538, 5, 7, 11, "encryption required")
+	case !slices.Contains(offer, mech):
+		return nil, reply(504, 5, 5, 4, "unknown mechanism: use "+strings.Join(offer, ", "))
 	}
+	m, err := s.mechanism(mech)
+	if mech == oauthBearer || mech == xoauth2 {
+		return bounded{m, maxBearer}, err
+	}
+	return bounded{m, maxSASL}, err
+}
+
+// mechanism is the server side of a mechanism that is offered.
+func (s *session) mechanism(mech string) (sasl.Server, error) {
 	switch mech {
-	case sasl.Plain:
-		return bounded{sasl.NewPlainServer(func(identity, name, password string) error {
-			if identity != "" && identity != name {
-				return reply(535, 5, 7, 8, "acting for another user is not supported")
-			}
-			return s.login(name, password)
-		})}, nil
+	case scramSHA256, scramSHA256Plus:
+		return s.newScram(mech == scramSHA256Plus)
+	case sasl.External:
+		return s.newExternal(), nil
+	case oauthBearer:
+		return &bearerServer{sess: s, read: readOAuthBearer}, nil
+	case xoauth2:
+		return &bearerServer{sess: s, read: readXOAuth2}, nil
 	case sasl.Login:
-		return bounded{&loginServer{check: s.login}}, nil
+		return &loginServer{check: s.login}, nil
 	}
-	return nil, reply(504, 5, 5, 4, "unknown mechanism: use PLAIN or LOGIN")
+	return sasl.NewPlainServer(func(identity, name, password string) error {
+		if identity != "" && identity != name {
+			return refuseOther
+		}
+		return s.login(name, password)
+	}), nil
 }
 
 // bounded limits the responses of a mechanism and makes its errors replies.
-type bounded struct{ sasl.Server }
+type bounded struct {
+	sasl.Server
+	max int // octets
+}
 
 func (b bounded) Next(response []byte) ([]byte, bool, error) {
-	if len(response) > maxSASL {
+	if len(response) > b.max {
 		return nil, false, reply(500, 5, 5, 6, "response too long")
 	}
 	challenge, done, err := b.Server.Next(response)
@@ -153,11 +194,55 @@ func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err er
 	return nil, false, errLoginOver
 }
 
-// login checks a name and password, slowly for those who have failed before.
+// login checks a name and password.
 func (s *session) login(name, password string) error {
-	if name == "" || len(name) > maxName || password == "" || len(password) > maxPassword || printable(name) != nil {
+	if !plausible(name) || password == "" || len(password) > maxPassword {
 		return s.failed(safeText(name))
 	}
+	var fault error
+	err := s.attempt(name, func() verdict {
+		var ok bool
+		switch ok, fault = s.srv.verify(s.conn.set, name, password); {
+		case fault != nil:
+			return neither
+		case ok:
+			return right
+		}
+		return wrong
+	})
+	switch {
+	case err != nil:
+		return err
+	case fault != nil:
+		return s.cannotTell(fault)
+	}
+	s.loggedIn(name)
+	return nil
+}
+
+// loggedIn is the end of all mechanisms.
+func (s *session) loggedIn(name string) {
+	s.srv.bans.passed(name, s.conn.remote.Addr(), time.Now())
+	s.user = name
+}
+
+// plausible tells whether a user may have such a name at all.
+func plausible(name string) bool {
+	return name != "" && len(name) <= maxName && printable(name) == nil
+}
+
+// verdict is what comes of looking at what a client knows.
+type verdict int
+
+const (
+	right verdict = iota
+	wrong
+	neither // it could not be looked at, and counts neither way
+)
+
+// attempt looks at what a client knows of a user, slowly for those who have
+// failed before. The error is the reply to what was wrong, or came too often.
+func (s *session) attempt(name string, look func() verdict) error {
 	if r := s.mayTry(name); r != nil {
 		return r
 	}
@@ -172,19 +257,21 @@ func (s *session) login(name, password string) error {
 	if r := s.mayTry(name); r != nil { // others may have failed meanwhile
 		return r
 	}
-	ok, err := s.srv.verify(s.conn.set, name, password)
-	if err != nil {
-		s.srv.events.Fault("authentication", err)
-		return reply(454, 4, 7, 0, "cannot check passwords now, try again later")
-	}
-	if !ok {
+	switch look() {
+	case right:
+		s.srv.throttle.passed(keys)
+	case wrong:
 		s.srv.throttle.failed(keys, time.Now())
 		return s.failed(name)
+	case neither:
 	}
-	s.srv.throttle.passed(keys)
-	s.srv.bans.passed(name, s.conn.remote.Addr(), time.Now())
-	s.user = name
 	return nil
+}
+
+// cannotTell answers when the users cannot be asked.
+func (s *session) cannotTell(err error) error {
+	s.srv.events.Fault("authentication", err)
+	return reply(454, 4, 7, 0, "cannot check passwords now, try again later")
 }
 
 // failed answers a wrong name or password; too many end the connection.

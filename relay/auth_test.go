@@ -216,7 +216,7 @@ func FuzzLogin(f *testing.F) {
 	f.Add([]byte(""), []byte(""), false)
 	f.Fuzz(func(t *testing.T, a, b []byte, initial bool) {
 		calls := 0
-		var s sasl.Server = bounded{&loginServer{check: func(name, password string) error {
+		var s sasl.Server = bounded{max: maxSASL, Server: &loginServer{check: func(name, password string) error {
 			if calls++; name != string(a) || password != string(b) {
 				t.Errorf("checked %q %q, sent %q %q", name, password, a, b)
 			}

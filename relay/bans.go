@@ -458,7 +458,7 @@ var ErrNotBanned = errors.New("not banned")
 func (s *Server) Ban(network netip.Prefix, until time.Time, why string) (Ban, error) {
 	for _, p := range s.current.Load().spared {
 		if p.Bits() <= network.Bits() && p.Contains(network.Addr()) {
-			return Ban{}, fmt.Errorf("%s is never banned: it is in %s (trusted_networks, proxy_from or bans.exempt)", network, p)
+			return Ban{}, fmt.Errorf("%s is never banned: it is in %s (trusted_networks, proxy_from, xclient_from or bans.exempt)", network, p)
 		}
 	}
 	if network.Addr().IsLoopback() || network.Contains(netip.IPv6Loopback()) {
@@ -524,7 +524,7 @@ func (s *Server) Banned() ([]Ban, []Guard) { return s.bans.list(time.Now()) }
 func spared(cfg *Config) (nets []netip.Prefix) {
 	nets = append(nets, cfg.BanRules.Exempt...)
 	for _, l := range cfg.Listeners {
-		nets = append(append(nets, l.Trusted...), l.ProxyFrom...)
+		nets = append(append(append(nets, l.Trusted...), l.ProxyFrom...), l.XClientFrom...)
 	}
 	return nets
 }
@@ -584,7 +584,7 @@ func (s *session) blame(name string) bool {
 func (s *session) waitsFor(name string) []string {
 	a := s.conn.remote.Addr()
 	keys := []string{"address " + addressKey(a)}
-	if !s.srv.bans.knows(name, a) {
+	if name != "" && !s.srv.bans.knows(name, a) { // a token may come without one
 		keys = append(keys, "account "+name)
 	}
 	return keys

@@ -89,7 +89,7 @@ func isHTTP(verb string) bool {
 func isKnown(verb string) bool {
 	switch verb {
 	case "HELO", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT",
-		"VRFY", "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN", "ATRN":
+		"XCLIENT", "VRFY", "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN", "ATRN", "ETRN":
 		return true
 	}
 	return false
@@ -101,18 +101,24 @@ type state struct {
 	authed  bool // with a name and password
 	mayMail bool // trusted, authenticated, or at the inbound door
 	tls     bool
+	later   bool // TLS will be offered, when its certificate has come
 	offers  offers
 	txn     bool // after MAIL
 	rcpts   int
 }
 
 // offers are the extensions that depend on the door.
-type offers struct{ tls, auth, turn bool }
+type offers struct{ tls, auth, turn, etrn bool }
 
 // inOrder decides whether a command is allowed now; nil = yes.
 func inOrder(verb string, s state) *smtp.SMTPError {
 	switch verb {
 	case "EHLO", "HELO", "NOOP", "RSET", "QUIT":
+		return nil
+	case "XCLIENT":
+		if s.txn {
+			return reply(503, 5, 5, 1, "not inside a transaction")
+		}
 		return nil
 	case "STARTTLS":
 		return starttlsInOrder(s)
@@ -128,9 +134,19 @@ func inOrder(verb string, s state) *smtp.SMTPError {
 		if s.offers.tls && !s.tls {
 			return refuseTLSFirst
 		}
+		if s.later && !s.tls {
+			return refuseTLSLater
+		}
 		return refuseAuth
 	}
 	switch {
+	case verb == "ETRN" && s.offers.etrn && !s.authed:
+		if s.offers.tls && !s.tls {
+			return refuseTLSFirst
+		}
+		return refuseAuth
+	case verb == "ETRN" && s.txn: // RFC 1985 5
+		return reply(503, 5, 5, 1, "not inside a transaction")
 	case verb == "MAIL" && s.txn:
 		return reply(503, 5, 5, 1, "a transaction is open: finish it, or RSET")
 	case (verb == "RCPT" || verb == "DATA" || verb == "BDAT") && !s.txn:
@@ -145,6 +161,8 @@ func starttlsInOrder(s state) *smtp.SMTPError {
 	switch {
 	case s.tls:
 		return reply(503, 5, 5, 1, "TLS is already on")
+	case s.later:
+		return refuseTLSLater
 	case !s.offers.tls:
 		return reply(502, 5, 5, 1, "no TLS here")
 	case s.txn:
@@ -163,6 +181,8 @@ func authInOrder(s state) *smtp.SMTPError {
 		return reply(503, 5, 5, 1, "already authenticated")
 	case s.txn:
 		return reply(503, 5, 5, 1, "not inside a transaction")
+	case !s.tls && s.later:
+		return refuseTLSLater
 	case !s.tls: // RFC 4954 6
 		return reply(538, 5, 7, 11, "encryption required: STARTTLS first")
 	}

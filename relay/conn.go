@@ -29,11 +29,18 @@ type conn struct {
 	secured  *tls.ConnectionState // what a stamp tells of it: version and cipher
 	remote   netip.AddrPort
 	proxy    bool     // the peer is a proxy of the listener, and must say who its client is
-	via      *proxied // what it has said
+	via      *proxied // what it has said, or a peer by XCLIENT
+	peer     peer     // as remote and via were before any XCLIENT
 	key      string   // of the limit per address; "" = exempt
 	in       *input
 	out      []byte // replies not yet sent
 	sess     *session
+	// certNames are what names the client has shown a certificate for that its
+	// listener's roots vouch for.
+	certNames []string
+
+	helo  string // by XCLIENT, instead of what a greeting says; "" = nothing
+	proto string
 
 	verb       string // of the command that is being answered
 	arg        string // of the MAIL that is being answered
@@ -54,7 +61,7 @@ func newConn(s *Server, set *settings, d *door, l Listener, raw net.Conn) *conn 
 		wire: wire{Conn: raw, draining: &s.draining},
 		srv:  s, set: set, door: d, listener: l, remote: addrPort(raw.RemoteAddr()),
 	}
-	c.proxy = behind(l, c.remote.Addr())
+	c.proxy, c.peer = behind(l, c.remote.Addr()), peer{addr: c.remote}
 	c.sess = &session{conn: c, srv: s}
 	return c
 }
@@ -71,7 +78,7 @@ func (c *conn) refresh() {
 	}
 	c.set = set
 	if l, open := set.doors[c.door]; open {
-		c.listener.Trusted = l.Trusted
+		c.listener.Trusted, c.listener.XClientFrom, c.listener.AuthResults = l.Trusted, l.XClientFrom, l.AuthResults
 	}
 }
 
@@ -134,10 +141,14 @@ func (c *conn) greet() bool {
 		return false
 	}
 	c.verb = ""
+	c.banner()
+	return true
+}
+
+func (c *conn) banner() {
 	c.put("220 ")
 	c.put(c.set.Hostname)
 	c.put(" ESMTP Service Ready\r\n")
-	return true
 }
 
 // keepWaiting keeps a stranger waiting for the banner for as long as the listener says.
@@ -297,6 +308,8 @@ func (c *conn) run(cmd command) *smtp.SMTPError {
 	switch cmd.verb {
 	case "HELO", "EHLO":
 		return c.hello(cmd)
+	case "XCLIENT":
+		return c.actAs(cmd.arg)
 	case "STARTTLS":
 		return c.startTLS()
 	case "AUTH":
@@ -321,6 +334,8 @@ func (c *conn) run(cmd command) *smtp.SMTPError {
 	case "QUIT":
 		c.put("221 2.0.0 bye\r\n")
 		c.closing = true
+	case "ETRN":
+		return c.etrn(cmd.arg)
 	case "VRFY":
 		c.put("252 2.5.0 cannot verify, but will take mail for it\r\n")
 	default:
@@ -372,10 +387,12 @@ func (c *conn) state() state {
 		authed:  c.sess.user != "",
 		mayMail: c.sess.mayMail(),
 		tls:     c.tls != nil,
+		later:   c.listener.TLS == TLSStartTLS && !c.set.tlsReady(c.listener.Mode),
 		offers: offers{
 			tls:  c.offersTLS(),
-			auth: c.listener.Mode == queue.Submission && c.set.Users != nil,
+			auth: c.listener.Mode == queue.Submission && c.set.takesLogins(),
 			turn: c.offersTurn(),
+			etrn: c.answersETRN(),
 		},
 	}
 	if t := c.sess.txn; t != nil {
@@ -385,7 +402,7 @@ func (c *conn) state() state {
 }
 
 // offersTLS tells whether STARTTLS can be answered. There may be no certificate
-// any more if the listener of the connection is closed.
+// any more if the listener of the connection is closed, or none yet.
 func (c *conn) offersTLS() bool {
-	return c.listener.TLS == TLSStartTLS && c.set.tlsFor(c.listener.Mode) != nil
+	return c.listener.TLS == TLSStartTLS && c.set.tlsFor(c.listener.Mode) != nil && c.set.tlsReady(c.listener.Mode)
 }

@@ -209,6 +209,7 @@ func start(t *testing.T, change func(*Config)) *fixture {
 		RelayDomains: []string{"home.example", ".sub.example", "bücher.example"},
 		TLS:          &tls.Config{Certificates: []tls.Certificate{testCert()}, MinVersion: tls.VersionTLS12},
 		Users:        secrets{"alice": "s3cret"},
+		Headers:      HeaderRules{AddDate: true, AddMessageID: true},
 		Queue:        f.queue,
 		Events:       f.events,
 	}

@@ -200,19 +200,18 @@ func (s *Server) admit(c *conn) *smtp.SMTPError {
 	return nil
 }
 
-// rekey counts an admitted connection for the client that its proxy has named,
-// or says why not.
+// rekey counts an admitted connection for the client that its proxy or XCLIENT
+// has named, and no longer for whom it was before, or says why not.
 func (s *Server) rekey(c *conn) *smtp.SMTPError {
 	key, r := s.welcome(c)
-	if key == "" || r != nil {
+	if r != nil {
 		return r
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.counts.perKey[key] >= c.set.Limits.PerAddress {
+	if !s.counts.move(c.key, key, c.set.Limits) {
 		return byeFull
 	}
-	s.counts.perKey[key]++
 	c.key = key
 	return nil
 }
@@ -277,6 +276,22 @@ func (a *admission) enter(key string, l Limits) bool {
 	if key != "" {
 		a.perKey[key]++
 	}
+	return true
+}
+
+// move takes a place under another key.
+func (a *admission) move(from, to string, l Limits) bool {
+	if from == to {
+		return true
+	}
+	if to != "" && a.perKey[to] >= l.PerAddress {
+		return false
+	}
+	a.total++ // as leave takes one away
+	if to != "" {
+		a.perKey[to]++
+	}
+	a.leave(from)
 	return true
 }
 

@@ -3,18 +3,20 @@ package relay
 import (
 	"bytes"
 	"io"
+	"strings"
 )
 
 // maxReceived is how often a message may have been passed on (RFC 5321 6.3).
 const maxReceived = 100
 
 // message checks a body while it streams into the queue, and learns what the
-// envelope must know. It changes nothing but what header adds. The header
+// envelope must know. It changes nothing but what header adds and removes. The header
 // section goes by line by line, the rest in blocks as large as they come.
 type message struct {
 	src    source
 	limit  int64 // most bytes
 	header header
+	seal   *seal // signs what goes on; nil = nobody does
 
 	size  int64
 	has8  bool // some byte >= 0x80
@@ -22,6 +24,8 @@ type message struct {
 	block []byte
 	rest  []byte // to be read before what is left of block
 	err   error  // sticky
+
+	tap io.Writer // gets the message as it comes, nil = nobody does; it does not fail
 }
 
 // begin puts something in front of the content.
@@ -59,6 +63,12 @@ func (m *message) fill() {
 	case err == io.EOF:
 		m.rest = m.header.finish()
 	case err == nil:
+		if m.tap != nil {
+			_, _ = m.tap.Write(piece)
+		}
+		if m.seal != nil && m.header.done {
+			m.seal.body(piece)
+		}
 		m.rest = m.header.pass(piece)
 		if m.header.received > maxReceived {
 			m.rest, err = nil, refuseLoop
@@ -102,21 +112,40 @@ func (m *message) check(piece []byte) error {
 type header struct {
 	// add returns the fields to put at the end of the header section, each with
 	// its CRLF; nil = never any.
-	add func(date, messageID bool) string
-	// authors looks at who the message says has written it; nil = never.
-	authors *authors
+	add func(date, messageID, from bool) []string
+	// remove says which fields do not go on; see HeaderRules.removes.
+	remove HeaderRules
+	own    []byte // how the Received fields begin that are ours, and stay
+	// identity is our name in Authentication-Results, if we add such a field: those
+	// of others that claim it do not go on; see claims.
+	identity string
+	// watchers see every field that goes on, added ones too.
+	watchers []watcher
 
-	received  int  // Received fields
+	received  int  // Received fields, removed ones too
 	date      bool // there is a Date field
 	messageID bool // there is a Message-ID field
+	from      bool // there is a From field
 	has8      bool // some byte >= 0x80
 
-	fault error // of authors; a reply
+	fault error // of a watcher; a reply
 	done  bool
 	any   bool // a field was seen, so that a continuation line can follow
 	mid   bool // in a line whose kind is known
+	gone  bool // in a field that does not go on
 	held  []byte
 	out   []byte
+}
+
+// watcher looks at the header section as it goes on.
+type watcher interface {
+	// field begins a field with its first line, or as much of it as is there.
+	field(name, line []byte)
+	// more takes what follows of a field: the rest of a line, or another one.
+	more(piece []byte)
+	// judge decides at the end of the header section; an error is a reply. clean
+	// tells that it ended with a blank line, or with the message.
+	judge(clean bool) error
 }
 
 // pass takes a piece of the message, at most a line of the header section, and
@@ -128,10 +157,7 @@ func (h *header) pass(piece []byte) []byte {
 	complete := piece[len(piece)-1] == '\n'
 	if h.mid {
 		h.mid = !complete
-		if h.authors != nil {
-			h.authors.more(piece)
-		}
-		return piece
+		return h.more(piece)
 	}
 	line := piece
 	if len(h.held) > 0 || !complete {
@@ -143,24 +169,31 @@ func (h *header) pass(piece []byte) []byte {
 	case unclear:
 		return nil
 	case field:
-		h.any = true
-		h.count(name)
-		if h.authors != nil {
-			h.authors.field(name, line)
+		gone, known := h.remove.removes(name, line, h.own, complete)
+		if known && !gone && h.identity != "" {
+			gone, known = claims(name, line, h.identity, complete)
 		}
+		if !known {
+			return nil
+		}
+		h.any, h.gone = true, gone
+		h.count(name)
+		h.field(name, line)
 	case continuation:
 		if !h.any {
 			return h.end("\r\n", line)
 		}
-		if h.authors != nil {
-			h.authors.more(line)
-		}
+		h.more(line)
 	case blank:
 		return h.end("", line)
 	case noField: // the body begins without a blank line
 		return h.end("\r\n", line)
 	}
 	h.mid = !complete
+	if h.gone {
+		h.held = h.held[:0]
+		return nil
+	}
 	if len(h.held) == 0 {
 		return line
 	}
@@ -172,8 +205,8 @@ func (h *header) pass(piece []byte) []byte {
 // used only when something is added: else nothing is touched.
 func (h *header) end(sep string, line []byte) []byte {
 	h.done = true
-	h.judge(sep == "")
 	extra := h.additions()
+	h.judge(sep == "")
 	if extra == "" {
 		return line
 	}
@@ -186,30 +219,76 @@ func (h *header) finish() []byte {
 		return nil
 	}
 	h.done = true
-	h.judge(len(h.held) == 0)
+	if h.heldBack() {
+		h.held = nil
+	}
 	extra := h.additions()
+	h.judge(len(h.held) == 0)
 	switch {
 	case extra == "":
 		return h.held
 	case len(h.held) > 0: // an unfinished line that is no field
 		return append([]byte(extra+"\r\n"), h.held...)
-	case h.mid: // an unfinished field
+	case h.mid && !h.gone: // an unfinished field
 		return []byte("\r\n" + extra)
 	}
 	return []byte(extra)
 }
 
 func (h *header) judge(clean bool) {
-	if h.authors != nil {
-		h.fault = h.authors.judge(clean)
+	for _, w := range h.watchers {
+		if h.fault = w.judge(clean); h.fault != nil {
+			return
+		}
 	}
 }
 
+// heldBack tells whether what is held at the end of the message is the beginning
+// of a field of which too little came to know whether it goes on.
+func (h *header) heldBack() bool {
+	if len(h.held) == 0 {
+		return false
+	}
+	kind, _ := lineKind(h.held)
+	return kind == field
+}
+
+// field shows the first line of a field, or the beginning of it, to the watchers.
+func (h *header) field(name, line []byte) {
+	for _, w := range h.watchers {
+		if !h.gone {
+			w.field(name, line)
+		}
+	}
+}
+
+// more shows what follows of a field to the watchers, and returns what goes on.
+func (h *header) more(piece []byte) []byte {
+	if h.gone {
+		return nil
+	}
+	for _, w := range h.watchers {
+		w.more(piece)
+	}
+	return piece
+}
+
+// additions are the fields that are added. The watchers see them: who is said to
+// have written the message is looked at wherever that comes from.
 func (h *header) additions() string {
 	if h.add == nil {
 		return ""
 	}
-	return h.add(h.date, h.messageID)
+	out, gone := "", h.gone
+	h.gone = false
+	for _, text := range h.add(h.date, h.messageID, h.from) {
+		name, _, _ := strings.Cut(text, ":")
+		h.field([]byte(name), []byte(text))
+		h.has8 = h.has8 || !isASCII(text)
+		out += text
+	}
+	h.gone = gone
+	return out
 }
 
 func (h *header) count(name []byte) {
@@ -220,6 +299,8 @@ func (h *header) count(name []byte) {
 		h.date = true
 	case bytes.EqualFold(name, fieldMessageID):
 		h.messageID = true
+	case bytes.EqualFold(name, fieldFrom):
+		h.from = true
 	}
 }
 

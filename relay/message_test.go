@@ -49,13 +49,12 @@ func cut(s string, n int) *pieces {
 }
 
 func TestHeader(t *testing.T) {
-	add := func(date, id bool) string {
-		s := ""
+	add := func(date, id, _ bool) (s []string) {
 		if !date {
-			s += "Date: D\r\n"
+			s = append(s, "Date: D\r\n")
 		}
 		if !id {
-			s += "Message-ID: M\r\n"
+			s = append(s, "Message-ID: M\r\n")
 		}
 		return s
 	}
@@ -226,7 +225,9 @@ func TestScan(t *testing.T) {
 // FuzzBlocks compares the body in blocks with lineWise: however the octets
 // come, content, refusal and end are the same.
 func FuzzBlocks(f *testing.F) {
-	add := func(date, id bool) string { return fmt.Sprintf("Added: %v %v\r\n", date, id) }
+	add := func(date, id, from bool) []string {
+		return []string{fmt.Sprintf("Added: %v %v %v\r\n", date, id, from)}
+	}
 	for i, s := range append(fakeEnds, "a: b\r\n\r\n..x\r\n.\r\n.\r\nNOOP\r\n", "Date: x\r\nno field\r\n.\r\n", strings.Repeat("0123456\r\n", 20)+".\r\n",
 		strings.Repeat("Received: x\r\n", 101)+"\r\n.\r\n", "x: y\r\n\r\n1234567\r\n.1234567\r.\r\n.\r\n", "\x00\r\x00\n\r\n.\r\n", ".\r\n", "\x7f\x80\x0f\x10\r\n.\r\n") {
 		f.Add([]byte(s), i, 1000)

@@ -90,6 +90,7 @@ func (c *conn) unwrap() bool {
 	if p.client.IsValid() {
 		c.remote = p.client
 	}
+	c.peer = peer{c.remote, c.via}
 	if r := c.srv.rekey(c); r != nil {
 		c.srv.turnAway(c, r)
 		return false
@@ -105,6 +106,9 @@ func (c *conn) trusts() bool {
 
 // exempt tells whether the limits for one address are not for this client.
 func (c *conn) exempt() bool {
+	if c.via == c.peer.via && c.mayXClient() {
+		return true // nobody's mail so far
+	}
 	if c.via != nil {
 		return !c.via.client.IsValid() || c.trusts()
 	}

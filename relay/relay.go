@@ -16,6 +16,7 @@ package relay
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"srvrelay/queue"
+	"srvrelay/relay/dkim"
 )
 
 // Queue is what the doors need of the store.
@@ -99,6 +101,15 @@ type Listener struct {
 	// ProxyFrom are the proxies: a connection from there begins with a PROXY
 	// protocol header, and any other connection has none.
 	ProxyFrom []netip.Prefix
+	// AuthResults has SPF, DKIM and DMARC checked, and the results put before the
+	// message; inbound only.
+	AuthResults bool
+	// XClientFrom are the servers that may say with XCLIENT for whom they act.
+	XClientFrom []netip.Prefix
+
+	// ClientCA vouches for the certificates with which clients may log in
+	// (EXTERNAL); nil = none are asked for. Submission with TLS only.
+	ClientCA *x509.CertPool
 
 	GreetDelay time.Duration // a stranger who speaks before it is over is refused; inbound only
 }
@@ -113,25 +124,36 @@ type Config struct {
 	MaxRecipients  int      // of one message, default 1000
 	TLS            *tls.Config
 	InboundTLS     *tls.Config // of inbound listeners; nil = TLS
-	Users          Authenticator
-	Recipients     Recipients // who exists in the relay domains; nil = nobody is asked
-	DeferUnknown   bool       // Recipients cannot tell at an inbound door: 450, not 250
+	// TLSReady tells whether the certificate of TLS has come; nil = it is there.
+	// Until then submission listeners do not offer STARTTLS, and refuse the
+	// handshake of implicit TLS: a client would not believe another certificate.
+	TLSReady     func() bool
+	Users        Authenticator
+	Recipients   Recipients // who exists in the relay domains; nil = nobody is asked
+	DeferUnknown bool       // Recipients cannot tell at an inbound door: 450, not 250
+	Tokens       Tokens     // OAuth; nil = no login with a token
 	// Reject tells whether the operator refuses mail from a sender (as given) to
 	// a domain (A-labels, lower case, or a literal), and why; nil = never.
 	Reject func(sender, domain string) (text string, reject bool)
+	// Verify begins to check a message of a client (not valid = not known), with
+	// what it said in HELO, and the sender of MAIL; nil = nothing is checked.
+	Verify func(ctx context.Context, client netip.Addr, helo, sender string) Check
 	// Senders says who may submit as whom; none = everybody as anybody.
-	Senders  []SenderRule
-	Rates    []RateRule // how much may be submitted; none = no limit
-	Meter    *Meter     // what was submitted so far; nil = nothing
-	Anomaly  AnomalyRules
-	BanRules BanRules // who is shut out for guessing passwords
-	Bans     *Bans    // who is shut out; nil = nobody yet
-	Homes    []Home   // who may ask for the mail of which domains
-	Turner   Turner   // delivers over the connections on which they do; nil = nobody does
-	Queue    Queue
-	Events   Events // nil = nobody listens
-	Limits   Limits
-	Timeouts Timeouts
+	Senders    []SenderRule
+	Rates      []RateRule // how much may be submitted; none = no limit
+	Meter      *Meter     // what was submitted so far; nil = nothing
+	Anomaly    AnomalyRules
+	BanRules   BanRules    // who is shut out for guessing passwords
+	Bans       *Bans       // who is shut out; nil = nobody yet
+	Homes      []Home      // who may ask for the mail of which domains
+	Turner     Turner      // delivers over the connections on which they do; nil = nobody does
+	Headers    HeaderRules // what is done to the header of submitted mail
+	Keys       dkim.Keys   // that sign submitted mail, by the domain of its author; none = nothing is signed
+	HomeIsBack HomeIsBack  // has the mail of homes tried that say that they are back; nil = none may
+	Queue      Queue
+	Events     Events // nil = nobody listens
+	Limits     Limits
+	Timeouts   Timeouts
 }
 
 // Limits bound what connections may cost.
@@ -237,6 +259,12 @@ func (c *Config) checkListener(l *Listener) error {
 	if l.Mode == queue.Inbound && len(l.Trusted) > 0 {
 		return errors.New("an inbound listener trusts nobody: trusted networks belong to a submission listener")
 	}
+	if l.AuthResults && l.Mode != queue.Inbound {
+		return errors.New("authentication results are for an inbound listener")
+	}
+	if l.ClientCA != nil && (l.Mode != queue.Submission || l.TLS == TLSNone) {
+		return errors.New("client certificates belong to a submission listener with TLS")
+	}
 	if l.GreetDelay != 0 && l.Mode != queue.Inbound || l.GreetDelay < 0 {
 		return fmt.Errorf("greet delay %s: only an inbound listener has one, and none is negative", l.GreetDelay)
 	}
@@ -250,14 +278,24 @@ func (c *Config) checkListener(l *Listener) error {
 			return fmt.Errorf("proxy network %s is the whole internet: name the addresses of your proxies", p)
 		}
 	}
+	for _, p := range l.XClientFrom {
+		if p.Bits() == 0 {
+			return fmt.Errorf("XCLIENT network %s is the whole internet: name the addresses of your own servers", p)
+		}
+	}
 	return nil
 }
 
+// tlsFor is the TLS of listeners of a mode; nil = none.
 func (c *Config) tlsFor(m queue.Mode) *tls.Config {
 	if m == queue.Inbound {
 		return c.InboundTLS
 	}
 	return c.TLS
+}
+
+func (c *Config) tlsReady(m queue.Mode) bool {
+	return c.TLSReady == nil || m == queue.Inbound && c.InboundTLS != c.TLS || c.TLSReady()
 }
 
 // domainSet is the relay domains, as A-labels in lower case.

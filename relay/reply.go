@@ -35,6 +35,8 @@ var (
 	refuseInternal = reply(451, 4, 3, 0, "a fault of ours, try again later")
 	refuseTooBig   = reply(552, 5, 3, 4, "message too big")
 	refuseAuth     = reply(530, 5, 7, 0, "authentication required")
+	// For STARTTLS by RFC 3207 4, for the rest so that clients keep their mail.
+	refuseTLSLater = reply(454, 4, 7, 0, "no TLS yet: its certificate has not come, try again later")
 	refuseTLSFirst = reply(530, 5, 7, 0, "authentication required: STARTTLS, then AUTH")
 	refuseHello    = reply(503, 5, 5, 1, "say EHLO first")
 	refuseBareEOL  = reply(550, 5, 5, 2, "bare CR or LF in the message: lines must end with CRLF")

@@ -200,7 +200,6 @@ type authorField struct {
 
 var fieldFrom, fieldSender = []byte("From"), []byte("Sender")
 
-// field begins a field with its first line, or as much of it as is there.
 func (a *authors) field(name, line []byte) {
 	a.current = nil
 	switch {
@@ -215,7 +214,6 @@ func (a *authors) field(name, line []byte) {
 	a.more(line[bytes.IndexByte(line, ':')+1:])
 }
 
-// more takes what follows of a field: the rest of a line, or another one.
 func (a *authors) more(piece []byte) {
 	f := a.current
 	if f == nil {
@@ -233,9 +231,8 @@ var (
 	refuseNoHeader = reply(550, 5, 7, 1, "a line of the header is no header field, or a blank line is missing behind the header: readers could see another sender")
 )
 
-// judge decides at the end of the header section. clean tells that it ended
-// with a blank line, or with the message: other programs look for more fields
-// behind a line that is none.
+// judge wants a clean end: other programs look for more fields behind a line
+// that is none.
 func (a *authors) judge(clean bool) error {
 	switch {
 	case !clean:

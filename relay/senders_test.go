@@ -140,7 +140,7 @@ func TestAuthors(t *testing.T) {
 					continue
 				}
 				m := &message{src: cut(tc.header+body, n), limit: 1 << 20, header: header{
-					add: func(bool, bool) string { return "" }, authors: &authors{may: rules.of("u", netip.Addr{})},
+					watchers: []watcher{&authors{may: rules.of("u", netip.Addr{})}},
 				}}
 				got, err := io.ReadAll(iotest.OneByteReader(m))
 				switch {

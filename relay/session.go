@@ -246,14 +246,23 @@ func (s *session) Data(r io.Reader) error {
 	env.Received = time.Now()
 	env.Client = s.conn.client()
 	if env.Mode == queue.Submission {
-		msg.header.add = s.missing
+		s.headerRules(&msg.header)
 	}
 	if may := s.senders(); may != nil {
-		msg.header.authors = &authors{may: may}
+		msg.header.watchers = append(msg.header.watchers, &authors{may: may})
+	}
+	if env.Mode == queue.Submission && len(s.conn.set.Keys) > 0 {
+		msg.seal = &seal{keys: s.conn.set.Keys}
+		defer msg.seal.end()
+		msg.header.watchers = append(msg.header.watchers, msg.seal)
 	}
 	msg.begin(appendStamp(nil, s.trace()))
+	check := s.verify(msg)
+	if check != nil {
+		defer check.Abandon()
+	}
 	settled := s.watch(env)
-	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8})
+	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8, check, s.conn.set.Hostname})
 	settled(err == nil)
 	if err != nil {
 		return s.refusal(err)
@@ -317,29 +326,29 @@ func (s *session) refusal(err error) *smtp.SMTPError {
 // what only the body tells.
 type noting struct {
 	*message
-	env  *queue.Envelope
-	utf8 bool
+	env      *queue.Envelope
+	utf8     bool
+	check    Check // nil = no results are to stand before the message
+	hostname string
 }
 
 func (n *noting) Read(p []byte) (int, error) {
 	got, err := n.message.Read(p)
 	if err == io.EOF {
-		n.env.Has8Bit = n.has8
+		n.env.Has8Bit = n.has8 || n.header.has8
+		if n.seal != nil {
+			var serr error
+			if n.env.Prefix, serr = n.seal.fields(); serr != nil {
+				return got, serr
+			}
+		}
 		n.env.UTF8 = n.env.UTF8 || n.utf8 && n.header.has8
+		if n.check != nil {
+			n.env.Prefix = append(appendResults(nil, n.hostname, n.check.Results()), n.env.Prefix...)
+			n.check = nil
+		}
 	}
 	return got, err
-}
-
-// missing is what RFC 6409 8 lets a submission server add.
-func (s *session) missing(date, messageID bool) string {
-	env, out := s.txn.env, ""
-	if !date {
-		out += "Date: " + env.Received.Format(mailDate) + "\r\n"
-	}
-	if !messageID {
-		out += fmt.Sprintf("Message-ID: <%s@%s>\r\n", env.ID, s.conn.set.Hostname)
-	}
-	return out
 }
 
 func (s *session) trace() trace {
@@ -347,6 +356,7 @@ func (s *session) trace() trace {
 	t := trace{
 		client: env.Client, tls: s.conn.secured, esmtp: s.esmtp, utf8: s.txn.utf8,
 		hostname: s.conn.set.Hostname, id: env.ID, date: env.Received,
+		hidden: env.Mode == queue.Submission && s.conn.set.Headers.RemoveReceived,
 	}
 	if len(env.To) == 1 && !strings.ContainsFunc(env.To[0].Address, unicode.IsControl) {
 		t.rcpt = env.To[0].Address

@@ -30,6 +30,9 @@ type door struct {
 	address string // as configured
 }
 
+// takesLogins tells whether anybody could log in.
+func (set *settings) takesLogins() bool { return set.Users != nil || set.Tokens != nil }
+
 // newSettings checks a configuration; every problem is in the error.
 func newSettings(cfg Config) (*settings, error) {
 	cfg.setDefaults()

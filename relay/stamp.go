@@ -19,6 +19,7 @@ type trace struct {
 	id       queue.ID
 	rcpt     string // "" when there are several: they must not learn of each other
 	date     time.Time
+	hidden   bool // nothing about the client
 }
 
 // appendStamp adds the Received field, folded, with its CRLF.
@@ -26,13 +27,25 @@ func appendStamp(b []byte, t trace) []byte {
 	if b == nil {
 		b = make([]byte, 0, 256)
 	}
+	if t.hidden {
+		return appendRest(append(b, ownStamp(t.hostname)...), t)
+	}
 	literal := addressLiteral(t.client.Addr.Addr())
 	b = appendAll(b, "Received: from ", heloName(t.client.Helo, literal), " (", literal, ")\r\n")
 	if t.tls != nil {
 		b = appendAll(b, "\t(using ", strings.ReplaceAll(tls.VersionName(t.tls.Version), " ", "v"),
 			" with cipher ", tls.CipherSuiteName(t.tls.CipherSuite), ")\r\n")
 	}
-	b = appendAll(b, "\tby ", t.hostname, " with ", protocol(t), " id ", string(t.id))
+	return appendRest(appendAll(b, "\tby ", t.hostname, " with "), t)
+}
+
+// ownStamp is how a Received field of ours begins that hides the client. RFC 5321
+// 4.4 wants a from clause; every program that reads these fields knows them without.
+func ownStamp(hostname string) []byte { return []byte("Received: by " + hostname + " with ") }
+
+// appendRest adds all from the name of the protocol on.
+func appendRest(b []byte, t trace) []byte {
+	b = appendAll(b, protocol(t), " id ", string(t.id))
 	if t.rcpt != "" {
 		b = appendAll(b, "\r\n\tfor <", t.rcpt, ">")
 	}

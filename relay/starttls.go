@@ -34,6 +34,7 @@ func (c *conn) handshake() bool {
 	if cfg == nil {
 		return false // a reload has closed the door just now, and taken the certificate
 	}
+	cfg = clientCerts(cfg, c.listener.ClientCA)
 	c.arm(c.set.Timeouts.Handshake, true)
 	t := tls.Server(&c.wire, cfg)
 	if err := t.HandshakeContext(c.srv.ctx); err != nil {
@@ -41,6 +42,7 @@ func (c *conn) handshake() bool {
 		return false
 	}
 	state := t.ConnectionState()
+	c.certNames = certNames(state, c.listener.ClientCA)
 	c.tls, c.secured = t, &tls.ConnectionState{Version: state.Version, CipherSuite: state.CipherSuite}
 	return true
 }

@@ -15,12 +15,6 @@ import (
 	"srvrelay/queue"
 )
 
-// Home is a machine behind the relay that may ask for its mail.
-type Home struct {
-	User    string
-	Domains []string // as A-labels, lower case; ".example.org" = its subdomains
-}
-
 // Call is a connection on which an authenticated client has asked for the mail
 // of its domains by ATRN (RFC 2645).
 type Call struct {
@@ -52,27 +46,6 @@ const (
 const maxTurnDomains = 100
 
 var refuseNotYours = reply(450, 4, 7, 1, "request refused: not a domain of yours")
-
-// homes are what a user may ask for.
-type homes map[string]domainSet
-
-func newHomes(list []Home) (homes, error) {
-	h := homes{}
-	for _, x := range list {
-		set, err := newDomainSet(x.Domains)
-		if err != nil {
-			return nil, fmt.Errorf("home of %q: %w", x.User, err)
-		}
-		if had, twice := h[x.User]; twice {
-			for d := range had.exact {
-				set.exact[d] = true
-			}
-			set.suffixes = append(set.suffixes, had.suffixes...)
-		}
-		h[x.User] = set
-	}
-	return h, nil
-}
 
 // offersTurn tells whether somebody might ask for mail here.
 func (c *conn) offersTurn() bool {
@@ -116,7 +89,7 @@ func (c *conn) atrn(arg string) *smtp.SMTPError {
 		return reply(503, 5, 5, 1, "nothing may follow ATRN before its reply") // RFC 2920: it changes who talks
 	}
 	ProbePeer(c.wire.Conn)
-	t := &turn{conn: c, out: make(chan turned, 1)}
+	t := &turn{conn: c, out: make(chan handedOver, 1)}
 	standing := c.turns > 0
 	c.turns++
 	pending, withdraw := c.set.Turner.Call(Call{User: c.sess.user, Serves: serves, Standing: standing, Turn: t.take})
@@ -133,11 +106,11 @@ func (c *conn) atrn(arg string) *smtp.SMTPError {
 // turn is the change of roles on a connection.
 type turn struct {
 	conn *conn
-	out  chan turned // takes one
+	out  chan handedOver // takes one
 }
 
-// turned is what comes of it.
-type turned struct {
+// handedOver is what comes of it.
+type handedOver struct {
 	net.Conn
 	err error
 }
@@ -177,18 +150,18 @@ func (c *conn) waitTurn(t *turn, wait time.Duration, withdraw func() bool) *smtp
 	}
 	// Turn is being called, and has ended our wait or finds it over.
 	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || c.draining.Load() {
-		t.out <- turned{err: errClientGone}
+		t.out <- handedOver{err: errClientGone}
 		c.bye(reply(421, 4, 5, 0, "out of step: closing"))
 		return nil
 	}
 	c.put("250 2.0.0 OK now reversing the connection\r\n")
 	if err := c.flush(); err != nil {
-		t.out <- turned{err: errClientGone}
+		t.out <- handedOver{err: errClientGone}
 		return nil
 	}
 	c.closing, c.muted = true, true
 	over := c.handOver()
-	t.out <- turned{Conn: c.stream()}
+	t.out <- handedOver{Conn: c.stream()}
 	<-over
 	return nil
 }

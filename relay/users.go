@@ -3,6 +3,8 @@ package relay
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,16 +18,31 @@ import (
 	"unicode/utf8"
 )
 
-// Users is a users file: lines of "name:hash", blank lines and # comments. The
-// hash is argon2id in PHC form. Changes to the file apply to the next check.
+// Users is a users file: lines of "name:hash" or "name:hash:keys", blank lines
+// and # comments. The hash is argon2id in PHC form, the keys are SCRAM-SHA-256
+// in the form of RFC 5803. Changes to the file apply to the next check.
 type Users struct {
-	path string
+	path  string
+	spare []byte // secret of stand-ins, for a file without one
 
-	mu     sync.Mutex
-	stamp  fileStamp
-	hashes map[string]Hash
-	err    error // of the newest version of the file; the one before stays in force
+	mu    sync.Mutex
+	stamp fileStamp
+	userTable
+	err error // of the newest version of the file; the one before stays in force
 }
+
+// userTable is what a users file says.
+type userTable struct {
+	hashes map[string]Hash
+	scram  map[string]ScramKeys
+	secret []byte // of stand-ins for SCRAM; nil = none
+}
+
+// secretLine begins the comment that has the secret of stand-ins. It is in the
+// file because another secret after a restart would show them to be none.
+const secretLine = "#scram-stand-ins:"
+
+const secretLen = 16 // bytes
 
 // fileStamp tells versions of a file apart. An atomic replace changes the inode.
 type fileStamp struct {
@@ -45,7 +62,7 @@ func stampOf(fi fs.FileInfo) fileStamp {
 // LoadUsers reads a users file. A file that is not there is an error
 // (fs.ErrNotExist): AddUser creates it.
 func LoadUsers(path string) (*Users, error) {
-	u := &Users{path: path}
+	u := &Users{path: path, spare: newSecret()}
 	if err := u.reload(); err != nil {
 		return nil, err
 	}
@@ -67,6 +84,61 @@ func (u *Users) Authenticate(name, password string) (bool, error) {
 		return false, err
 	}
 	return h.Matches(password) && known, nil
+}
+
+// IsUser tells whether there is a user of that name.
+func (u *Users) IsUser(name string) (bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	err := u.reload()
+	_, is := u.hashes[name]
+	return is && err == nil, err
+}
+
+// OffersScram tells whether all users have SCRAM keys: clients take the best
+// that is offered, and a user without keys would fail with a good password.
+func (u *Users) OffersScram() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.reload() == nil && len(u.scram) > 0 && len(u.scram) == len(u.hashes)
+}
+
+// ScramKeys returns the keys of a user, or false and a stand-in.
+func (u *Users) ScramKeys(name string) (ScramKeys, bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := u.reload(); err != nil {
+		return ScramKeys{}, false, err
+	}
+	secret := u.secret
+	if secret == nil {
+		secret = u.spare
+	}
+	stranger := scramStandIn(secret, name) // also made for those who are none: it takes time
+	if k, known := u.scram[name]; known {
+		return k, true, nil
+	}
+	return stranger, false, nil
+}
+
+// WithoutScram returns the users of a file who have no SCRAM keys, sorted.
+func (u *Users) WithoutScram() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var names []string
+	for n := range u.hashes {
+		if _, has := u.scram[n]; !has {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func newSecret() []byte {
+	b := make([]byte, secretLen)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return b
 }
 
 // Problem returns what is wrong with the newest version of the file, or nil.
@@ -113,35 +185,23 @@ func (u *Users) reload() error {
 	if _, err := b.ReadFrom(f); err != nil {
 		return fmt.Errorf("users file: %w", err)
 	}
-	hashes, err := parseUsers(u.path, b.Bytes())
+	table, err := parseUsers(u.path, b.Bytes())
 	u.stamp, u.err = stampOf(fi), err
 	if err == nil {
-		u.hashes = hashes
+		u.userTable = table
 	}
 	return nil
 }
 
 // parseUsers reads the lines of a users file; all mistakes are in the error.
-func parseUsers(path string, data []byte) (map[string]Hash, error) {
-	out := make(map[string]Hash)
+func parseUsers(path string, data []byte) (userTable, error) {
+	out := userTable{hashes: make(map[string]Hash), scram: make(map[string]ScramKeys)}
 	var errs []error
 	sc := bufio.NewScanner(bytes.NewReader(data))
 	for n := 1; sc.Scan(); n++ {
-		name, hash, ok := userLine(sc.Text())
-		if !ok {
-			continue
-		}
-		h, err := ParseHash(hash)
-		if err == nil {
-			err = CheckUserName(name)
-		}
-		if _, twice := out[name]; err == nil && twice {
-			err = fmt.Errorf("user %q is there twice", name)
-		}
-		if err != nil {
+		if err := out.add(sc.Text()); err != nil {
 			errs = append(errs, fmt.Errorf("%s:%d: %w", path, n, err))
 		}
-		out[name] = h
 	}
 	if err := sc.Err(); err != nil {
 		errs = append(errs, fmt.Errorf("%s: %w", path, err))
@@ -149,14 +209,41 @@ func parseUsers(path string, data []byte) (map[string]Hash, error) {
 	return out, errors.Join(errs...)
 }
 
+// add reads a line.
+func (t *userTable) add(line string) error {
+	if text, ok := strings.CutPrefix(strings.TrimSpace(line), secretLine); ok {
+		if b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text)); err == nil && len(b) >= secretLen {
+			t.secret = b
+		} // else it is a comment as any other
+		return nil
+	}
+	name, secrets, ok := userLine(line)
+	if !ok {
+		return nil
+	}
+	hash, keys, scram := strings.Cut(secrets, ":")
+	h, err := ParseHash(hash)
+	if err == nil {
+		err = CheckUserName(name)
+	}
+	if _, twice := t.hashes[name]; err == nil && twice {
+		err = fmt.Errorf("user %q is there twice", name)
+	}
+	t.hashes[name] = h
+	if err == nil && scram {
+		t.scram[name], err = ParseScramKeys(keys)
+	}
+	return err
+}
+
 // userLine splits a line; false for a blank line or a comment.
-func userLine(line string) (name, hash string, ok bool) {
+func userLine(line string) (name, secrets string, ok bool) {
 	line = strings.TrimSpace(line)
 	if line == "" || line[0] == '#' {
 		return "", "", false
 	}
-	name, hash, _ = strings.Cut(line, ":")
-	return name, hash, true
+	name, secrets, _ = strings.Cut(line, ":")
+	return name, secrets, true
 }
 
 // CheckUserName says what is wrong with a user's name, or nil.
@@ -174,8 +261,8 @@ func CheckUserName(name string) error {
 	return nil
 }
 
-// AddUser adds a user, or gives an existing one a new password. It creates the
-// file, readable by its owner only, when there is none.
+// AddUser adds a user, or gives an existing one a new password, for all
+// mechanisms. It creates the file, readable by its owner only, when there is none.
 func AddUser(path, name, password string) error {
 	if err := CheckUserName(name); err != nil {
 		return err
@@ -184,8 +271,15 @@ func AddUser(path, name, password string) error {
 	if err != nil {
 		return err
 	}
-	entry := name + ":" + h.String()
+	keys, err := NewScramKeys(password)
+	if err != nil {
+		return err
+	}
+	entry := name + ":" + h.String() + ":" + keys.String()
 	return editUsers(path, true, func(lines []string) ([]string, error) {
+		if t, _ := parseUsers(path, []byte(strings.Join(lines, "\n"))); t.secret == nil {
+			lines = append(lines, secretLine+base64.StdEncoding.EncodeToString(newSecret()))
+		}
 		if i := findUser(lines, name); i >= 0 {
 			lines[i] = entry
 			return lines, nil

@@ -152,7 +152,7 @@ func TestBanOverRestart(t *testing.T) {
 	}{
 		{"ban remove 203.0.113.7", exitData, "203.0.113.7/32 is not banned"},
 		{"ban remove 198.51.100.9", exitData, "198.51.100.9/32 is not banned by itself, but 198.51.100.0/24 is: remove that"},
-		{"ban add 127.0.0.1", exitData, "127.0.0.1/32 is never banned: it is in 127.0.0.1/32 (trusted_networks, proxy_from or bans.exempt)"},
+		{"ban add 127.0.0.1", exitData, "127.0.0.1/32 is never banned: it is in 127.0.0.1/32 (trusted_networks, proxy_from, xclient_from or bans.exempt)"},
 		{"ban add 0.0.0.0/0", exitData, "too much of the internet"},
 		{"ban add somebody", exitData, "not an address or a network"},
 		{"ban add 192.0.2.1 --for 5", exitUsage, "has no unit"},

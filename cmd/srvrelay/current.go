@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -15,7 +18,10 @@ import (
 	"srvrelay/queue"
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
+	"srvrelay/relay/acme"
 	"srvrelay/relay/config"
+	"srvrelay/relay/dkim"
+	"srvrelay/relay/mailauth"
 )
 
 // current is what a configuration amounts to. A reload makes another one; this
@@ -23,7 +29,8 @@ import (
 type current struct {
 	cfg      *config.Config
 	routes   *plan.Routes
-	doors    relay.Config // but for Queue and Events
+	doors    relay.Config   // but for Queue and Events
+	acme     *acme.Settings // the certificate to fetch; nil = none
 	watched  []watched
 	resolver dnsutil.Resolver
 	planner  *plan.Planner
@@ -34,9 +41,9 @@ type current struct {
 type watched interface{ Problem() error }
 
 // newCurrent reads what the configuration names. ask is who asks home servers
-// about recipients. All that can go wrong does here. The planner comes later,
+// about recipients, certs fetches the certificate if that is wanted. All that can go wrong does here. The planner comes later,
 // when the doors are open (plan).
-func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current, error) {
+func newCurrent(cfg *config.Config, ask relay.Recipients, certs *acme.Manager, log maillog) (*current, error) {
 	cur := &current{cfg: cfg}
 	var err error
 	if cur.routes, err = routesOf(cfg, true); err != nil {
@@ -46,12 +53,21 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
 		Limits: limitsOf(cfg), BanRules: banRules(cfg),
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Anomaly: anomalyRules(cfg), Homes: homesOf(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Anomaly: anomalyRules(cfg),
+		Headers: headerRules(cfg), Homes: homesOf(cfg),
 	}
+	keys, wrong := dkimKeys(cfg)
+	if len(wrong) > 0 {
+		return nil, wrong
+	}
+	cur.doors.Keys = dkim.NewKeys(keys)
 	if takesUsers(cfg) {
 		if err := cur.loadUsers(log); err != nil {
 			return nil, err
 		}
+	}
+	if cur.doors.Tokens, err = tokenChecker(cfg); err != nil {
+		return nil, err
 	}
 	if err := cur.recipients(ask); err != nil {
 		return nil, err
@@ -59,7 +75,7 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, log maillog) (*current
 	if err := cur.resolve(); err != nil {
 		return nil, err
 	}
-	return cur, cur.listeners()
+	return cur, cur.listeners(certs)
 }
 
 func limitsOf(cfg *config.Config) relay.Limits {
@@ -99,16 +115,26 @@ func (cur *current) loadUsers(log maillog) error {
 }
 
 // listeners fills in the doors and their certificate.
-func (cur *current) listeners() error {
+func (cur *current) listeners(certs *acme.Manager) (err error) {
 	cfg, anyTLS := cur.cfg, false
-	for _, l := range cfg.Listeners {
+	cur.doors.Verify = verifier(cur.resolver)
+	for i, l := range cfg.Listeners {
+		roots, err := l.ClientRoots()
+		if err != nil {
+			return fmt.Errorf("listeners[%d].client_ca: %w", i, err)
+		}
 		cur.doors.Listeners = append(cur.doors.Listeners, relay.Listener{
 			Address: l.Address, Mode: queue.Mode(l.Mode), TLS: relay.TLSMode(l.TLS), Trusted: cfg.Trusted(l), ProxyFrom: l.ProxyFrom,
-			GreetDelay: l.GreetDelay,
+			XClientFrom: l.XClientFrom, AuthResults: l.AuthResults, GreetDelay: l.GreetDelay, ClientCA: roots,
 		})
 		anyTLS = anyTLS || l.TLS != config.TLSNone
 	}
 	switch {
+	case cfg.TLS.ACME.On():
+		if cur.acme, err = acmeSettings(cfg); err != nil {
+			return err
+		}
+		return cur.fetched(certs)
 	case cfg.TLS.Certificate != "":
 		cert, err := relay.LoadCertificate(cfg.TLS.Certificate, cfg.TLS.Key)
 		if err != nil {
@@ -124,6 +150,17 @@ func (cur *current) listeners() error {
 		cur.doors.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
 	}
 	return nil
+}
+
+// verifier checks SPF, DKIM and DMARC by a resolver.
+func verifier(r dnsutil.Resolver) func(ctx context.Context, client netip.Addr, helo, sender string) relay.Check {
+	full, ok := r.(mailauth.Resolver)
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context, client netip.Addr, helo, sender string) relay.Check {
+		return mailauth.Begin(ctx, full, client, helo, sender)
+	}
 }
 
 // plan makes the planner. listening are the addresses of our own doors.
@@ -189,10 +226,12 @@ func deliverySettings(cfg *config.Config) delivery.Settings {
 }
 
 // storeSettings are those that a reload may change.
-func storeSettings(cfg *config.Config) pebblestore.Settings {
+func (cur *current) storeSettings(log maillog) pebblestore.Settings {
+	cfg := cur.cfg
 	return pebblestore.Settings{
 		Hostname: cfg.Hostname, Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+		Sign: cur.signReports(log),
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 	"srvrelay/relay/doctor"
+	"srvrelay/relay/fetch"
 )
 
 // Exit codes of doctor, as monitoring programs expect them.
@@ -116,6 +117,7 @@ func doctorEnv(ctx context.Context, cfg *config.Config, probes []string, connect
 	e := &doctor.Env{
 		Config: cfg, Resolver: resolver, Plan: planOf(planner), Dial: new(net.Dialer).DialContext, Now: time.Now,
 		Probes: probes, Connect: connect, Machine: doctor.Linux(),
+		Fetch: func(ctx context.Context, f config.Fetch) error { return fetch.Try(ctx, fetchFrom(cfg, f)) },
 	}
 	client := admin.NewClient(adminSocket(cfg))
 	switch _, err := client.Hops(ctx); {

@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"srvrelay/delivery/plan"
 	"srvrelay/queue"
 	"srvrelay/relay/admin"
 )
@@ -17,6 +19,9 @@ func printContacts(s screen, e admin.Explanation, now time.Time) {
 			continue
 		}
 		verdict := s.good("answers") + " in " + c.Took
+		if r.Protocol == admin.ProtocolATRN {
+			verdict = s.good("is connected")
+		}
 		if !c.Reached {
 			verdict = s.bad("fails") + " after " + c.Took + "   " + c.Status.Reason
 		}
@@ -42,5 +47,24 @@ func printContacts(s screen, e admin.Explanation, now time.Time) {
 		}
 		line("verified", queue.Safe(c.Verified, 400))
 		line("login", queue.Safe(c.Login, 200))
+		line("client", originText(r.Origin, c))
 	}
+}
+
+// originText says whether a server will be told who the client of a message is,
+// "" when it is not to be.
+func originText(origin string, c *admin.Contact) string {
+	offered := slices.ContainsFunc(c.Extensions, func(e string) bool {
+		words := strings.Fields(strings.ToUpper(e))
+		return len(words) > 0 && words[0] == "XCLIENT" && slices.Contains(words, "ADDR")
+	})
+	switch {
+	case origin == string(plan.OriginXClient) && c.Reached && !offered:
+		return "not told: the server does not offer XCLIENT to this relay (in Postfix: smtpd_authorized_xclient_hosts)"
+	case origin == string(plan.OriginXClient) && offered:
+		return "told by XCLIENT"
+	case origin == string(plan.OriginProxy) && c.Reached:
+		return "told by a PROXY header"
+	}
+	return ""
 }

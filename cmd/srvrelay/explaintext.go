@@ -151,7 +151,11 @@ func printTargets(s screen, e admin.Explanation, now time.Time) {
 			s.paragraph("         ", "TLS "+whom)
 		}
 		if r.Down {
-			s.paragraph("         ", fmt.Sprintf("down since %s: %s; %s", when(r.Since, now), queue.Safe(r.Status.String(), 300), probeText(r, e.Waiting, now)))
+			since := "away"
+			if !r.Since.IsZero() {
+				since = "down since " + when(r.Since, now)
+			}
+			s.paragraph("         ", fmt.Sprintf("%s: %s; %s", since, queue.Safe(r.Status.String(), 300), probeText(r, e.Waiting, now)))
 		}
 	}
 }
@@ -202,6 +206,8 @@ func targetRows(s screen, e admin.Explanation, whom bool, host int) []string {
 // probeText is when a target that is down is tried again.
 func probeText(r admin.Target, waiting int, now time.Time) string {
 	switch {
+	case r.Protocol == admin.ProtocolATRN && r.ProbeAt.IsZero():
+		return "its mail goes when it calls"
 	case r.ProbeAt.After(now) && waiting > 0:
 		return "next probe " + when(r.ProbeAt, now)
 	case r.ProbeAt.After(now):
@@ -214,6 +220,9 @@ func probeText(r admin.Target, waiting int, now time.Time) string {
 
 // tlsText is the rule of a target in a few words.
 func tlsText(t admin.Target) string {
+	if t.Protocol == admin.ProtocolATRN {
+		return "of its call"
+	}
 	words := []string{t.TLS}
 	if t.Implicit {
 		words = append(words, "implicit")
@@ -224,8 +233,8 @@ func tlsText(t admin.Target) string {
 	return strings.Join(words, " ")
 }
 
-// tlsWhom is the names for one of which the certificate must be, and the
-// account by which we log in.
+// tlsWhom is the names for one of which the certificate must be, the account by
+// which we log in, and how the server is told who the client is.
 func tlsWhom(t admin.Target) string {
 	var words []string
 	if len(t.Names) > 0 {
@@ -233,6 +242,9 @@ func tlsWhom(t admin.Target) string {
 	}
 	if t.Login != "" {
 		words = append(words, "as "+queue.Safe(t.Login, 100))
+	}
+	if t.Origin != "" {
+		words = append(words, "client by "+strings.ToUpper(t.Origin))
 	}
 	return strings.Join(words, " ")
 }

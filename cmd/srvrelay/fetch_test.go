@@ -174,6 +174,18 @@ func TestFetchServerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	startPeerRelay(t, config).sawText("certificate is for relay.test")
+
+	// doctor tries the same, and what a home would find at the edge.
+	finds := func(config, want string) {
+		t.Helper()
+		out, _ := command(t.Context(), config, "doctor", "-v").Output()
+		if !strings.Contains(strings.Join(strings.Fields(string(out)), " "), want) {
+			t.Errorf("doctor does not say %q:\n%s", want, out)
+		}
+	}
+	finds(config, "error fetch mail cannot be fetched from atrn://127.0.0.1:"+e.submit)
+	finds(home.config, "ok fetch atrn://127.0.0.1:"+e.submit+" takes the login of home and hands mail out")
+	finds(e.config, "ok relay domains mail for home.example goes when its server calls")
 }
 
 // sawText waits until the log has some words.

@@ -82,6 +82,9 @@ func (l maillog) Received(env *queue.Envelope) {
 	if env.Hold.Reason != "" {
 		a = append(a, slog.String("held", env.Hold.Reason))
 	}
+	if len(env.Prefix) > 0 {
+		a = append(a, slog.Bool("signed", true))
+	}
 	l.event(slog.LevelInfo, "received", a...)
 }
 
@@ -156,6 +159,10 @@ func (l maillog) report(r queue.Report) {
 
 // Hop: a hop was parked, or is back.
 func (l maillog) Hop(e delivery.HopEvent) {
+	if e.Moved != "" {
+		l.Info("moved: the DNS names another address, which is tried now", "hop", safe(e.Hop), "target", e.Moved)
+		return
+	}
 	if !e.Parked {
 		l.Info("unparked", "hop", safe(e.Hop))
 		return

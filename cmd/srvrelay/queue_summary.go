@@ -84,6 +84,8 @@ func summaryText(s screen, sum admin.Summary, now time.Time) error {
 func summaryReason(h admin.HopSummary, now time.Time) string {
 	end := ""
 	switch soon := h.Next.Sub(now); {
+	case h.State == "parked" && h.Status.Reason == queue.ReasonNotCalled:
+		end = "; the mail goes when it calls"
 	case h.State == "parked":
 		end = "; probe in " + span(max(0, soon))
 	case h.State == "waiting":

@@ -23,7 +23,8 @@ what is queued goes by the new routes at its next attempt, and what waits for a
 server is tried at once. Nothing of the DNS is remembered. SIGHUP does the same,
 and tells the log.
 
-Users and certificate are read again by themselves when their files change.
+Users and certificate are read again by themselves when their files change. A
+certificate that could not be fetched (tls.acme) is tried for at once.
 
 Exit code: 0 the configuration is in force, 69 no relay is running, 78 it has a mistake.`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -121,10 +122,11 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 		}
 	}
 	r.Notes = append(r.Notes, cfg.Warnings...)
-	cur, err := newCurrent(cfg, asked{s}, s.log)
+	cur, err := newCurrent(cfg, asked{s}, s.certs, s.log)
 	if err != nil {
 		return r, err
 	}
+	cur.doors.HomeIsBack = s.homeIsBack
 	// The doors first: they are the last that can say no.
 	if err := s.doors.Reconfigure(cur.doors); err != nil {
 		return r, err
@@ -134,7 +136,8 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	s.log.setLevel(cfg.Log.Level)
 	s.deliver.Reconfigure(deliverySettings(cfg))
 	s.askHome(cur)
-	s.store.Reconfigure(storeSettings(cfg))
+	s.store.Reconfigure(cur.storeSettings(s.log))
+	s.certs.Reconfigure(cur.acme)
 	if err := s.store.Reroute(ctx, routing(cur.routes)); err != nil {
 		r.Notes = append(r.Notes, err.Error()) // the rest is filed anew as its turn comes
 	}

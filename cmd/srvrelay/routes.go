@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"srvrelay/delivery"
 	"srvrelay/delivery/plan"
 	"srvrelay/queue"
 	"srvrelay/relay/config"
@@ -79,8 +80,11 @@ func nextHop(t config.RouteTarget, secrets bool) (plan.NextHop, error) {
 	default:
 		n.Kind = plan.ByHost
 	}
+	if t.Origin != "" && t.Origin != config.OriginNone {
+		n.Origin = plan.Origin(t.Origin)
+	}
 	if t.Username != "" {
-		n.Login = &plan.Login{User: t.Username}
+		n.Login = &plan.Login{User: t.Username, Ways: t.Auth}
 	}
 	if !secrets {
 		return n, nil
@@ -89,7 +93,13 @@ func nextHop(t config.RouteTarget, secrets bool) (plan.NextHop, error) {
 	if n.Roots, err = t.Roots(); err != nil {
 		return n, err
 	}
-	if n.Login != nil {
+	switch {
+	case n.Login == nil:
+	case t.TokenFile != "":
+		n.Login.Tokens = delivery.TokenFile{Read: t.Token}
+	case t.ByToken():
+		n.Login.Tokens = delivery.NewTokenCommand(t.TokenCommand)
+	default:
 		n.Login.Password, err = t.Password(os.Getenv)
 	}
 	return n, err

@@ -258,21 +258,27 @@ func TestRoutesPostfix(t *testing.T) {
 	url := fmt.Sprintf("submission://%s:%d", provider, saslPostfixPort)
 	r.start(
 		fmt.Sprintf("  - { senders: [\"c@client.test\"], to: [{ url: %q, username: %s, password_file: %s, ca_file: %s }] }", url, peerUser, wrong, r.cert.ca),
+		fmt.Sprintf("  - { senders: [\"d@client.test\"], to: [{ url: %q, username: %s, password_file: %s, ca_file: %s, auth: password }] }", url, peerUser, r.password, r.cert.ca),
 		r.route("postfix.example", url),
 	)
 	r.send("b@postfix.example")
-	postfix.saw(1, "sasl_method=PLAIN", "sasl_username="+peerUser)
+	postfix.saw(1, "sasl_method=SCRAM-SHA-256", "sasl_username="+peerUser)
 	r.arrives("postfix", 1)
+	if refusal, err := submit(r.relay.address(), "d@client.test", []string{"b@postfix.example"}, "", intact); err != nil || refusal != "" {
+		t.Fatal(err, refusal)
+	}
+	postfix.saw(1, "sasl_method=PLAIN", "sasl_username="+peerUser)
+	r.arrives("postfix", 2)
 
 	// The same recipient, by another route with a wrong password.
 	if refusal, err := submit(r.relay.address(), "c@client.test", []string{"b@postfix.example"}, "", intact); err != nil || refusal != "" {
 		t.Fatal(err, refusal)
 	}
 	r.relay.saw(1, "deferred", map[string]string{"from": "c@client.test", "reason": queue.ReasonAuthFailed, "reply": "535 5.7.8"})
-	postfix.saw(1, "SASL PLAIN authentication failed", "sasl_username="+peerUser)
+	postfix.saw(1, "SASL SCRAM-SHA-256 authentication failed")
 	r.secret("wrong", peerPassword)
 	program(t, r.relay.config, "", "reload")
-	r.arrives("postfix", 2)
+	r.arrives("postfix", 3)
 	r.discreet(postfix, "not-the-password")
 }
 

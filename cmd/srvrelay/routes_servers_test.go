@@ -149,7 +149,7 @@ func (r *routesTest) startSASLPostfix() *peer {
 		sed -i 's/^[a-z@.]* alice/b@postfix.example postfix/' mailboxes
 		postconf -c . -e virtual_mailbox_domains=postfix.example
 		mkdir -p /etc/postfix/sasl
-		printf 'pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN\n' >/etc/postfix/sasl/smtpd.conf
+		printf 'pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: SCRAM-SHA-256 PLAIN LOGIN\n' >/etc/postfix/sasl/smtpd.conf
 		rm -f /etc/sasldb2
 		printf %%s '%[7]s' | %[8]s -p -c -u %[9]s %[10]s
 		chown postfix /etc/sasldb2

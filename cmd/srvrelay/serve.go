@@ -22,6 +22,7 @@ import (
 	"srvrelay/queue"
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
+	"srvrelay/relay/acme"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 )
@@ -98,6 +99,7 @@ type service struct {
 	deliver *delivery.Deliverer
 	memory  *delivery.Memory
 	admin   net.Listener
+	certs   *acme.Manager // fetches the certificate, if that is wanted
 
 	meter *relay.Meter // how much was submitted lately
 	bans  *relay.Bans
@@ -109,6 +111,9 @@ type service struct {
 	turn sync.Mutex                     // of reloads
 	now  atomic.Pointer[current]
 
+	away  *delivery.Absences // homes that are away
+	turns *turns             // homes that have said that they are back
+
 	asker atomic.Pointer[delivery.CallForward] // with recipients.check: ask
 
 	fetchers fetchers
@@ -117,7 +122,7 @@ type service struct {
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{}}
+	s = &service{log: log, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{}, turns: newTurns()}
 	// From here to the end of the process: else one that comes during a long
 	// start, or a stop, would end it.
 	signal.Notify(s.hup, syscall.SIGHUP)
@@ -130,14 +135,17 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if err = os.MkdirAll(cfg.DataDir, 0o700); err != nil { // a self-signed certificate goes there before the queue does
 		return s, err
 	}
-	cur, err := newCurrent(cfg, asked{s}, log)
+	s.certs = acme.New(acme.Folder(cfg.DataDir), certlog{log})
+	cur, err := newCurrent(cfg, asked{s}, s.certs, log)
 	if err != nil {
 		return s, err
 	}
+	s.certs.Start(cur.acme)
 	s.store, err = pebblestore.Open(pebblestore.Options{
 		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(cur.routes), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+		Sign: cur.signReports(log),
 	})
 	if err != nil {
 		return s, err
@@ -149,8 +157,8 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if s.bans, err = relay.LoadBans(bansFile(cfg), time.Now()); err != nil {
 		log.Warn("bans: what was kept cannot be read", "error", err)
 	}
-	doors.Queue, doors.Events, doors.Turner = s.store, listening{log, s}, called{s}
-	doors.Meter, doors.Bans = s.meter, s.bans
+	doors.Queue, doors.Events, doors.Turner = s.store, doorEvents{log, s}, called{s}
+	doors.Meter, doors.Bans, doors.HomeIsBack = s.meter, s.bans, s.homeIsBack
 	if s.doors, err = relay.New(doors); err != nil {
 		return s, err
 	}
@@ -158,10 +166,13 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		return s, err
 	}
 	s.memory = delivery.NewMemory(s.store)
+	if s.away, err = delivery.LoadAbsences(s.store); err != nil {
+		log.Warn("what was known of homes that are away cannot be read", "error", err)
+	}
 	cur.plan(s.doors.Addrs(), s.memory)
 	s.now.Store(cur)
 	s.deliver = delivery.New(delivery.Config{
-		Queue: s.store, Planner: s, Events: listening{log, s}, Settings: deliverySettings(cfg),
+		Queue: s.store, Planner: s, Events: deliveryEvents{log, s}, Settings: deliverySettings(cfg),
 	}, s.memory)
 	s.askHome(cur)
 	s.admin, err = admin.Listen(adminSocket(cfg))
@@ -238,6 +249,9 @@ func (s *service) run(ctx context.Context) error {
 	wg.Go(func() { s.watchFiles(running) })
 	wg.Go(func() { s.hangups(running) })
 	wg.Go(func() { s.keepFiles(running) })
+	wg.Go(func() { s.retryHomes(running) })
+	wg.Go(func() { s.watchHomes(running) })
+	wg.Go(func() { s.certs.Run(running) })
 	wg.Go(func() {
 		if err := admin.Serve(running, s.admin, s.backend()); err != nil {
 			s.log.Error("admin socket", "error", err)

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"srvrelay/relay"
 	"srvrelay/relay/config"
+	"srvrelay/relay/oauth"
 )
 
 // senderRules is who may send as whom.
@@ -16,6 +19,15 @@ func senderRules(cfg *config.Config) (rules []relay.SenderRule) {
 		rules = append(rules, relay.SenderRule{User: r.User, Network: prefixOf(r.Network), From: r.From})
 	}
 	return rules
+}
+
+// headerRules is what is done to the header of submitted mail.
+func headerRules(cfg *config.Config) relay.HeaderRules {
+	add, remove := cfg.Submission.Headers.Add, cfg.Submission.Headers.Remove
+	return relay.HeaderRules{
+		AddDate: slices.Contains(add, "date"), AddMessageID: slices.Contains(add, "message-id"), AddFrom: slices.Contains(add, "from"),
+		RemoveBcc: slices.Contains(remove, "bcc"), RemoveReceived: slices.Contains(remove, "received"),
+	}
 }
 
 // rateRules is how much may be submitted.
@@ -30,6 +42,22 @@ func rateRules(cfg *config.Config) (rules []relay.RateRule) {
 	return append(rules, relay.RateRule{
 		Messages: rateOf(all.Messages, false), Recipients: rateOf(all.Recipients, false), Bytes: rateOf(all.Bytes, true),
 	})
+}
+
+// tokenChecker is who tells whom an OAuth token is for; nil without any.
+func tokenChecker(cfg *config.Config) (relay.Tokens, error) {
+	o := cfg.Submission.OAuth
+	if !o.On() {
+		return nil, nil
+	}
+	secret, err := o.ClientSecret()
+	if err != nil {
+		return nil, fmt.Errorf("submission.oauth: %w", err)
+	}
+	return oauth.New(oauth.Config{
+		IntrospectionURL: o.IntrospectionURL, ClientID: o.ClientID, Secret: secret, JWKSURL: o.JWKSURL,
+		Issuer: o.Issuer, Audience: o.Audience, UserClaim: o.UserClaim,
+	}), nil
 }
 
 // rateOf is a rate that the configuration has checked; "" is none.

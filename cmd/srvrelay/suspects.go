@@ -22,24 +22,23 @@ func anomalyRules(cfg *config.Config) relay.AnomalyRules {
 	}
 }
 
-// listening is the log, with an ear for what the doors should learn from it.
-type listening struct {
+// doorEvents is the log, and what else must hear of the doors.
+type doorEvents struct {
 	maillog
 	s *service
 }
 
 // Anomaly is written down at once: a hold must outlast a crash.
-func (l listening) Anomaly(x relay.Suspect) {
-	l.maillog.Anomaly(x)
-	l.s.keepNow()
+func (e doorEvents) Anomaly(x relay.Suspect) {
+	e.maillog.Anomaly(x)
+	e.s.keepNow()
 }
 
-// Settled tells the doors which recipients of whom do not exist.
-func (l listening) Settled(e queue.Effects) {
-	l.maillog.Settled(e)
-	for _, t := range e.Transitions {
+// learn tells the doors which recipients of whom do not exist.
+func (s *service) learn(fx queue.Effects) {
+	for _, t := range fx.Transitions {
 		if counts, unknown := resultOf(t); counts {
-			l.s.doors.Result(t.Client, unknown)
+			s.doors.Result(t.Client, unknown)
 		}
 	}
 }

@@ -253,7 +253,7 @@ func TestResultOf(t *testing.T) {
 // TestHoldIsKeptAtOnce: it is not left to the next turn of the clock.
 func TestHoldIsKeptAtOnce(t *testing.T) {
 	s := &service{soon: make(chan struct{}, 1)}
-	l := listening{newMaillog(new(strings.Builder), "json", "info"), s}
+	l := doorEvents{newMaillog(new(strings.Builder), "json", "info"), s}
 	for range 3 { // and never waits
 		l.Anomaly(relay.Suspect{Who: "user anna", Held: true})
 	}

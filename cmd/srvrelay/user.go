@@ -22,8 +22,9 @@ import (
 func userCommand() *cobra.Command {
 	c := &cobra.Command{Use: "user", Short: "Manage who may submit with a password", RunE: parent,
 		Long: `The names and passwords with which programs and mail servers log in at submission
-listeners (RFC 4954). They are in auth.users_file, the passwords as hashes only. A
-running relay takes changes up at once; nothing needs a restart or a reload.`,
+listeners (RFC 4954). They are in auth.users_file, the passwords as hashes and as keys
+of SCRAM-SHA-256 only. A running relay takes changes up at once; nothing needs a restart
+or a reload.`,
 		Example: `  srvrelay user add shop                                           # asks for the password
   printf %s "$PASSWORD" | srvrelay user add shop --password-stdin
   srvrelay user check shop                                         # why does it get 535?
@@ -52,6 +53,7 @@ running relay takes changes up at once; nothing needs a restart or a reload.`,
 				what = "was there already: password changed"
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s %s (%s)\n", queue.Safe(a[0], 80), what, file)
+			sayWithoutScram(c.ErrOrStderr(), file)
 			return nil
 		}),
 	}
@@ -80,11 +82,29 @@ running relay takes changes up at once; nothing needs a restart or a reload.`,
 			for _, n := range names {
 				fmt.Fprintln(c.OutOrStdout(), n)
 			}
+			sayWithoutScram(c.ErrOrStderr(), file)
 			return nil
 		}),
 	}
 	c.AddCommand(add, remove, list, userCheckCommand())
 	return c
+}
+
+// sayWithoutScram says why SCRAM is not offered, if it is not.
+func sayWithoutScram(w io.Writer, file string) {
+	users, err := relay.LoadUsers(file)
+	if err != nil {
+		return
+	}
+	names := users.WithoutScram()
+	if len(names) == 0 {
+		return
+	}
+	some := queue.Safe(strings.Join(names[:min(len(names), 3)], ", "), 200)
+	if more := len(names) - 3; more > 0 {
+		some += fmt.Sprintf(" and %d more", more)
+	}
+	fmt.Fprintf(w, "SCRAM-SHA-256 is not offered, as these users have no keys for it: %s (srvrelay user add with the same name and a password, which may be the old one, makes them)\n", some)
 }
 
 // userCheckCommand answers whether it is the name or the password that is

@@ -6,6 +6,7 @@ import "strings"
 // account and protocol.
 func (d *draft) arrange(t *Target, n NextHop) {
 	t.Named, t.Written, t.LMTP, t.Login = n.Kind.ours(), n.Kind == ByHost || n.Kind == ByCaller, n.LMTP, n.Login
+	t.Origin = n.Origin
 	if n.Kind == ByCaller {
 		t.Calls = d.plan.Domain
 	}

@@ -71,6 +71,7 @@ type Target struct {
 	LMTP     bool
 	TLS      TLSRule
 	Login    *Login // nil: no AUTH
+	Origin   Origin
 }
 
 // Endpoints returns what to connect to, in order.
@@ -91,7 +92,7 @@ func (t Target) terms() string {
 	if t.Calls != "" {
 		return t.Calls
 	}
-	if t.TLS.Level == TLSMay && !t.TLS.Implicit && !t.LMTP && t.Login == nil {
+	if t.TLS.Level == TLSMay && !t.TLS.Implicit && !t.LMTP && t.Login == nil && t.Origin == OriginNone {
 		return ""
 	}
 	s := string(t.TLS.Level)
@@ -105,7 +106,13 @@ func (t Target) terms() string {
 		s += " LMTP"
 	}
 	if t.Login != nil {
-		s += " as " + t.Login.User
+		s += " as " + t.Login.User + " " + t.Login.Ways
+		if t.Login.Tokens != nil {
+			s += " token"
+		}
+	}
+	if t.Origin != OriginNone {
+		s += " " + string(t.Origin)
 	}
 	return s
 }
@@ -125,7 +132,7 @@ func (e Endpoint) Calls() bool { return strings.HasPrefix(e.Path, callerPrefix) 
 type Endpoint struct {
 	netip.AddrPort
 	Path string
-	// Terms are what a route asks for: an account, a stricter TLS rule. A server
+	// Terms are what a route asks for: an account, a stricter TLS rule, the origin. A server
 	// that does not meet them serves others all the same, so that its health and
 	// its connections are kept apart. Names matter only where they are verified:
 	// domains that share a server share its connections.
@@ -216,7 +223,7 @@ func (p Plan) Fingerprint() string {
 	lines := []string{fmt.Sprintf("%s %s %v %v %s", p.Hop, p.Verdict, p.Alarm, p.Partial, p.Status.Reason)}
 	for _, t := range p.Targets {
 		for _, ep := range t.Endpoints() {
-			lines = append(lines, fmt.Sprintf("%d %d %d %s %s %s %v %q", t.Way, t.Priority, t.Weight, t.Host, ep, t.TLS.Level, t.TLS.Implicit, t.TLS.Names))
+			lines = append(lines, string(t.Origin)+fmt.Sprintf("%d %d %d %s %s %s %v %q", t.Way, t.Priority, t.Weight, t.Host, ep, t.TLS.Level, t.TLS.Implicit, t.TLS.Names))
 		}
 	}
 	for _, d := range p.Dropped {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -63,6 +64,7 @@ type NextHop struct {
 	Names    []string       // accepted in certificates beside what the rules say; Level verify
 	Roots    *x509.CertPool // nil: the system's
 	Login    *Login         // nil: no AUTH
+	Origin   Origin
 
 	// SRVAbsent takes a failed SRV look-up for "no SRV records" at once, so that
 	// MX is asked (the key srv_errors). ByRules only.
@@ -104,10 +106,29 @@ func HomeOf(homes []Home, domain string) (user string, ok bool) {
 	return "", false
 }
 
+// Origin is how a server is told from whom a message is.
+type Origin string
+
+const (
+	OriginNone    Origin = ""        // not at all
+	OriginXClient Origin = "xclient" // by XCLIENT, if it offers that to us
+	OriginProxy   Origin = "proxy"   // by a PROXY protocol header, which it demands of us
+)
+
 // Login is an account at a next hop. It shows itself without the password.
 type Login struct {
 	User     string
 	Password string
+	Ways     string // how it may be proved: a smtpclient.Ways
+	Tokens   Tokens // instead of a password; nil: none
+}
+
+// Tokens has the OAuth access tokens of an account (RFC 6749 1.4).
+type Tokens interface {
+	// Token returns one that may be taken. Its errors tell no secret.
+	Token(context.Context) (string, error)
+	// Refused says that a server did not take a token: it is not to come again.
+	Refused(token string)
 }
 
 func (l Login) String() string       { return l.User }
@@ -275,6 +296,13 @@ func (rs *Routes) find(hop string) (r *Route, domain string, ok bool) {
 		return r, domain, true
 	}
 	return nil, hop, !below && !isLabel(hop)
+}
+
+// DomainOf is the domain that a hop is of; "" for that of a route, which carries
+// the mail of many.
+func (rs *Routes) DomainOf(hop string) string {
+	_, domain, _ := rs.find(hop)
+	return domain
 }
 
 // labelled is the route with a label; nil when there is none.

@@ -27,7 +27,7 @@ func TestRoutePlans(t *testing.T) {
 		return NextHop{URL: "smtp://" + h, Kind: ByHost, Host: h, Port: port, Level: TLSMay}
 	}
 	verified := func(n NextHop, names ...string) NextHop {
-		n.Level, n.Names, n.Login = TLSVerify, names, &Login{"me", "hush"}
+		n.Level, n.Names, n.Login = TLSVerify, names, &Login{User: "me", Password: "hush"}
 		return n
 	}
 	service := NextHop{URL: "submission+srv://isp.test", Kind: ByService, Host: "isp.test", Service: "_submission._tcp", Level: TLSEncrypt}
@@ -209,7 +209,8 @@ func TestTerms(t *testing.T) {
 	for i, c := range []Target{
 		{TLS: TLSRule{Level: TLSMay}}, {TLS: TLSRule{Level: TLSMay}, LMTP: true}, {TLS: TLSRule{Level: TLSNone}}, {TLS: TLSRule{Level: TLSNone}, LMTP: true}, {TLS: TLSRule{Level: TLSEncrypt}},
 		{TLS: TLSRule{Level: TLSEncrypt, Implicit: true}}, {TLS: verify}, {TLS: other}, {TLS: own}, {TLS: srvID},
-		{TLS: verify, Login: &Login{User: "a"}}, {TLS: verify, Login: &Login{User: "b"}},
+		{TLS: TLSRule{Level: TLSMay}, Origin: OriginXClient}, {TLS: TLSRule{Level: TLSMay}, Origin: OriginProxy},
+		{TLS: verify, Login: &Login{User: "a"}}, {TLS: verify, Login: &Login{User: "b"}}, {TLS: verify, Login: &Login{User: "b", Ways: "scram"}},
 	} {
 		c.Host, c.Port, c.Addrs = "m.test", 25, []netip.Addr{netip.MustParseAddr("50.0.0.1")}
 		ep := c.Endpoints()[0]
@@ -219,7 +220,7 @@ func TestTerms(t *testing.T) {
 		seen[ep] = i
 		c.Host, c.TLS.ServerName = "other.test", "other.test"
 		if c.Login != nil {
-			c.Login = &Login{User: c.Login.User, Password: "new"}
+			c.Login = &Login{User: c.Login.User, Password: "new", Ways: c.Login.Ways}
 		}
 		if _, same := seen[c.Endpoints()[0]]; !same {
 			t.Errorf("%d depends on its host's name or password", i)

@@ -108,7 +108,7 @@ func TestRouteMatch(t *testing.T) {
 // TestFingerprint: what files mail elsewhere, or changes its times, shows; a
 // password does not.
 func TestFingerprint(t *testing.T) {
-	base := Route{Domains: []string{"a.test"}, To: []NextHop{{URL: "smtp://h", Kind: ByHost, Host: "h", Login: &Login{"u", "hush"}}}}
+	base := Route{Domains: []string{"a.test"}, To: []NextHop{{URL: "smtp://h", Kind: ByHost, Host: "h", Login: &Login{User: "u", Password: "hush"}}}}
 	of := func(change func(*Route), relay ...string) string {
 		r := base
 		change(&r)

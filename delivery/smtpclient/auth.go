@@ -13,7 +13,23 @@ import (
 
 // Credentials are what AUTH proves. However they are printed, the password is
 // not: use String's text, which is safe to show.
-type Credentials struct{ User, Password string }
+type Credentials struct {
+	User, Password string
+	Token          string // OAuth access token, instead of a password
+	Ways           Ways   // to prove the password; "" = AuthBest
+}
+
+// Ways are the mechanisms that may be used.
+type Ways string
+
+// The ways to prove a password. A mechanism that the server has refused is not
+// followed by another one: it would count as a second wrong password.
+const (
+	AuthBest     Ways = "best"     // the best that the server offers
+	AuthScram    Ways = "scram"    // the password is never sent
+	AuthPassword Ways = "password" // it is sent, as SCRAM does not work there
+	authToken    Ways = "token"    // of credentials with a token
+)
 
 func (c Credentials) String() string { return safeText(c.User) }
 
@@ -29,13 +45,47 @@ var (
 	ErrClearText   = errors.New("smtpclient: credentials are not sent in clear text, and the connection has no TLS")
 )
 
-// mechanisms are the ways to authenticate, the best first.
-var mechanisms = []struct {
+// mechanism is a way to authenticate.
+type mechanism struct {
 	name   string
-	client func(Credentials) sasl.Client
-}{
-	{"PLAIN", func(c Credentials) sasl.Client { return sasl.NewPlainClient("", c.User, c.Password) }},
-	{"LOGIN", func(c Credentials) sasl.Client { return &loginClient{[]string{c.User, c.Password}} }},
+	ways   []Ways // that it is one of
+	client func(Credentials, *Session) (sasl.Client, error)
+}
+
+// mechanisms are the ways to authenticate, the best first.
+var mechanisms = []mechanism{
+	{scramSHA256Plus, []Ways{AuthBest, AuthScram}, func(c Credentials, s *Session) (sasl.Client, error) {
+		return newScram(c, exporter(s.TLSState()), true)
+	}},
+	{scramSHA256, []Ways{AuthBest, AuthScram}, func(c Credentials, s *Session) (sasl.Client, error) {
+		return newScram(c, exporter(s.TLSState()), false)
+	}},
+	{"PLAIN", []Ways{AuthBest, AuthPassword}, func(c Credentials, _ *Session) (sasl.Client, error) {
+		return sasl.NewPlainClient("", c.User, c.Password), nil
+	}},
+	{"LOGIN", []Ways{AuthBest, AuthPassword}, func(c Credentials, _ *Session) (sasl.Client, error) {
+		return &loginClient{[]string{c.User, c.Password}}, nil
+	}},
+	{oauthBearer, []Ways{authToken}, func(c Credentials, _ *Session) (sasl.Client, error) { return newOAuthBearer(c), nil }},
+	{xoauth2, []Ways{authToken}, func(c Credentials, _ *Session) (sasl.Client, error) { return newXOAuth2(c), nil }},
+}
+
+// choose finds the best mechanism of those that may be used and are offered.
+// Without the channel to bind to there is no -PLUS.
+func choose(ways Ways, offered []string, bindable bool) (m mechanism, wanted []string, ok bool) {
+	if ways == "" {
+		ways = AuthBest
+	}
+	for _, m := range mechanisms {
+		if !slices.Contains(m.ways, ways) || m.name == scramSHA256Plus && !bindable {
+			continue
+		}
+		if slices.Contains(offered, m.name) {
+			return m, nil, true
+		}
+		wanted = append(wanted, m.name)
+	}
+	return m, wanted, false
 }
 
 const (
@@ -50,32 +100,51 @@ func (s *Session) Auth(ctx context.Context, c Credentials) *Error {
 	switch {
 	case s.TLSState() == nil:
 		return &Error{Stage: StageAuth, Err: ErrClearText}
-	case c.User == "" || c.Password == "" || strings.ContainsRune(c.User+c.Password, 0):
+	case c.Token != "" && (c.User == "" || strings.ContainsAny(c.User, "\x00\x01") || !validToken(c.Token)):
+		return &Error{Stage: StageAuth, Err: fmt.Errorf("%w: the user is empty or has a control character, or the token is none (RFC 6750 2.1)", ErrInput)}
+	case c.Token == "" && (c.User == "" || c.Password == "" || strings.ContainsRune(c.User+c.Password, 0)):
 		return &Error{Stage: StageAuth, Err: fmt.Errorf("%w: user or password is empty or has a NUL byte", ErrInput)}
 	}
-	for _, m := range mechanisms {
-		if slices.Contains(s.ext.Auth, m.name) {
-			defer s.begin(ctx)()
-			return s.converse(m.name, m.client(c), c.Password)
-		}
+	secret := c.Password
+	if c.Token != "" {
+		c.Ways, secret = authToken, c.Token
 	}
-	offered := "nothing"
-	if len(s.ext.Auth) > 0 {
-		offered = strings.Join(s.ext.Auth, " ")
+	m, wanted, ok := choose(c.Ways, s.ext.Auth, exporter(s.TLSState()).IsSupported())
+	if !ok {
+		return &Error{Stage: StageAuth, Err: noMechanism(s.ext.Auth, wanted)}
 	}
-	return &Error{Stage: StageAuth, Err: fmt.Errorf("%w: the server offers %s, wanted PLAIN or LOGIN", ErrNoMechanism, offered)}
+	client, err := m.client(c, s)
+	if err != nil {
+		return &Error{Stage: StageAuth, Err: err}
+	}
+	defer s.begin(ctx)()
+	return s.converse(m.name, client, secret)
+}
+
+// noMechanism says what there is and what would be needed.
+func noMechanism(offered, wanted []string) error {
+	there := "nothing"
+	if len(offered) > 0 {
+		there = strings.Join(offered, " ")
+	}
+	last := len(wanted) - 1
+	need := wanted[last]
+	if last > 0 {
+		need = strings.Join(wanted[:last], ", ") + " or " + need
+	}
+	return fmt.Errorf("%w: the server offers %s, wanted %s", ErrNoMechanism, there, need)
 }
 
 // converse has one exchange of challenges and responses.
-func (s *Session) converse(name string, client sasl.Client, password string) *Error {
+func (s *Session) converse(name string, client sasl.Client, secret string) *Error {
 	_, first, err := client.Start()
 	if err != nil {
 		return s.fail(StageAuth, err)
 	}
 	line := "AUTH " + name
 	var secrets []string
-	if len(password) >= leastPassword {
-		secrets = append(secrets, password)
+	if len(secret) >= leastPassword {
+		secrets = append(secrets, secret)
 	}
 	if initial := encode(first); first != nil && len(line)+1+len(initial) <= maxAuthLine {
 		line, first, secrets = line+" "+initial, nil, append(secrets, initial)
@@ -88,6 +157,8 @@ func (s *Session) converse(name string, client sasl.Client, password string) *Er
 			return s.fail(StageAuth, fmt.Errorf("%w: not a reply to AUTH", ErrProtocol))
 		case rerr != nil:
 			return rerr
+		case r.Code == 235 && !proved(client):
+			return s.fail(StageAuth, ErrNotProved)
 		case r.Code == 235:
 			return nil
 		case r.Code != 334:
@@ -99,17 +170,29 @@ func (s *Session) converse(name string, client sasl.Client, password string) *Er
 		}
 		response := first // that did not fit into the command
 		if first == nil {
-			if response, err = client.Next(challenge); err != nil {
+			switch response, err = client.Next(challenge); {
+			case errors.Is(err, sasl.ErrUnexpectedServerChallenge):
 				return s.fail(StageAuth, fmt.Errorf("%w: a challenge too many in AUTH %s", ErrProtocol, name))
+			case err != nil:
+				return s.fail(StageAuth, err)
 			}
 		}
-		line, first = encode(response), nil
-		secrets = append(secrets, line)
+		line, first = base64.StdEncoding.EncodeToString(response), nil
+		if line != "" {
+			secrets = append(secrets, line)
+		}
 	}
 	return s.fail(StageAuth, fmt.Errorf("%w: more than %d challenges in AUTH %s", ErrProtocol, maxChallenges, name))
 }
 
-// encode writes a response; "=" is an empty one (RFC 4954 4).
+// proved tells whether the server has proved itself, where the mechanism has it
+// do so.
+func proved(client sasl.Client) bool {
+	mutual, ok := client.(interface{ proved() bool })
+	return !ok || mutual.proved()
+}
+
+// encode writes an initial response; "=" is an empty one (RFC 4954 4).
 func encode(response []byte) string {
 	if len(response) == 0 {
 		return "="

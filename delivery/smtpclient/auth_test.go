@@ -110,7 +110,7 @@ func TestAuth(t *testing.T) {
 }
 
 func TestNoMechanismSaysWhatThereIs(t *testing.T) {
-	for ehlo, want := range map[string]string{"S: 250 AUTH GSSAPI\n": "offers GSSAPI, wanted PLAIN or LOGIN", "S: 250 DSN\n": "offers nothing"} {
+	for ehlo, want := range map[string]string{"S: 250 AUTH GSSAPI\n": "offers GSSAPI, wanted SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN or LOGIN", "S: 250 DSN\n": "offers nothing"} {
 		s, finish := overTLS(t, greeting+"S: 250-x\n"+ehlo)
 		if err := s.Auth(t.Context(), me); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)

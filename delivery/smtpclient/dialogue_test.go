@@ -49,7 +49,10 @@ func play(nc net.Conn, dialogue string) error {
 	br := bufio.NewReader(nc)
 	for line := range strings.Lines(strings.TrimSpace(dialogue)) {
 		line = strings.TrimSpace(line)
-		who, text := line[:3], line[3:]
+		who, text := line, ""
+		if len(line) > 3 {
+			who, text = line[:3], line[3:]
+		}
 		switch {
 		case line == "S: EOF":
 			return nc.Close()

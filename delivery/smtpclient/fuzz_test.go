@@ -98,7 +98,11 @@ func FuzzSession(f *testing.F) {
 		}
 		for _, m := range mechanisms {
 			if !s.dead && slices.Contains(s.ext.Auth, m.name) {
-				checkFuzzedAuth(t, c, s.converse(m.name, m.client(me), me.Password))
+				client, err := m.client(Credentials{User: me.User, Password: me.Password, Token: me.Password}, s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkFuzzedAuth(t, c, s.converse(m.name, client, me.Password))
 			}
 		}
 		for range 3 {

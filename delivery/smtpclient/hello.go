@@ -10,14 +10,18 @@ import (
 // the word.
 func (s *Session) hello() *Error {
 	s.ext = Extensions{}
-	if !sendable(s.helo, false) {
-		return &Error{Stage: StageHello, Err: badInput("our own host name", s.helo)}
+	name := s.as
+	if name == "" {
+		name = s.helo
+	}
+	if !sendable(name, false) {
+		return &Error{Stage: StageHello, Err: badInput("our own host name", name)}
 	}
 	verb := "EHLO "
 	if s.lmtp {
 		verb = "LHLO "
 	}
-	s.put(verb + s.helo)
+	s.put(verb + name)
 	r, err := s.roundTrip(StageHello, s.t.Command)
 	if err != nil {
 		return err
@@ -29,7 +33,7 @@ func (s *Session) hello() *Error {
 	if s.lmtp || (r.Code != 500 && r.Code != 502) {
 		return s.refusal(StageHello, r)
 	}
-	s.put("HELO " + s.helo)
+	s.put("HELO " + name)
 	r, err = s.roundTrip(StageHello, s.t.Command)
 	if err != nil {
 		return err
@@ -88,6 +92,8 @@ func (e *Extensions) add(keyword string, args []string) {
 		}
 	case "AUTH":
 		e.Auth = args
+	case "XCLIENT":
+		e.XClient = args
 	}
 }
 

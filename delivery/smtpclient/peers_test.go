@@ -121,7 +121,7 @@ func TestAuthWithGoSMTP(t *testing.T) {
 	if err := s.StartTLS(t.Context(), trusting); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Auth(t.Context(), Credentials{me.User, "wrong"}); err == nil || err.Reply == nil || !err.Reply.Permanent() || b.user != "" {
+	if err := s.Auth(t.Context(), Credentials{User: me.User, Password: "wrong"}); err == nil || err.Reply == nil || !err.Reply.Permanent() || b.user != "" {
 		t.Errorf("wrong password: %v", err)
 	}
 	if err := s.Auth(t.Context(), me); err != nil || b.user != me.User {

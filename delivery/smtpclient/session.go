@@ -20,6 +20,7 @@ type Session struct {
 	br     *bufio.Reader
 	out    []byte // commands that wait for flush
 	helo   string
+	as     string // said in EHLO instead of helo, "" = nothing; see SpeakFor
 	lmtp   bool
 	t      Timeouts
 	banner Reply

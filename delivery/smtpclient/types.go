@@ -101,6 +101,7 @@ type Extensions struct {
 	HasSize                                                               bool     // SIZE was offered at all
 	RcptMax                                                               int      // LIMITS RCPTMAX (RFC 9422), 0 = none
 	Auth                                                                  []string // mechanisms, upper case
+	XClient                                                               []string // attributes of XCLIENT, upper case
 	Lines                                                                 []string // all of it, as the server wrote it
 }
 

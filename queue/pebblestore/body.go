@@ -38,14 +38,29 @@ func (s *Store) Body(_ context.Context, id queue.ID) (io.ReadCloser, error) {
 	return s.openBody(u, m, false), nil
 }
 
-// openBody opens a body: in the cache, in its file or chunk by chunk. inside
-// says that it is read within a call that Close waits for.
+// openBody opens a body. inside says that it is read within a call that Close waits for.
 func (s *Store) openBody(id ulid.ULID, m *meta, inside bool) io.ReadCloser {
+	return withHead(m.Head, s.openRest(id, m, inside))
+}
+
+// withHead reads some bytes and then a body.
+func withHead(head []byte, body io.ReadCloser) io.ReadCloser {
+	if len(head) == 0 {
+		return body
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), body), body}
+}
+
+// openRest opens a body behind its head: in the cache, in its file or chunk by chunk.
+func (s *Store) openRest(id ulid.ULID, m *meta, inside bool) io.ReadCloser {
 	if f := s.cache.get(id); f != nil && f.body != nil {
 		return io.NopCloser(bytes.NewReader(f.body))
 	}
 	if m.File != 0 {
-		return &fileReader{s: s, id: id, number: m.File, left: m.Size, want: m.Sum, inside: inside}
+		return &fileReader{s: s, id: id, number: m.File, left: m.rest(), want: m.Sum, inside: inside}
 	}
 	return &bodyReader{s: s, id: id, chunks: m.Chunks, inside: inside}
 }

@@ -32,7 +32,7 @@ type fresh struct {
 }
 
 func (f *fresh) size() int {
-	return entryCost + len(f.body) + recipientCost*len(f.rcpts)
+	return entryCost + len(f.body) + len(f.meta.Head) + recipientCost*len(f.rcpts)
 }
 
 // group returns a stored group.

@@ -6,7 +6,8 @@
 //
 //	f/format                        version of this layout
 //	f/index                         fingerprint of what the h/ and t/ keys were made with
-//	m/<id>                          envelope and counters of a message, JSON
+//	m/<id>                          envelope and counters of a message, JSON,
+//	                                with the first bytes of a large body that its doors have put before it
 //	r/<id><n>                       one recipient, JSON
 //	b/<id><n>                       the body, in one chunk of less than 64 KiB; of a report in several
 //	l/<number>                      the message whose large body is the file bodies/<number>

@@ -112,6 +112,9 @@ func (c *change) addReport(kind queue.ReportKind, to string, rcpts []queue.Recip
 		Original: &c.m.Envelope, Rcpts: rcpts, Expires: c.expires(rcpts),
 		Content: content, Whole: whole,
 	})
+	if sign := c.s.set.Load().Sign; sign != nil {
+		msg = append(sign(msg), msg...)
+	}
 	if err := c.putReport(env, msg); err != nil {
 		return err
 	}

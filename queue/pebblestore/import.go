@@ -22,6 +22,7 @@ func (s *Store) Import(ctx context.Context, m *queue.Message, body io.Reader) er
 		return err
 	}
 	env := m.Envelope
+	env.Prefix = nil // the body has it
 	var err error
 	if env.To, err = importable(m, s.opt.Now().UTC().Round(0)); err != nil {
 		return fmt.Errorf("queue: %.40q cannot be taken in: %w", string(m.ID), err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -136,15 +137,26 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	s := in.s
 	b := s.db.NewBatch()
 	defer b.Close()
-	info := bodyInfo{size: in.size, attempts: len(attempts)}
+	info := bodyInfo{size: in.size + int64(len(env.Prefix)), attempts: len(attempts)}
+	var small []byte // the body, but for what info.head has
+	if in.file == nil && in.n+len(env.Prefix) <= chunkSize {
+		small = slices.Concat(env.Prefix, in.last[:in.n])
+	} else {
+		info.head = env.Prefix
+	}
 	if in.file != nil {
 		if err := in.syncFile(); err != nil {
 			return err
 		}
 		info.file, info.sum = in.file.number, in.file.sum
-	} else if in.n > 0 {
-		set(b, partKey(famChunk, in.id, 0), in.last[:in.n])
-		info.chunks = 1
+	} else {
+		if info.head != nil {
+			small = bytes.Clone(in.last[:in.n])
+		}
+		if len(small) > 0 {
+			set(b, partKey(famChunk, in.id, 0), small)
+			info.chunks = 1
+		}
 	}
 	rt := s.routes.use()
 	defer s.routes.done()
@@ -155,9 +167,7 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	if err != nil {
 		return err
 	}
-	if in.file == nil {
-		f.body = bytes.Clone(in.last[:in.n])
-	}
+	f.body = small
 	if in.limits != nil {
 		in.count(f)
 	}

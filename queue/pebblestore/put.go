@@ -53,6 +53,11 @@ func (s *Store) put(ctx context.Context, env *queue.Envelope, body io.Reader) (b
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
+	if n := len(env.Prefix); n > queue.MaxPrefix {
+		return false, fmt.Errorf("queue: %d bytes are to stand before the body, %d are the most", n, queue.MaxPrefix)
+	} else if err := in.hold(0, int64(n)); err != nil {
+		return false, err
+	}
 	freshen(env, s.opt.Now().UTC().Round(0))
 	err = in.finish(env, nil)
 	return in.behind, err

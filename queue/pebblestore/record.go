@@ -29,6 +29,7 @@ type meta struct {
 	Rcpts      int    `json:"rcpts"`
 	Open       int    `json:"open"`                 // recipients in no final state, held ones too
 	Unreported int    `json:"unreported,omitempty"` // failed ones whose report waits for company
+	Head       []byte `json:"head,omitempty"`       // the first bytes of the body, if they are not where the rest is
 	Chunks     int    `json:"chunks"`               // of a body in the database
 	File       uint64 `json:"file,omitempty"`       // number of the body's file, 0 = the body is in the database
 	Sum        uint32 `json:"sum,omitempty"`        // CRC-32C of the body in the file
@@ -42,6 +43,9 @@ type meta struct {
 	Expire int64 `json:"expire,omitempty"`
 	Report int64 `json:"report,omitempty"`
 }
+
+// rest is how many bytes of the body are in chunks or in the file.
+func (m *meta) rest() int64 { return m.Size - int64(len(m.Head)) }
 
 // never is the deadline of a message that nothing falls due for: all of its
 // recipients are held.
@@ -96,8 +100,8 @@ func decodeMeta(key, b []byte) (*meta, error) {
 		return nil, damaged(key, fmt.Errorf("%d recipients, %d open, %d unreported", m.Rcpts, m.Open, m.Unreported))
 	case m.Lane >= queue.NumLanes:
 		return nil, damaged(key, fmt.Errorf("there is no lane %d", m.Lane))
-	case m.Chunks < 0 || m.Attempts < 0 || m.Size < 0 ||
-		m.File == 0 && m.Size > int64(m.Chunks)*chunkSize || m.File != 0 && m.Chunks > 0:
+	case m.Chunks < 0 || m.Attempts < 0 || m.rest() < 0 ||
+		m.File == 0 && m.rest() > int64(m.Chunks)*chunkSize || m.File != 0 && m.Chunks > 0:
 		return nil, damaged(key, fmt.Errorf("%d bytes in %d chunks, %d attempts", m.Size, m.Chunks, m.Attempts))
 	}
 	return &m, nil

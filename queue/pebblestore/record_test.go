@@ -107,7 +107,7 @@ func TestCacheIsBounded(t *testing.T) {
 	for i := range 1000 {
 		id := ulid.ULID{byte(i >> 8), byte(i)}
 		ids = append(ids, id)
-		c.add(id, &fresh{body: make([]byte, i%2*chunkSize), rcpts: make([]queue.Recipient, 1)})
+		c.add(id, &fresh{meta: &meta{}, body: make([]byte, i%2*chunkSize), rcpts: make([]queue.Recipient, 1)})
 		if i%5 == 0 {
 			c.change(id, func(f fresh) *fresh { f.rcpts = make([]queue.Recipient, 7); return &f })
 		}

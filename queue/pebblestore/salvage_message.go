@@ -31,6 +31,7 @@ func (v *Salvage) message(db *pebble.DB, id ulid.ULID) (*Salvaged, error) {
 		return s, v.rest(s, id)
 	}
 	s.Envelope = m.Envelope
+	s.Body = func() (io.ReadCloser, error) { return withHead(m.Head, v.remains(id)), nil }
 	gone, err := v.recipients(s, m, id)
 	if err != nil || gone {
 		return nil, err
@@ -45,8 +46,14 @@ func (v *Salvage) message(db *pebble.DB, id ulid.ULID) (*Salvaged, error) {
 	if whole {
 		s.Body = func() (io.ReadCloser, error) { return v.scratch.openBody(id, m, true), nil }
 	} else if m.File != 0 {
-		s.miss("a part of the body: %s should have %d bytes", v.scratch.folder.path(m.File), m.Size)
-		s.Body = func() (io.ReadCloser, error) { return v.file(m.File, m.Size) }
+		s.miss("a part of the body: %s should have %d bytes", v.scratch.folder.path(m.File), m.rest())
+		s.Body = func() (io.ReadCloser, error) {
+			f, err := v.file(m.File, m.rest())
+			if err != nil {
+				return nil, err
+			}
+			return withHead(m.Head, f), nil
+		}
 	} else if err := v.missingChunks(s, m, id); err != nil {
 		return nil, err
 	}
@@ -118,10 +125,10 @@ func (v *Salvage) missingChunks(s *Salvaged, m *meta, id ulid.ULID) error {
 			left++
 			continue
 		}
-		s.miss("bytes %d to %d of the body", n*chunkSize, min(int64(n+1)*chunkSize, m.Size))
+		s.miss("bytes %d to %d of the body", n*chunkSize, min(int64(n+1)*chunkSize, m.rest()))
 	}
 	if left == m.Chunks {
-		s.miss("a part of the body: it should have %d bytes", m.Size)
+		s.miss("a part of the body: it should have %d bytes", m.rest())
 	}
 	return nil
 }

@@ -51,7 +51,11 @@ func newLibrary(t testing.TB, messages int, tables bool) library {
 		for i := range body {
 			body[i] = byte('a' + chance.IntN(26))
 		}
-		id, err := s.Put(ctx, message(to...), strings.NewReader(string(body)))
+		env := message(to...)
+		if n%3 == 0 {
+			env.Prefix = []byte("X-Prefix: " + string(env.ID) + string(body[:100]) + "\r\n")
+		}
+		id, err := s.Put(ctx, env, strings.NewReader(string(body)))
 		if err != nil {
 			t.Fatal(err)
 		}

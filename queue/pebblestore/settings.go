@@ -8,6 +8,9 @@ type Settings struct {
 
 	MaxMessages int64 // queued at one time; with more, Put refuses. 0 = no limit
 	MaxBytes    int64 // of their bodies
+
+	// Sign returns header fields to stand before a report of ours; nil = none.
+	Sign func(report []byte) []byte
 }
 
 // Reconfigure puts other settings in force.

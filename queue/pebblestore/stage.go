@@ -14,7 +14,8 @@ import (
 )
 
 type bodyInfo struct {
-	size     int64
+	size     int64 // with head
+	head     []byte
 	chunks   int
 	file     uint64 // 0 = none
 	sum      uint32 // of the file
@@ -29,7 +30,8 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 		return nil, fmt.Errorf("queue: a message with %d recipients", len(env.To))
 	}
 	env.Size = body.size
-	m := &meta{Envelope: *env, Rcpts: len(env.To), Chunks: body.chunks, File: body.file, Sum: body.sum, Attempts: body.attempts}
+	m := &meta{Envelope: *env, Rcpts: len(env.To), Head: body.head, Chunks: body.chunks, File: body.file, Sum: body.sum, Attempts: body.attempts}
+	m.Prefix = nil // it is where the body is, or in Head
 	if m.File != 0 {
 		set(b, fileKey(m.File), id[:])
 	}

@@ -39,6 +39,7 @@ type Options struct {
 
 	MaxMessages int64 // see Settings
 	MaxBytes    int64
+	Sign        func(report []byte) []byte
 
 	Now    func() time.Time // the clock; nil: time.Now
 	Chance func() float64   // jitter in [0,1); nil: math/rand/v2

@@ -68,6 +68,8 @@ var errBody = errors.New("the client is gone")
 
 func (w *world) put() {
 	env, body := w.envelope(), w.text()
+	env.Prefix = []byte(rapid.SampledFrom([]string{"", "", "X: 1\r\n"}).Draw(w.T, "prefix"))
+	whole := string(env.Prefix) + body
 	to := slices.Clone(env.To)
 	broken := rapid.IntRange(0, 5).Draw(w.T, "broken") == 0
 	var id queue.ID
@@ -81,7 +83,7 @@ func (w *world) put() {
 			return err
 		},
 		fresh: func(got queue.ID, v view) bool {
-			return !broken && (id == "" || got == id) && v.body == body && v.sender == env.Sender &&
+			return !broken && (id == "" || got == id) && v.body == whole && v.sender == env.Sender &&
 				slices.EqualFunc(v.rcpts, to, func(a, b queue.Recipient) bool { return a.Address == b.Address && a.State == queue.Queued })
 		},
 	})

@@ -14,6 +14,7 @@ import (
 // may store large ones in another place than small ones, and use it again.
 var bodyCases = []testCase{
 	{"bodies of every size", bodySizes},
+	{"fields that stand before the body", bodyPrefixed},
 	{"a body that is read while its message goes", bodyOutlived},
 	{"large bodies that do not come to be leave nothing", bodiesCutOff},
 	{"a large body in a report", bodyReported},
@@ -73,6 +74,71 @@ func bodySizes(f *fixture) {
 		}
 		f.empty()
 	}
+}
+
+// late sets something at the end of a body, as a door does.
+type late struct {
+	io.Reader
+	atEnd func()
+}
+
+func (l late) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if err == io.EOF {
+		l.atEnd()
+	}
+	return n, err
+}
+
+// What a door puts before a body when it has seen the end of it is a part of
+// the body wherever that is read or counted.
+func bodyPrefixed(f *fixture) {
+	for _, size := range sizes {
+		for _, prefix := range []string{"X: 1\r\n", bodyOf("X", 1500), bodyOf("Y", queue.MaxPrefix)} {
+			env := &queue.Envelope{Sender: "alice@a.example", Mode: queue.Submission, Ret: "FULL", To: to("b@b.example", "c@c.example")}
+			body := bodyOf("body", size)
+			id, err := f.s.Put(ctx, env, late{strings.NewReader(body), func() { env.Prefix = []byte(prefix) }})
+			if err != nil {
+				f.Fatal(err)
+			}
+			whole := prefix + body
+			check := func(when string) {
+				f.same(when, f.body(id), whole)
+				if m := f.get(id); m.Size != int64(len(whole)) || m.Prefix != nil {
+					f.Errorf("%s: size %d, want %d; prefix %.20q", when, m.Size, len(whole), m.Prefix)
+				}
+			}
+			check("read at once")
+			f.settle(f.claim("c.example"), sent)
+			check("read after a change")
+			m := f.get(id)
+			f.reopen()
+			check("read after a restart")
+			f.act(queue.Action{Verb: queue.VerbDelete}, id)
+			if err := f.s.Import(ctx, m, strings.NewReader(whole)); err != nil {
+				f.Fatal(err)
+			}
+			check("taken in again")
+			l := f.claim("b.example")
+			for range 2 {
+				f.same("read through a lease", f.leaseBody(l), whole)
+			}
+			if l.Envelope.Size != int64(len(whole)) || l.Envelope.Prefix != nil {
+				f.Errorf("the lease says %d bytes, prefix %.20q", l.Envelope.Size, l.Envelope.Prefix)
+			}
+			report, _ := f.oneReport(f.settle(l, refused), queue.ReportFailed, "alice@a.example")
+			if head := whole[:min(len(prefix), 1000)]; !strings.Contains(f.body(report), head) {
+				f.Errorf("size %d: the report does not quote %.20q", size, head)
+			}
+			f.settle(f.claim("a.example"), sent)
+			f.empty()
+		}
+	}
+	env := &queue.Envelope{Prefix: make([]byte, queue.MaxPrefix+1), To: to("b@b.example")}
+	if _, err := f.s.Put(ctx, env, strings.NewReader("x")); err == nil {
+		f.Error("a prefix without bound was taken")
+	}
+	f.empty()
 }
 
 // A reader goes on, or is told that the message is gone. It never gets a byte

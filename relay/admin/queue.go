@@ -324,3 +324,20 @@ func (b Backend) importMessage(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body) // else the client may be cut off before it sees the answer
 	answer(w, struct{}{}, err)
 }
+
+// Retry has all that a filter chooses tried now, a page after the other.
+func (b Backend) Retry(ctx context.Context, f queue.Filter) (sum Acted, err error) {
+	req := actRequest{Verb: queue.VerbRetry, page: page{Selection: Selection{Filter: f}}}
+	for {
+		out, err := b.act(ctx, req)
+		if err != nil {
+			return sum, err
+		}
+		done := out.(Acted)
+		sum.Messages += done.Messages
+		sum.Recipients += done.Recipients
+		if req.After = done.Next; done.Next == "" {
+			return sum, nil
+		}
+	}
+}

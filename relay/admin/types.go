@@ -76,12 +76,13 @@ type Target struct {
 	Address  netip.Addr    `json:"address,omitzero"`
 	Port     uint16        `json:"port"`
 	Path     string        `json:"path,omitempty"`     // of a Unix socket, instead of address and port
-	Protocol string        `json:"protocol,omitempty"` // "LMTP"; "" = SMTP
+	Protocol string        `json:"protocol,omitempty"` // "LMTP", ProtocolATRN; "" = SMTP
 	TLS      string        `json:"tls,omitempty"`
 	TLSWhy   string        `json:"tls_why,omitempty"`
 	Implicit bool          `json:"tls_implicit,omitempty"`
 	Names    []string      `json:"tls_names,omitempty"` // one of them must be in the certificate
 	Login    string        `json:"login,omitempty"`     // the account's name
+	Origin   string        `json:"origin,omitempty"`    // how it is told from whom a message is: "xclient", "proxy"
 	Down     bool          `json:"down,omitempty"`
 	Since    time.Time     `json:"down_since,omitzero"`
 	ProbeAt  time.Time     `json:"probe_at,omitzero"`
@@ -90,6 +91,10 @@ type Target struct {
 	Detail   string        `json:"detail,omitempty"`  // dropped only
 	Contact  *Contact      `json:"contact,omitempty"` // --connect only
 }
+
+// ProtocolATRN is that of a target which is not connected to: it connects to us
+// for its mail (RFC 2645).
+const ProtocolATRN = "ATRN"
 
 // Contact is what a target said when it was connected to.
 type Contact struct {

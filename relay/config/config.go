@@ -32,7 +32,8 @@ type Config struct {
 
 	Submission SubmissionRules `key:"submission" doc:"What those may do who may submit, so that one stolen password does not cost the relay its good name."`
 
-	Bans Bans `key:"bans" doc:"Who is shut out for guessing passwords. 'srvrelay ban' lists, adds and removes bans; docs/submission.md has more."`
+	Bans Bans      `key:"bans" doc:"Who is shut out for guessing passwords. 'srvrelay ban' lists, adds and removes bans; docs/submission.md has more."`
+	DKIM []DKIMKey `key:"dkim" example:"[{ domain: example.org, selector: s2026, key_file: /var/lib/srvrelay/dkim/example.org.s2026.pem }]" doc:"Keys that sign submitted mail (DKIM, RFC 6376) whose From is of their domain; mail from inbound listeners is never signed. 'srvrelay dkim keygen' makes them, docs/dkim.md has the steps."`
 
 	Routes []Route `key:"routes" example:"[{ domains: [a.example], to: [{ url: \"smtp://backend.example:2525\" }] }]" doc:"Where mail goes that is not to go the way that DNS names. The first route that matches decides; nothing is merged."`
 
@@ -73,18 +74,54 @@ type Listener struct {
 
 	ProxyFrom []netip.Prefix `key:"proxy_from" check:"proxy" default:"" example:"[192.0.2.10/32]" doc:"Proxies such as HAProxy. A connection from one of them must begin with a PROXY protocol header (version 1 or 2), and the address in it is the client's: for limits, trust, logs and Received. From any other address no header is read: such a client is what it is. A listener with proxies trusts only the networks of its own trusted_networks, and a loopback address in a header never."`
 
-	GreetDelay time.Duration `key:"greet_delay" min:"0s" max:"30s" default:"0s" example:"5s" doc:"How long a stranger waits for the banner. Who speaks before it is refused (554 5.5.1), which many programs that send spam do, and no mail server. Not for submission listeners; this machine, trusted_networks, proxies and bans.exempt do not wait."`
+	AuthResults bool `key:"authentication_results" default:"false" doc:"Check SPF, DKIM and DMARC of what comes in, and put the results before the message in a field Authentication-Results (RFC 8601), in the name of 'hostname'. Nothing is refused for them. Fields of others in that name are removed. Only for inbound listeners."`
+
+	XClientFrom []netip.Prefix `key:"xclient_from" check:"xclient" default:"" example:"[192.0.2.11/32]" doc:"Servers of yours that hand on mail for others and say with XCLIENT for whom. Its client is then the one here: for limits, trust, logs and Received. XCLIENT is offered to them alone, and refused to everybody else (550 5.7.0). A listener with such servers trusts only the networks of its own trusted_networks, and a loopback address in XCLIENT never."`
+	GreetDelay  time.Duration  `key:"greet_delay" min:"0s" max:"30s" default:"0s" example:"5s" doc:"How long a stranger waits for the banner. Who speaks before it is refused (554 5.5.1), which many programs that send spam do, and no mail server. Not for submission listeners; this machine, trusted_networks, proxies and bans.exempt do not wait."`
+	ClientCA    string         `key:"client_ca" check:"optpath" default:"" example:"/etc/srvrelay/clients-ca.pem" doc:"The roots, in PEM, of certificates with which clients may log in instead of a password (AUTH EXTERNAL). The user is the one of whose name there is a mail address or DNS name in the certificate (subjectAltName). Whoever has none, or another, may log in with a password. Only for submission listeners with TLS. It is read at the start and at a reload."`
 }
 
 // TLS names the certificate of the listeners.
 type TLS struct {
-	Certificate string `key:"certificate" check:"optpath" default:"" example:"/etc/srvrelay/tls.crt" doc:"The certificate with its chain, in PEM. Submission listeners with TLS need one; an inbound listener without one uses a self-signed key that is kept in data_dir."`
+	Certificate string `key:"certificate" check:"optpath" default:"" example:"/etc/srvrelay/tls.crt" doc:"The certificate with its chain, in PEM. Submission listeners with TLS need one (or acme); an inbound listener without one uses a self-signed key that is kept in data_dir."`
 	Key         string `key:"key" check:"optpath" default:"" example:"/etc/srvrelay/tls.key" doc:"The private key of the certificate, in PEM, readable by the relay only."`
+	ACME        ACME   `key:"acme" doc:"A certificate that is fetched and renewed by itself, from Let's Encrypt or another authority with ACME (docs/tls.md). In place of certificate and key."`
+}
+
+// Challenges of ACME.
+const (
+	ACMENone = "none"
+	ACMEHTTP = "http-01"
+	ACMEALPN = "tls-alpn-01"
+	ACMEDNS  = "dns-01"
+)
+
+// ACME says how a certificate is fetched.
+type ACME struct {
+	Challenge string   `key:"challenge" enum:"none http-01 tls-alpn-01 dns-01" default:"none" example:"http-01" doc:"How the authority sees that the names are this relay's. 'none': no certificate is fetched. 'http-01': it asks port 80 of each name. 'tls-alpn-01': it asks port 443. 'dns-01': it looks for a record in the zone, which the relay adds by a dynamic update; no port has to be open."`
+	Agree     bool     `key:"agree_to_terms" default:"false" example:"true" doc:"You agree to the terms of the authority (for Let's Encrypt: letsencrypt.org/repository). Without it nothing is fetched."`
+	Email     string   `key:"email" check:"mailbox" default:"" example:"admin@example.org" doc:"Where the authority may write to. Not every authority wants it."`
+	Directory string   `key:"directory" check:"directoryurl" default:"https://acme-v02.api.letsencrypt.org/directory" doc:"The authority. To try things out: https://acme-staging-v02.api.letsencrypt.org/directory, which allows more, and whose certificates nobody trusts."`
+	CAFile    string   `key:"ca_file" check:"optpath" default:"" example:"/etc/srvrelay/ca.pem" doc:"The roots that vouch for the authority's own server, in PEM, when it is not a public one. Empty: those of the system."`
+	Names     []string `key:"names" check:"domain" default:"" shown:"hostname" example:"[relay.example.net, mx.example.net]" doc:"The names that the certificate is for."`
+	Listen    string   `key:"listen" check:"optlisten" default:"" shown:":80 for http-01, :443 for tls-alpn-01" example:"\"127.0.0.1:8080\"" doc:"Where the challenges 'http-01' and 'tls-alpn-01' are answered. The port is open only while the authority looks, a few seconds every two months. The authority comes to port 80 or 443: another port is for a proxy or a router that passes that one on."`
+
+	DNS ACMEUpdate `key:"dns" doc:"How 'dns-01' changes the zone: by RFC 2136 (BIND, Knot, PowerDNS and others), with a TSIG key."`
+}
+
+// ACMEUpdate says how the zone of the names is changed.
+type ACMEUpdate struct {
+	Server       string        `key:"server" check:"optserver" default:"" example:"\"192.0.2.53\"" doc:"The primary server of the zone; port 53 if none is written. It is asked over TCP."`
+	Zone         string        `key:"zone" check:"hostname" default:"" example:"example.net" doc:"The zone, which has all of names in it. The records are _acme-challenge below the names."`
+	KeyName      string        `key:"key_name" check:"keyname" default:"" example:"srvrelay" doc:"The name of the TSIG key, as at the server."`
+	KeyAlgorithm string        `key:"key_algorithm" enum:"hmac-sha256 hmac-sha384 hmac-sha512" default:"hmac-sha256" doc:"The algorithm of the key, as at the server."`
+	KeyFile      string        `key:"key_file" check:"secretpath" default:"" example:"/etc/srvrelay/tsig.key" doc:"A file with the secret of the key and nothing else, in base64. It is read anew for each certificate."`
+	Propagation  time.Duration `key:"propagation" min:"0s" max:"1h" default:"10s" doc:"How long it takes from an update until all servers of the zone have it; so long is waited before the authority is told to look."`
 }
 
 // Auth says where the users are.
 type Auth struct {
-	UsersFile string `key:"users_file" check:"optpath" default:"" shown:"users in data_dir" example:"/etc/srvrelay/users" doc:"The users and their password hashes, as written by 'srvrelay user add NAME'. Changes apply without a restart."`
+	UsersFile string `key:"users_file" check:"optpath" default:"" shown:"users in data_dir" example:"/etc/srvrelay/users" doc:"The users, their password hashes and SCRAM keys, as written by 'srvrelay user add NAME'. Changes apply without a restart."`
 }
 
 // Recipients says who exists in the relay domains.
@@ -119,7 +156,7 @@ type Bans struct {
 	For          time.Duration  `key:"for" min:"1s" max:"90d" default:"1h" doc:"How long the first ban is. Each further one is twice as long as the one before."`
 	Max          time.Duration  `key:"max" min:"1s" max:"365d" default:"1d" doc:"The longest ban. So long after its end, a ban is forgotten, and the next one is a first one."`
 	NameFailures int            `key:"name_failures" min:"0" max:"10000" default:"30" doc:"Failed logins for one name, from addresses where nobody has logged in by it, after which the name is guarded for the time of 'for': who has logged in by it before can do so from the same address, and nobody from elsewhere (454). '0': no name is guarded."`
-	Exempt       []netip.Prefix `key:"exempt" check:"network" example:"[198.51.100.0/24]" doc:"Networks that are never banned, such as an office whose people share an address. This machine, trusted_networks and the proxies of proxy_from never are."`
+	Exempt       []netip.Prefix `key:"exempt" check:"network" example:"[198.51.100.0/24]" doc:"Networks that are never banned, such as an office whose people share an address. This machine, trusted_networks and the addresses of proxy_from and xclient_from never are."`
 }
 
 // DNS says where names are looked up.
@@ -130,15 +167,16 @@ type DNS struct {
 
 // Delivery says how mail goes out.
 type Delivery struct {
-	Services             []string  `key:"services" check:"service" default:"_smtp._tcp" nonempty:"true" example:"[_smtp._tcp]" doc:"The SRV services to look up below a recipient's domain, the first that has records wins."`
-	MXFallback           bool      `key:"mx_fallback" default:"true" doc:"Use MX records, then the domain's own addresses, for a domain without SRV records. Without it such mail fails."`
-	MXPort               uint16    `key:"mx_port" default:"25" doc:"The port of hosts that MX records name."`
-	ConnectionsPerTarget int       `key:"connections_per_target" min:"1" max:"1000" default:"10" doc:"Connections to one target (address and port) at one time. Fewer are used when the target says that it is busy."`
-	Concurrency          int       `key:"concurrency" min:"1" max:"10000" default:"200" doc:"Deliveries at one time over all targets, of those that go quickly. As many again may be to hosts that are tried for the first time, and as many slow ones (more than a second, or large)."`
-	Timeouts             Timeouts  `key:"timeouts" doc:"How long the next server may take; the timeouts that are not here are those of RFC 5321 4.5.3.2."`
-	Retry                Retry     `key:"retry" doc:"When to try again, and when to give up."`
-	HomeRetry            HomeRetry `key:"home_retry" doc:"The same for mail to relay_domains, whose server may be away for long. The schedule is that of retry; a server that does not answer is looked for every minute. The senders of this mail get no report of a delay."`
-	Egress               Egress    `key:"egress" doc:"What delivery may connect to. A stranger's SRV record names both the host and the port, so private addresses and ports of other services are refused. These keys add to the built-in rules."`
+	Services             []string      `key:"services" check:"service" default:"_smtp._tcp" nonempty:"true" example:"[_smtp._tcp]" doc:"The SRV services to look up below a recipient's domain, the first that has records wins."`
+	MXFallback           bool          `key:"mx_fallback" default:"true" doc:"Use MX records, then the domain's own addresses, for a domain without SRV records. Without it such mail fails."`
+	MXPort               uint16        `key:"mx_port" default:"25" doc:"The port of hosts that MX records name."`
+	ConnectionsPerTarget int           `key:"connections_per_target" min:"1" max:"1000" default:"10" doc:"Connections to one target (address and port) at one time. Fewer are used when the target says that it is busy."`
+	Concurrency          int           `key:"concurrency" min:"1" max:"10000" default:"200" doc:"Deliveries at one time over all targets, of those that go quickly. As many again may be to hosts that are tried for the first time, and as many slow ones (more than a second, or large)."`
+	Timeouts             Timeouts      `key:"timeouts" doc:"How long the next server may take; the timeouts that are not here are those of RFC 5321 4.5.3.2."`
+	Retry                Retry         `key:"retry" doc:"When to try again, and when to give up."`
+	HomeRetry            HomeRetry     `key:"home_retry" doc:"The same for mail to relay_domains, whose server may be away for long. The schedule is that of retry; a server that does not answer is looked for every minute. The senders of this mail get no report of a delay."`
+	AwayNoticeAfter      time.Duration `key:"away_notice_after" min:"0s" max:"90d" default:"1d" doc:"How long a server that mail is carried home to may be away, while mail waits for it, until postmaster hears of it: once for each time that it is away. '0s': never."`
+	Egress               Egress        `key:"egress" doc:"What delivery may connect to. A stranger's SRV record names both the host and the port, so private addresses and ports of other services are refused. These keys add to the built-in rules."`
 }
 
 // Timeouts of delivery.

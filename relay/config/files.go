@@ -10,8 +10,8 @@ import (
 )
 
 // CheckFiles looks at the files that the configuration names: the certificate
-// and its key, the users if a listener is of no use without them, and the
-// passwords and roots of routes. It adds to Warnings where a secret can be read
+// and its key, the users if a listener is of no use without them, the roots of
+// clients' certificates, and the passwords and roots of routes. It adds to Warnings where a secret can be read
 // by everybody. It is apart from Load so that a configuration can be checked on
 // another machine.
 func (c *Config) CheckFiles() Problems {
@@ -21,6 +21,7 @@ func (c *Config) CheckFiles() Problems {
 		c.checkCertificate(add)
 		c.warnReadable("tls.key", c.TLS.Key)
 	}
+	c.checkACME(add)
 	if err := readable(c.Auth.UsersFile); err != nil && (c.NeedsUsers() || c.Written("auth.users_file") && c.TakesPasswords()) {
 		if errors.Is(err, fs.ErrNotExist) {
 			add("auth.users_file", quote(c.Auth.UsersFile)+" does not exist, so nobody could log in: add a user with 'srvrelay user add NAME'", err)
@@ -29,6 +30,21 @@ func (c *Config) CheckFiles() Problems {
 		}
 	}
 	c.warnReadable("auth.users_file", c.Auth.UsersFile)
+	for i, l := range c.Listeners {
+		if _, err := l.ClientRoots(); err != nil {
+			add(fmt.Sprintf("listeners[%d].client_ca", i), err.Error(), err)
+		}
+	}
+	if _, err := c.Submission.OAuth.ClientSecret(); err != nil {
+		add("submission.oauth.client_secret_file", err.Error(), err)
+	}
+	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
+		c.warnReadable("submission.oauth.client_secret_file", f)
+	}
+	for i, k := range c.DKIM {
+		c.warnReadable(fmt.Sprintf("dkim[%d].key_file", i), k.KeyFile)
+	}
+	c.warnHomes()
 	c.checkRoutes(add)
 	c.checkFetch(add)
 	return ps.Sorted()

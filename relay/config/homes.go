@@ -1,9 +1,12 @@
 package config
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 )
@@ -116,9 +119,17 @@ func (v *validator) homes() {
 		v.add("homes", "has %d elements, and %d are the most that make sense", n, maxHomes)
 		return
 	}
-	owner := map[string]int{}
+	owner, users := map[string]int{}, map[string]int{}
 	for i, h := range v.Homes {
 		path := fmt.Sprintf("homes[%d]", i)
+		if first, again := users[h.User]; again && h.User != "" {
+			v.add(path+".user", "%s has a home already, homes[%d] (make them one)", quote(h.User), first)
+		} else {
+			users[h.User] = i
+		}
+		if h.User == "" && !v.bad(path) && !v.unclear(path) {
+			v.add(path+".user", "is empty, want the name of a user")
+		}
 		if len(h.Domains) == 0 && !v.bad(path+".domains") && !v.unclear(path) {
 			v.add(path, "domains is missing: say whose mail it is (for example domains: [home.example.org])")
 		}
@@ -130,9 +141,12 @@ func (v *validator) homes() {
 			}
 			owner[d] = i
 			if !v.relays(d) && !v.bad("relay_domains") {
-				v.add(at, "%s is not in relay_domains, so that no mail is taken for it", quote(d))
+				v.add(at, "%s is not one of relay_domains, so that no mail is carried home for it (add it there)", quote(d))
 			}
 		}
+	}
+	if len(v.Homes) > 0 && !v.TakesPasswords() && !v.bad("listeners") && !v.bad("homes") {
+		v.warn("homes", "is of no use: no submission listener has TLS, so nobody can log in")
 	}
 }
 
@@ -193,6 +207,29 @@ func (c *Config) checkFetch(add func(path, message string, err error)) {
 		}
 		if f.PasswordFile != "" {
 			c.warnReadable(from, f.PasswordFile)
+		}
+	}
+}
+
+// warnHomes says whose user does not exist. Users come and go without a reload,
+// so that it is no mistake.
+func (c *Config) warnHomes() {
+	if len(c.Homes) == 0 {
+		return
+	}
+	text, err := os.ReadFile(c.Auth.UsersFile)
+	if err != nil {
+		return // somebody else's problem, or nobody can log in
+	}
+	known := map[string]bool{}
+	for sc := bufio.NewScanner(bytes.NewReader(text)); sc.Scan(); {
+		name, _, _ := strings.Cut(strings.TrimSpace(sc.Text()), ":")
+		known[name] = true
+	}
+	for i, h := range c.Homes {
+		if !known[h.User] {
+			p := c.origins.problem(fmt.Sprintf("homes[%d].user", i), fmt.Sprintf("%s is not in %s, so the server cannot log in (srvrelay user add %s)", quote(h.User), quote(c.Auth.UsersFile), clean(h.User)))
+			c.Warnings = append(c.Warnings, p.String())
 		}
 	}
 }

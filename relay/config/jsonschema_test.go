@@ -19,7 +19,7 @@ const schemaFile = "../../docs/srvrelay.schema.json"
 // is between keys, in the meaning of a text, or in the notation.
 var onlyWeSee = []string{
 	"bans-max", "half-certificate", "homes-route", "inbound-trust", "key-only", "listener-taken", "no-certificate",
-	"nobody", "public-addresses", "queue-size", "recipients-list", "recipients-none", "recipients-unused", "route-credentials-stranger", "route-credentials-tls", "route-duplicate-target",
+	"nobody", "oauth-keys", "oauth", "public-addresses", "queue-size", "recipients-list", "recipients-none", "recipients-unused", "route-credentials-stranger", "route-credentials-tls", "route-duplicate-target",
 	"route-idle-keys", "route-ipv6", "route-password-missing", "route-password-twice", "route-port",
 	"route-star-beside", "route-submission-clear", "route-verify-only", "socket-in-data-dir", "socket-length",
 	"tag", "two-documents",

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -211,6 +212,10 @@ func underlying(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {
 		return p.Err
+	}
+	var e *exec.Error
+	if errors.As(err, &e) {
+		return e.Err
 	}
 	return err
 }

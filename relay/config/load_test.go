@@ -31,16 +31,21 @@ func prefixes(words ...string) []netip.Prefix {
 // defaults is what the documentation promises for a start without a file.
 func defaults() *Config {
 	return &Config{
-		Hostname:        "host.example.net",
-		DataDir:         "/home/test/.local/state/srvrelay",
-		Listeners:       []Listener{{Address: "127.0.0.1:2525", Mode: Submission, TLS: TLSNone}},
+		Hostname:  "host.example.net",
+		DataDir:   "/home/test/.local/state/srvrelay",
+		Listeners: []Listener{{Address: "127.0.0.1:2525", Mode: Submission, TLS: TLSNone}},
+		TLS: TLS{ACME: ACME{
+			Challenge: ACMENone, Directory: "https://acme-v02.api.letsencrypt.org/directory", Names: []string{},
+			DNS: ACMEUpdate{KeyAlgorithm: "hmac-sha256", Propagation: 10 * time.Second},
+		}},
 		TrustedNetworks: prefixes("127.0.0.0/8", "::1/128"),
 		Auth:            Auth{UsersFile: "/home/test/.local/state/srvrelay/users"},
 		RelayDomains:    []string{},
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
-		Submission: SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}},
+		Submission: SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}, OAuth: OAuth{UserClaim: "email"},
 			Anomaly: Anomaly{Action: "warn", VolumeFactor: 5, VolumeFloor: 500, UnknownShare: 30, UnknownFloor: 50, Exempt: []string{}, Networks: prefixes()}},
+		DKIM:   []DKIMKey{},
 		Routes: []Route{},
 		Homes:  []Home{},
 		Fetch:  []Fetch{},
@@ -54,8 +59,8 @@ func defaults() *Config {
 				Schedule:    []time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour},
 				ExpireAfter: 120 * time.Hour, DelayNoticeAfter: 4 * time.Hour,
 			},
-			HomeRetry: HomeRetry{ExpireAfter: 14 * 24 * time.Hour},
-			Egress:    Egress{Allow: prefixes(), AllowPorts: []uint16{}, DenyPorts: []uint16{}},
+			HomeRetry: HomeRetry{ExpireAfter: 14 * 24 * time.Hour}, AwayNoticeAfter: 24 * time.Hour,
+			Egress: Egress{Allow: prefixes(), AllowPorts: []uint16{}, DenyPorts: []uint16{}},
 		},
 		Admin: Admin{Socket: "/home/test/.local/state/srvrelay/admin.sock"},
 		Log:   Log{Level: "info", Format: "auto"},
@@ -99,7 +104,7 @@ func TestExample(t *testing.T) {
 		{Address: ":465", Mode: Submission, TLS: TLSImplicit},
 		{Address: ":25", Mode: Inbound, TLS: TLSStartTLS},
 	}
-	want.TLS = TLS{Certificate: "/etc/srvrelay/tls.crt", Key: "/etc/srvrelay/tls.key"}
+	want.TLS.Certificate, want.TLS.Key = "/etc/srvrelay/tls.crt", "/etc/srvrelay/tls.key"
 	want.Auth.UsersFile = "/etc/srvrelay/users"
 	want.RelayDomains = []string{"home.example.org"}
 	want.Recipients.Check = "ask"
@@ -120,11 +125,17 @@ func TestExample(t *testing.T) {
 		Action: "hold", VolumeFactor: 5, VolumeFloor: 200, UnknownShare: 30, UnknownFloor: 20,
 		Exempt: []string{"newsletter", "mailserver"}, Networks: prefixes("10.0.0.0/8"),
 	}
+	want.Submission.OAuth = OAuth{
+		IntrospectionURL: "https://login.example.org/introspect", ClientID: "srvrelay", ClientSecretFile: "/etc/srvrelay/oauth.secret",
+		Issuer: "https://login.example.org", Audience: "smtp", UserClaim: "email",
+	}
 	want.Submission.Total = Rates{Messages: "10000/h", Recipients: "50000/h", Bytes: "20GiB/d"}
+	want.Submission.Headers = HeaderRules{Add: []string{"date", "message-id", "from"}, Remove: []string{"bcc", "received"}}
+	want.DKIM = []DKIMKey{{Domain: "example.org", Selector: "s2026", KeyFile: "/var/lib/srvrelay/dkim/example.org.s2026.pem"}}
 	day := 24 * time.Hour
 	want.Routes = []Route{
 		{Name: "isp", Domains: []string{"a.example", ".a.example"}, Senders: []string{"@app.example"}, Action: Deliver, ExpireAfter: &day, To: []RouteTarget{
-			{URL: "submissions://smtp.isp.example", Username: "me", PasswordFile: "/etc/srvrelay/isp.pass", TLS: TLSVerify, Scheme: SchemeSubmissions, Host: "smtp.isp.example", Port: 465},
+			{URL: "submissions://smtp.isp.example", Username: "me", PasswordFile: "/etc/srvrelay/isp.pass", Auth: AuthBest, TLS: TLSVerify, Scheme: SchemeSubmissions, Host: "smtp.isp.example", Port: 465},
 			{URL: "smtp://[2001:db8::1]:2525", TLS: TLSEncrypt, Scheme: SchemeSMTP, Host: "2001:db8::1", Port: 2525},
 		}},
 		{Domains: []string{"e.example"}, Action: Hold},

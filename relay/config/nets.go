@@ -47,14 +47,17 @@ func trusted(s string) (string, error) {
 	return text, nil
 }
 
-// proxy is a network whose word about other addresses is taken.
-func proxy(s string) (string, error) {
+// proxy and xclient are networks whose word about other addresses is taken.
+func proxy(s string) (string, error)   { return believed(s, "your proxies") }
+func xclient(s string) (string, error) { return believed(s, "your own mail servers") }
+
+func believed(s, who string) (string, error) {
 	text, err := network(s)
 	if err != nil {
 		return "", err
 	}
 	if atLarge(netip.MustParsePrefix(text)) {
-		return "", fmt.Errorf("%s would let strangers choose the address that they come from: list only your proxies", quote(s))
+		return "", fmt.Errorf("%s would let strangers choose the address that they come from: list only %s", quote(s), who)
 	}
 	return text, nil
 }

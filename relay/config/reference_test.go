@@ -148,7 +148,7 @@ func typeWords(n *node) string {
 	}[n.Type]
 	if w := map[string]string{
 		"hostname": "domain", "relaydomain": "domain", "path": "path", "optpath": "path", "mailbox": "mail address",
-		"listen": "address:port", "target": "URL", "fetchurl": "URL", "deliverurl": "URL", "sender": "mail address, or a pattern of them", "rate": "rate", "sizerate": "rate of a size", "rulesender": "mail address, or a pattern of them", "routedomain": "domain, or a pattern of them",
+		"listen": "address:port", "target": "URL", "httpsurl": "URL", "directoryurl": "URL", "fetchurl": "URL", "deliverurl": "URL", "sender": "mail address, or a pattern of them", "rate": "rate", "sizerate": "rate of a size", "rulesender": "mail address, or a pattern of them", "routedomain": "domain, or a pattern of them",
 		"secretpath": "path", "envname": "name of an environment variable", "domain": "domain", "server": "address, with or without a port", "service": "service",
 	}[n.Check]; w != "" {
 		word = w

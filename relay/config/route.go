@@ -16,6 +16,17 @@ const (
 	TLSVerify  = "verify"
 )
 
+// How a target is told of the client that a message came from; TLSNone's word
+// is the third.
+const (
+	OriginNone    = "none"
+	OriginXClient = "xclient"
+	OriginProxy   = "proxy"
+)
+
+// AuthBest is the default of how a password is shown to a target.
+const AuthBest = "best"
+
 // Words in the patterns of a route.
 const (
 	AllDomains = "*"  // everything but relay_domains
@@ -59,13 +70,18 @@ type Route struct {
 type RouteTarget struct {
 	URL string `key:"url" check:"target" required:"true" example:"\"submissions://smtp.isp.example\"" doc:"The server, as in the table above. Never with a password in it."`
 
-	Username     string `key:"username" check:"username" default:"" example:"me@isp.example" doc:"The name to log in with. It needs password_file or password_env, and 'tls: verify' (which is then the default): a password goes to nobody who has not shown who he is."`
-	PasswordFile string `key:"password_file" check:"secretpath" secret:"true" default:"" example:"/etc/srvrelay/isp.pass" doc:"The file that holds the password, in one line, readable by the relay only."`
-	PasswordEnv  string `key:"password_env" check:"envname" secret:"true" default:"" example:"ISP_PASSWORD" doc:"The environment variable that holds the password. Its name must not begin with 'SRVRELAY_'."`
+	Username     string   `key:"username" check:"username" default:"" example:"me@isp.example" doc:"The name to log in with. It needs one of password_file, password_env, token_file and token_command, and 'tls: verify' (which is then the default): a password goes to nobody who has not shown who he is."`
+	PasswordFile string   `key:"password_file" check:"secretpath" secret:"true" default:"" example:"/etc/srvrelay/isp.pass" doc:"The file that holds the password, in one line, readable by the relay only."`
+	PasswordEnv  string   `key:"password_env" check:"envname" secret:"true" default:"" example:"ISP_PASSWORD" doc:"The environment variable that holds the password. Its name must not begin with 'SRVRELAY_'."`
+	TokenFile    string   `key:"token_file" check:"secretpath" secret:"true" default:"" example:"/run/isp/token" doc:"The file that holds an OAuth access token instead of a password, in one line, readable by the relay only. It is read at each login, so that another program can keep it fresh. The login is OAUTHBEARER or XOAUTH2."`
+	TokenCommand []string `key:"token_command" check:"argument" secret:"true" nonempty:"true" shown:"none" example:"[/usr/local/bin/isp-token, me@isp.example]" doc:"The program, by its whole path, and its arguments, that prints an OAuth access token: in one line, or as the JSON of a token endpoint (access_token, expires_in). It is run by the relay's user, without a shell, and has 30 s; what it prints is never logged. A token is kept until it expires (without expires_in for 5 minutes) or a server refuses it."`
+	Auth         string   `key:"auth" enum:"best scram password" shown:"'best', with a username" example:"scram" doc:"How the password is shown to the server. 'best': by the best that it offers of SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN and LOGIN. 'scram': by SCRAM only, so that the password is never sent, and nobody who can change the server's offer can have it. 'password': by PLAIN or LOGIN only, for a server that offers SCRAM and cannot do it."`
 
 	TLS    string   `key:"tls" enum:"none may encrypt verify" shown:"'verify' with a username, else that of the scheme in the table above" example:"verify" doc:"'none': clear text. 'may': TLS if offered. 'encrypt': no mail without TLS, any certificate. 'verify': no mail without TLS, and the certificate must be valid for the host of the URL."`
 	Names  []string `key:"names" check:"domain" example:"[smtp.isp.example]" doc:"Further names that are accepted in the certificate, for instance of a server that the URL gives by its address. Only with 'verify'."`
 	CAFile string   `key:"ca_file" check:"optpath" default:"" shown:"the roots of the system" example:"/etc/srvrelay/isp-ca.pem" doc:"The roots to verify the certificate against, in PEM. Only with 'verify'."`
+
+	Origin string `key:"origin" enum:"none xclient proxy" shown:"'none'" example:"xclient" doc:"How a server of yours, that trusts this relay, is told of the client that a message came from, so that its greylisting, SPF and bans see it. 'xclient': by XCLIENT before MAIL, if the server offers it to this relay; else the mail goes without, and the log says so. 'proxy': by a PROXY protocol header (version 2) in front of every connection, which the server must expect of this relay."`
 
 	SRVErrors string `key:"srv_errors" enum:"defer absent" shown:"'defer', with 'dns:'" example:"absent" doc:"What a failed look-up of the SRV records means, only with 'dns:'. 'defer': the mail waits, so that a broken or forged answer cannot choose its way. 'absent': as if there were no SRV records, for domains whose servers drop such questions."`
 
@@ -76,6 +92,9 @@ type RouteTarget struct {
 	Port   uint16 `key:"-"` // 0 where DNS names it, and for a Unix socket
 	Path   string `key:"-"` // of a Unix socket
 }
+
+// ByToken tells that the login is with an OAuth token.
+func (t RouteTarget) ByToken() bool { return t.TokenFile != "" || len(t.TokenCommand) > 0 }
 
 // ImplicitTLS tells that TLS begins with the first byte.
 func (t RouteTarget) ImplicitTLS() bool { return t.Scheme == SchemeSubmissions }
@@ -104,6 +123,9 @@ func (t *RouteTarget) complete() {
 	t.Scheme, t.SRV, t.Host, t.Port, t.Path = u.scheme, u.srv, u.host, u.port, u.path
 	if t.TLS == "" {
 		t.TLS = t.defaultTLS()
+	}
+	if t.Username != "" && t.Auth == "" && !t.ByToken() {
+		t.Auth = AuthBest
 	}
 	if t.Scheme == SchemeDNS && t.SRVErrors == "" {
 		t.SRVErrors = SRVDefer

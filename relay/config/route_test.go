@@ -61,7 +61,7 @@ func TestRouteDefaults(t *testing.T) {
 	never := time.Duration(0)
 	want := []Route{
 		{Domains: []string{"*"}, Senders: []string{"me@app.example", "@.app.example", "<>"}, Action: Deliver,
-			To: []RouteTarget{{URL: "submission://a.example", Username: "u", PasswordEnv: "P", TLS: TLSVerify, Scheme: SchemeSubmission, Host: "a.example", Port: 587}}},
+			To: []RouteTarget{{URL: "submission://a.example", Username: "u", PasswordEnv: "P", Auth: AuthBest, TLS: TLSVerify, Scheme: SchemeSubmission, Host: "a.example", Port: 587}}},
 		{Domains: []string{".b.example", "xn--bcher-kva.example"}, Action: Reject, Text: defaultText},
 		{Domains: []string{"*"}, Action: Deliver, To: []RouteTarget{{URL: "mx:", Scheme: SchemeMX, TLS: TLSMay}},
 			DelayNoticeAfter: &never, Schedule: []time.Duration{time.Second, time.Minute}},

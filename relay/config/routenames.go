@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"regexp"
 	"strings"
 )
@@ -97,6 +99,29 @@ func envName(s string) (string, error) {
 	}
 	if strings.HasPrefix(s, envPrefix) {
 		return "", fmt.Errorf("%s begins with %s, which is for the keys of the configuration (choose another name)", quote(s), envPrefix)
+	}
+	return s, nil
+}
+
+// httpsURL is where secrets may be sent: over TLS, or to this machine.
+func httpsURL(s string) (string, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
+		return "", fmt.Errorf("%s is not a URL such as https://login.example.org/introspect, without a user and a fragment", quote(s))
+	case u.Scheme == "https":
+		return s, nil
+	}
+	if a, err := netip.ParseAddr(u.Hostname()); u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && a.IsLoopback()) {
+		return s, nil
+	}
+	return "", fmt.Errorf("%s is not https: tokens and keys go over TLS, except on this machine", quote(s))
+}
+
+// argument is what can be an argument of a program.
+func argument(s string) (string, error) {
+	if s == "" || strings.ContainsRune(s, 0) || len(s) > 1000 {
+		return "", errors.New("is empty, has a NUL, or is longer than 1000 bytes, as no argument of a program should")
 	}
 	return s, nil
 }

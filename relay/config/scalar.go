@@ -56,16 +56,34 @@ func checks(name string) func(string) (string, error) {
 		return username
 	case "envname":
 		return optional(envName)
+	case "selector":
+		return Selector
+	case "keypath":
+		return keyPath
 	case "secretpath":
 		return optional(secretPath)
+	case "httpsurl":
+		return optional(httpsURL)
+	case "argument":
+		return argument
 	case "network":
 		return network
 	case "trusted":
 		return trusted
 	case "proxy":
 		return proxy
+	case "xclient":
+		return xclient
 	case "listen":
 		return listenAddress
+	case "optlisten":
+		return optional(listenAddress)
+	case "optserver":
+		return optional(server)
+	case "keyname":
+		return optional(keyName)
+	case "directoryurl":
+		return directoryURL
 	case "publicaddr":
 		return publicAddress
 	case "server":

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 )
 
-// maxSecret bounds a password; maxRoots a file of certificates.
+// maxSecret bounds a password, maxToken an OAuth token; maxRoots a file of certificates.
 const (
 	maxSecret = 4 << 10
+	maxToken  = 8 << 10
 	maxRoots  = 16 << 20
 )
 
@@ -23,45 +25,70 @@ func (t RouteTarget) Password(getenv func(string) string) (string, error) {
 		if password == "" {
 			return "", fmt.Errorf("the environment variable %s is not set, or empty", t.PasswordEnv)
 		}
-		return password, checkPassword("the environment variable "+t.PasswordEnv, password)
+		return password, checkPassword("the environment variable "+t.PasswordEnv, password, "password")
 	}
-	text, err := readBounded(t.PasswordFile, maxSecret)
+	return readSecret(t.PasswordFile, "password", maxSecret)
+}
+
+// Token reads token_file, anew each time. No error repeats any of it.
+func (t RouteTarget) Token() (string, error) { return readSecret(t.TokenFile, "token", maxToken) }
+
+// ClientSecret reads client_secret_file; "" for none.
+func (o OAuth) ClientSecret() (string, error) {
+	if o.ClientSecretFile == "" {
+		return "", nil
+	}
+	return readSecret(o.ClientSecretFile, "password", maxSecret)
+}
+
+// readSecret reads a file that holds a password or a token in one line.
+func readSecret(name, what string, limit int64) (string, error) {
+	text, err := readBounded(name, limit)
 	if err != nil {
 		return "", err
 	}
-	password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r") // what editors add
-	if password == "" {
-		return "", fmt.Errorf("%s is empty, want the password in one line", quote(t.PasswordFile))
+	secret := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r") // what editors add
+	if secret == "" {
+		return "", fmt.Errorf("%s is empty, want the %s in one line", quote(name), what)
 	}
-	return password, checkPassword(quote(t.PasswordFile), password)
+	return secret, checkPassword(quote(name), secret, what)
 }
 
 // checkPassword refuses what AUTH cannot carry (RFC 4616 2), and line ends,
 // which are hardly part of a password.
-func checkPassword(where, password string) error {
+func checkPassword(where, password, what string) error {
 	switch {
-	case len(password) > maxSecret:
+	case what == "password" && len(password) > maxSecret:
 		return fmt.Errorf("%s is longer than %s, which no password is", where, FormatSize(maxSecret))
 	case strings.ContainsAny(password, "\r\n"):
-		return fmt.Errorf("%s has more than one line, want the password only", where)
+		return fmt.Errorf("%s has more than one line, want the %s only", where, what)
 	case strings.ContainsRune(password, 0):
-		return fmt.Errorf("%s has a NUL byte, which no password can have", where)
+		return fmt.Errorf("%s has a NUL byte, which no %s can have", where, what)
 	}
 	return nil
 }
 
 // Roots reads ca_file; nil stands for the roots of the system.
-func (t RouteTarget) Roots() (*x509.CertPool, error) {
-	if t.CAFile == "" {
+func (t RouteTarget) Roots() (*x509.CertPool, error) { return readRoots(t.CAFile) }
+
+// Roots reads ca_file; nil stands for the roots of the system.
+func (a ACME) Roots() (*x509.CertPool, error) { return readRoots(a.CAFile) }
+
+// ClientRoots reads client_ca; nil stands for no certificates of clients.
+func (l Listener) ClientRoots() (*x509.CertPool, error) { return readRoots(l.ClientCA) }
+
+// readRoots reads certificates; nil for no file.
+func readRoots(name string) (*x509.CertPool, error) {
+	if name == "" {
 		return nil, nil
 	}
-	text, err := readBounded(t.CAFile, maxRoots)
+	text, err := readBounded(name, maxRoots)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificate in PEM (-----BEGIN CERTIFICATE-----)", quote(t.CAFile))
+		return nil, fmt.Errorf("%s has no certificate in PEM (-----BEGIN CERTIFICATE-----)", quote(name))
 	}
 	return pool, nil
 }
@@ -94,7 +121,19 @@ func (c *Config) checkRoutes(add func(path, message string, err error)) {
 			if _, err := t.Roots(); err != nil {
 				add(path+".ca_file", err.Error(), err)
 			}
-			if t.Username == "" {
+			switch {
+			case t.Username == "":
+				continue
+			case t.TokenFile != "":
+				if _, err := t.Token(); err != nil {
+					add(path+".token_file", err.Error(), err)
+				}
+				c.warnReadable(path+".token_file", t.TokenFile)
+				continue
+			case len(t.TokenCommand) > 0:
+				if _, err := exec.LookPath(t.TokenCommand[0]); err != nil {
+					add(path+".token_command", fmt.Sprintf("%s cannot be run: %v", quote(t.TokenCommand[0]), underlying(err)), err)
+				}
 				continue
 			}
 			from := path + ".password_file"

@@ -17,6 +17,8 @@ const Everybody = "*"
 type SubmissionRules struct {
 	Senders []SenderRule `key:"senders" example:"[{ user: newsletter, from: [news@example.org, \"@lists.example.org\"] }]" doc:"Who may send as whom. Empty: everybody as anybody. With a list, a user who has logged in may send as what the rules with their own name and those with '*' allow, and as nobody else; a client of trusted_networks that has not logged in is bound by the rules for its network only. It holds for the sender of MAIL and for the header fields From and Sender; docs/submission.md has examples."`
 	Limits  []LimitRule  `key:"limits" shown:"{ user: '*', recipients: 5000/h }" example:"[{ user: \"*\", messages: 200/h, recipients: 1000/h, bytes: 1GiB/d }, { user: newsletter, recipients: 20000/h }]" doc:"How much may be submitted, by each user or from each address. Beyond it the client is told when to come again (450 4.7.1); at 80 % a line in the log warns. A user is bound by the first rule with their name, else by the one for '*'; an address, logged in or not, by the first rule whose network it is in; nothing is merged. A list of your own replaces the default, '[]' is no limit. What was used is remembered over a restart; docs/submission.md has more."`
+	OAuth   OAuth        `key:"oauth" doc:"Login with an access token of OAuth 2 (OAUTHBEARER, XOAUTH2), at submission listeners with TLS. The user is who the token says; it need not be in users_file."`
+	Headers HeaderRules  `key:"headers" doc:"What is done to the header of submitted mail. To all else of it, and to mail from inbound listeners, nothing is done."`
 	Total   Rates        `key:"total" doc:"How much may be submitted by all together, over all submission listeners."`
 	Anomaly Anomaly      `key:"anomaly" doc:"What happens when somebody who submits does what they have never done, as one who has stolen a password does: sends far more than ever, or to many addresses that do not exist. docs/submission.md has more."`
 }
@@ -32,6 +34,20 @@ type Anomaly struct {
 	Networks     []netip.Prefix `key:"networks" check:"network" example:"[10.0.0.0/8]" doc:"Clients of trusted_networks that do not log in are watched too if they are in one of these, each address by itself (IPv6 by /64)."`
 }
 
+// OAuth says which access tokens are good.
+type OAuth struct {
+	IntrospectionURL string `key:"introspection_url" check:"httpsurl" default:"" shown:"none: no login with a token, unless jwks_url is set" example:"\"https://login.example.org/introspect\"" doc:"The server that has given the tokens is asked about each of them (RFC 7662)."`
+	ClientID         string `key:"client_id" default:"" example:"srvrelay" doc:"The name that the relay has at introspection_url."`
+	ClientSecretFile string `key:"client_secret_file" check:"secretpath" secret:"true" default:"" example:"/etc/srvrelay/oauth.secret" doc:"The file that holds the password of client_id, in one line, readable by the relay only."`
+	JWKSURL          string `key:"jwks_url" check:"httpsurl" default:"" shown:"none" example:"\"https://login.example.org/jwks.json\"" doc:"Instead of introspection_url: the tokens are JWTs, signed by RS256, ES256 or EdDSA with one of the keys that are published here. They are read again after an hour, and when a token names another one. It needs issuer and audience."`
+	Issuer           string `key:"issuer" default:"" shown:"any, with introspection_url" example:"\"https://login.example.org\"" doc:"Who must have given the token: its claim 'iss'."`
+	Audience         string `key:"audience" default:"" shown:"any, with introspection_url" example:"smtp" doc:"Whom the token must be for: its claim 'aud', or one of them. Without it a token that a user has given to another application would do here too."`
+	UserClaim        string `key:"user_claim" default:"email" example:"email" doc:"The claim that is the user's name. Take one that users cannot change themselves."`
+}
+
+// On tells whether tokens are taken.
+func (o OAuth) On() bool { return o.IntrospectionURL != "" || o.JWKSURL != "" }
+
 // LimitRule says how much a user, or each address of a network, may submit.
 type LimitRule struct {
 	User       string        `key:"user" check:"ruleuser" default:"" shown:"none, it or network must be set" example:"newsletter" doc:"Who has logged in by this name; '*' is each user without a rule of their own."`
@@ -39,6 +55,12 @@ type LimitRule struct {
 	Messages   string        `key:"messages" check:"rate" default:"" shown:"no limit" example:"200/h" doc:"Messages in a time: so many at once, and as many again in each such time."`
 	Recipients string        `key:"recipients" check:"rate" default:"" shown:"no limit" example:"1000/h" doc:"Recipients of all messages, in a time."`
 	Bytes      string        `key:"bytes" check:"sizerate" default:"" shown:"no limit" example:"1GiB/d" doc:"Bytes of all messages, in a time."`
+}
+
+// HeaderRules says what is done to the header of submitted mail.
+type HeaderRules struct {
+	Add    []string `key:"add" enum:"date message-id from" default:"date message-id" example:"[date, message-id, from]" doc:"Fields to add where they are missing. 'from' is the sender of MAIL, for devices and scripts that write none; a message with the empty sender gets none."`
+	Remove []string `key:"remove" enum:"bcc received" default:"bcc" example:"[bcc, received]" doc:"Fields to remove. 'bcc': Bcc and Resent-Bcc, which would tell everybody who was to get the mail in secret. 'received': the Received fields that it comes with, and from the relay's own the name and address of the client, so that nobody learns from where somebody writes; the log still has them."`
 }
 
 // Rates are the limits of all together.
@@ -145,6 +167,30 @@ func sizeRate(s string) (string, error) {
 func (v *validator) submission() {
 	v.senders()
 	v.rates()
+	v.oauth()
+}
+
+func (v *validator) oauth() {
+	o, path := v.Submission.OAuth, "submission.oauth"
+	if v.bad(path) {
+		return
+	}
+	jwks := o.JWKSURL != ""
+	v.idle(path+".jwks_url", jwks && o.IntrospectionURL != "", "is here beside introspection_url: keep one of them")
+	if jwks && o.IntrospectionURL == "" && (o.Issuer == "" || o.Audience == "") {
+		v.add(path+".jwks_url", "needs issuer and audience: any token with a signature of that server would do, whatever it was given for")
+	}
+	for key, value := range map[string]string{"issuer": o.Issuer, "audience": o.Audience} {
+		v.idle(path+"."+key, value != "" && !o.On(), "is about tokens, and none are taken (set introspection_url or jwks_url, or remove it)")
+	}
+	v.idle(path+".client_id", o.ClientID != "" && o.IntrospectionURL == "", "is for introspection_url (set it, or remove this)")
+	v.idle(path+".client_secret_file", o.ClientSecretFile != "" && o.ClientID == "", "is a password without client_id: set client_id")
+	if o.On() && o.UserClaim == "" {
+		v.add(path+".user_claim", "is empty: say which claim is the user's name")
+	}
+	if o.On() && !v.TakesPasswords() && !v.bad("listeners") {
+		v.add(path, "is of no use: there is no submission listener with TLS")
+	}
 }
 
 func (v *validator) rates() {

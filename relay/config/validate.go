@@ -10,16 +10,17 @@ import (
 
 // Trusted are the networks whose clients may submit at l without a password:
 // the listener's own list, else the global one if l is bound to a loopback
-// address and takes no proxy's word. Behind a wildcard or public address, a proxy or NAT could make every
-// stranger look like a neighbour, so there trust has to be written out. An
-// inbound listener trusts nobody.
+// address and takes nobody's word for who the client is. Behind a wildcard or
+// public address, a proxy or NAT could make every stranger look like a
+// neighbour, so there trust has to be written out. An inbound listener trusts
+// nobody.
 func (c *Config) Trusted(l Listener) []netip.Prefix {
 	switch {
 	case l.Mode != Submission:
 		return nil
 	case l.TrustedNetworks != nil:
 		return l.TrustedNetworks
-	case l.Loopback() && len(l.ProxyFrom) == 0:
+	case l.Loopback() && len(l.ProxyFrom)+len(l.XClientFrom) == 0:
 		return c.TrustedNetworks
 	}
 	return nil
@@ -52,12 +53,14 @@ func (c *Config) validate(before Problems) Problems {
 	v.names()
 	v.folders()
 	v.certificate()
+	v.acme()
 	v.routes()
 	v.recipients()
 	v.limits()
 	v.retry()
 	v.submission()
 	v.bans()
+	v.dkim()
 	v.homes()
 	v.fetch()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
@@ -155,18 +158,21 @@ func (v *validator) certificate() {
 func (v *validator) listener(i int, l Listener) {
 	path := fmt.Sprintf("listeners[%d]", i)
 	v.collision(i, l)
+	v.idle(path+".client_ca", l.ClientCA != "" && l.Mode != "" && (l.Mode != Submission || l.TLS == TLSNone) && !v.bad(path+".tls"),
+		"is for submission listeners with TLS: nobody could log in here (remove it, or change mode or tls)")
 	if l.Mode == Submission && l.GreetDelay > 0 && !v.bad(path+".greet_delay") {
 		v.add(path+".greet_delay", "a submission listener has none: programs that log in do not spread spam by their haste (remove it)")
 	}
 	trustBad := v.bad(path+".trusted_networks") || v.bad("trusted_networks")
+	v.idle(path+".authentication_results", l.AuthResults && l.Mode == Submission, "is for inbound listeners: what your own users submit is theirs (remove it)")
 	switch {
 	case l.Mode == Inbound && len(l.TrustedNetworks) > 0:
 		v.add(path+".trusted_networks", "an inbound listener trusts nobody: use a submission listener for your own clients")
 	case l.Mode != Submission || v.bad(path+".tls"):
 	case l.TLS == TLSNone && l.Address != "" && len(v.Trusted(l)) == 0 && !trustBad:
 		v.add(path, "nobody could submit here: passwords need TLS, and no client is trusted (set tls, or trusted_networks of this listener)")
-	case l.TLS != TLSNone && l.TLS != "" && v.TLS.Certificate == "" && !v.bad("tls"):
-		v.add(path+".tls", "a submission listener with TLS needs a certificate that its clients can verify: set tls.certificate and tls.key (or tls: none with trusted_networks)")
+	case l.TLS != TLSNone && l.TLS != "" && !v.TLS.HasCertificate() && !v.bad("tls"):
+		v.add(path+".tls", "a submission listener with TLS needs a certificate that its clients can verify: set tls.certificate and tls.key, or tls.acme (or tls: none with trusted_networks)")
 	}
 }
 
@@ -202,10 +208,10 @@ func isWildcard(host string) bool {
 	return err == nil && a.Unmap().IsUnspecified()
 }
 
-// NeedsUsers tells whether a submission listener takes passwords and trusts no
-// network, so that it is of no use without users.
+// NeedsUsers tells whether a submission listener takes passwords, no tokens, and
+// trusts no network, so that it is of no use without users.
 func (c *Config) NeedsUsers() bool {
-	return slices.ContainsFunc(c.Listeners, func(l Listener) bool {
+	return !c.Submission.OAuth.On() && slices.ContainsFunc(c.Listeners, func(l Listener) bool {
 		return l.Mode == Submission && l.TLS != TLSNone && len(c.Trusted(l)) == 0
 	})
 }

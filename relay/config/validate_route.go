@@ -31,6 +31,7 @@ func (v *validator) routes() {
 		v.action(path, r)
 		for j := range r.To {
 			v.target(fmt.Sprintf("%s.to[%d]", path, j), r.To[:j+1])
+			v.confides(fmt.Sprintf("%s.to[%d].origin", path, j), r, r.To[j])
 			if r.To[j].Scheme == SchemeCaller {
 				v.called(fmt.Sprintf("%s.to[%d]", path, j), r)
 			}
@@ -98,28 +99,59 @@ func (v *validator) target(path string, targets []RouteTarget) {
 		v.add(path+".url", "%s is in this route twice, first as to[%d]", quote(t.URL), i)
 	}
 	v.idle(path+".srv_errors", t.SRVErrors != "" && t.Scheme != SchemeDNS, "is for dns: only, where SRV records may be missing (remove it)")
+	v.idle(path+".auth", t.Auth != "" && t.Username == "", "is for a login, and there is none (set username, or remove it)")
+	v.idle(path+".auth", t.Auth != "" && t.Username != "" && t.ByToken(), "is about a password, and the login is with a token (remove it)")
 	v.credentials(path, t)
 	v.targetTLS(path, t)
+	v.origin(path+".origin", t)
+}
+
+// origin: XCLIENT ends a login, as the session begins anew.
+func (v *validator) origin(path string, t RouteTarget) {
+	if t.Origin == OriginXClient && t.Username != "" && !v.bad(path) {
+		v.add(path, "xclient with a username: XCLIENT would end the login (remove one of them; the server lists this relay's address for XCLIENT)")
+	}
+}
+
+// confides complains about telling every server of the world.
+func (v *validator) confides(path string, r Route, t RouteTarget) {
+	everybody := slices.Contains(r.Domains, AllDomains) && (t.Scheme == SchemeDNS || t.Scheme == SchemeMX)
+	told := t.Origin == OriginXClient || t.Origin == OriginProxy
+	v.idle(path, told && t.Scheme == SchemeCaller, "is not for a server that calls for its mail (remove it)")
+	v.idle(path, told && everybody, t.Origin+" is for servers of yours, and "+t.URL+" with domains \"*\" is everybody's (name the domains, or remove it)")
 }
 
 func (v *validator) credentials(path string, t RouteTarget) {
-	if v.bad(path+".username") || v.bad(path+".password_file") || v.bad(path+".password_env") {
+	var given []string // the keys with a secret
+	for _, k := range []struct {
+		key   string
+		there bool
+	}{{"password_file", t.PasswordFile != ""}, {"password_env", t.PasswordEnv != ""}, {"token_file", t.TokenFile != ""}, {"token_command", len(t.TokenCommand) > 0}} {
+		if v.bad(path + "." + k.key) {
+			return
+		}
+		if k.there {
+			given = append(given, k.key)
+		}
+	}
+	if v.bad(path + ".username") {
 		return
 	}
-	from := path + ".password_file"
-	if t.PasswordFile == "" {
-		from = path + ".password_env"
+	if len(given) > 0 && given[0] == "token_command" && !isAbs(t.TokenCommand[0]) {
+		v.add(path+".token_command", "does not begin with the whole path of a program")
+		return
 	}
-	hasPassword := t.PasswordFile != "" || t.PasswordEnv != ""
 	switch {
-	case t.PasswordFile != "" && t.PasswordEnv != "":
-		v.add(path+".password_env", "is here beside password_file: keep one of them")
-	case hasPassword && t.Username == "":
-		v.add(from, "is a password without a username: set username")
+	case len(given) > 1:
+		v.add(path+"."+given[1], "is here beside %s: keep one of them", given[0])
+	case len(given) > 0 && t.Username == "" && t.ByToken():
+		v.add(path+"."+given[0], "is for a login without a username: set username")
+	case len(given) > 0 && t.Username == "":
+		v.add(path+"."+given[0], "is a password without a username: set username")
 	case t.Username != "" && t.Host == "":
 		v.add(path+".username", "credentials go only to a server that you name, and %s is not one (use smtp://, submission:// or submissions://)", quote(t.URL))
-	case t.Username != "" && !hasPassword && !v.unclear(path):
-		v.add(path+".username", "is a username without a password: set password_file (a file that only the relay can read) or password_env")
+	case t.Username != "" && len(given) == 0 && !v.unclear(path):
+		v.add(path+".username", "is a username without a password: set password_file (a file that only the relay can read) or password_env, or token_file or token_command")
 	}
 }
 

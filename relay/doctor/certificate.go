@@ -21,6 +21,8 @@ const soon = 14 * 24 * time.Hour
 func checkCertificate(_ context.Context, e *Env) []Finding {
 	file := e.Config.TLS.Certificate
 	switch {
+	case e.Config.TLS.ACME.On():
+		return e.checkFetched()
 	case file == "" && e.has("", withTLS):
 		return []Finding{ok("no certificate is configured; inbound listeners use a self-signed one, which is what other servers expect")}
 	case file == "":
@@ -30,6 +32,11 @@ func checkCertificate(_ context.Context, e *Env) []Finding {
 	if err != nil {
 		return []Finding{skipped("%s: see \"configuration\"", file)} // which has the reason
 	}
+	return e.judge(file, pair)
+}
+
+// judge looks at a certificate and what comes with it.
+func (e *Env) judge(file string, pair tls.Certificate) []Finding {
 	chain := make([]*x509.Certificate, 0, len(pair.Certificate))
 	for _, der := range pair.Certificate {
 		c, err := x509.ParseCertificate(der)
@@ -64,7 +71,11 @@ func (e *Env) judgeDates(file string, chain []*x509.Certificate) *Finding {
 	left := leaf.NotAfter.Sub(now)
 	day := leaf.NotAfter.UTC().Format("2 Jan 2006")
 	why := "Clients that verify refuse it; a renewed file is taken up without a restart."
-	fix := "renew it: certbot renew   # and look why it did not happen by itself"
+	fix, soon := "renew it: certbot renew   # and look why it did not happen by itself", soon
+	if e.Config.TLS.ACME.On() {
+		why, fix = "Clients that verify refuse it then; it is renewed by the relay while that runs.", "srvrelay reload   # tries at once; the log has what comes of it"
+		soon = min(soon, leaf.NotAfter.Sub(leaf.NotBefore)/6) // half of what is left at the renewal
+	}
 	switch {
 	case left < 0:
 		return &Finding{Level: e.level(), What: fmt.Sprintf("the certificate %s has expired on %s", file, day), Why: why, Fix: fix}
@@ -81,13 +92,17 @@ func (e *Env) judgeName(file string, chain []*x509.Certificate) *Finding {
 	if chain[0].VerifyHostname(name) == nil {
 		return nil
 	}
+	fix := fmt.Sprintf("certbot certonly -d %s   # or set hostname to a name of the certificate", name)
+	if e.Config.TLS.ACME.On() {
+		fix = fmt.Sprintf("add %s to tls.acme.names, if it is not there; srvrelay reload", name)
+	}
 	names := strings.Join(chain[0].DNSNames, ", ")
 	if names == "" {
 		names = "no name"
 	}
 	return &Finding{
 		Level: e.level(), What: fmt.Sprintf("the certificate %s is for %s, and not for hostname %s", file, queue.Safe(names, 200), name),
-		Why: "Clients that connect to that name refuse it.", Fix: fmt.Sprintf("certbot certonly -d %s   # or set hostname to a name of the certificate", name),
+		Why: "Clients that connect to that name refuse it.", Fix: fix,
 	}
 }
 
@@ -114,6 +129,9 @@ func (e *Env) judgeChain(file string, chain []*x509.Certificate) *Finding {
 		f.Level = Warning // an authority of one's own, perhaps
 		f.What = fmt.Sprintf("the issuer of the certificate %s, %s, is not known on this machine", file, queue.Safe(chain[len(chain)-1].Issuer.CommonName, 100))
 		f.Fix = "add it to the machine's authorities if it is your own (update-ca-certificates), else use the file with the whole chain"
+		if e.Config.TLS.ACME.On() {
+			f.Fix = "set tls.acme.directory to the authority itself if this was its test system; add it to the machine's authorities if it is your own (update-ca-certificates)"
+		}
 	default:
 		f.What = fmt.Sprintf("the certificate %s is refused: %s", file, queue.Safe(err.Error(), 200))
 	}

@@ -92,6 +92,9 @@ func (e *Env) bindable(ctx context.Context, l config.Listener, port uint16) Find
 
 // answers goes through the door of a running relay as a client would.
 func (e *Env) answers(ctx context.Context, l config.Listener, address string) Finding {
+	if e.waits(l) {
+		return skipped("listener %s: it waits for a certificate, see \"certificate\"", l.Address)
+	}
 	var start func(net.Conn) net.Conn
 	if l.TLS == config.TLSImplicit {
 		start = implicitTLS // whom the certificate is for is looked at by itself

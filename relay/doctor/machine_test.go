@@ -195,6 +195,14 @@ func TestSecrets(t *testing.T) {
 	}
 	w.expect(checkSecrets, "ok 1 file with secrets")
 
+	w = newWorld(t, "", "tls: { acme: { challenge: dns-01, agree_to_terms: true, dns: { server: 192.0.2.1, zone: example.net, key_name: k, key_file: DIR/tsig } } }", nil)
+	w.write("tsig", "c2VjcmV0", 0o644)
+	w.write("data/acme/account.pem", "", 0o644)
+	w.write("data/acme/certificate.pem", "", 0o600)
+	w.expect(checkSecrets, `
+		warning DIR/data/acme/account.pem can be read by every user
+		warning DIR/tsig can be read by every user`)
+
 	w = newWorld(t, "", `routes: [{ domains: ["*"], to: [{ url: "submission://smtp.test", username: me, password_file: DIR/pass }] }]`, nil)
 	w.write("pass", "secret", 0o644)
 	w.expect(checkSecrets, "warning DIR/pass can be read by every user of the machine (mode 0644)")

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"srvrelay/relay/acme"
 	"srvrelay/relay/config"
 )
 
@@ -18,10 +19,26 @@ func secretFiles(c *config.Config) []string {
 	if c.TLS.Key != "" {
 		files = append(files, c.TLS.Key)
 	}
+	if a := c.TLS.ACME; a.On() {
+		files = append(files, acme.CertificateFile(c.DataDir), acme.AccountFile(c.DataDir))
+		if a.Challenge == config.ACMEDNS {
+			files = append(files, a.DNS.KeyFile)
+		}
+	}
+	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
+		files = append(files, f)
+	}
+	for _, f := range c.Fetch {
+		if f.PasswordFile != "" && !slices.Contains(files, f.PasswordFile) {
+			files = append(files, f.PasswordFile)
+		}
+	}
 	for _, r := range c.Routes {
 		for _, t := range r.To {
-			if t.PasswordFile != "" && !slices.Contains(files, t.PasswordFile) {
-				files = append(files, t.PasswordFile)
+			for _, f := range []string{t.PasswordFile, t.TokenFile} {
+				if f != "" && !slices.Contains(files, f) {
+					files = append(files, f)
+				}
 			}
 		}
 	}
