@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"os/user"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -73,11 +76,13 @@ func runSendmail(c *cobra.Command, o sendmail.Options) error {
 	case sendmail.List:
 		return listAsMailq(c.Context(), o.Config)
 	}
+	// Who waits for input at a terminal can interrupt it; nothing is sent then.
+	signal.Reset(syscall.SIGINT, syscall.SIGTERM)
 	server, note, err := sendmailServer(o.Config, os.Environ())
 	if err != nil {
 		return err
 	}
-	client := caller(server)
+	client := caller(server, cmp.Or(lastOf(os.Environ(), config.EnvAliases), aliasesFile))
 	if o.Mode == sendmail.SMTP {
 		return sendmailError("", note, client.Speak(c.Context(), c.InOrStdin(), c.OutOrStdout()))
 	}
@@ -126,13 +131,11 @@ func sendmailError(said, note string, err error) error {
 // keep mail from being handed in: then note says, for an error, why the default was
 // tried. A file that the command line names must be right.
 func sendmailServer(file string, environ []string) (server, note string, err error) {
-	for _, e := range slices.Backward(environ) {
-		if value, ok := strings.CutPrefix(e, config.EnvSendmail+"="); ok && value != "" {
-			if host, port, err := net.SplitHostPort(value); err != nil || host == "" || port == "" {
-				return "", "", &exitError{exitConfig, fmt.Errorf("%s: %s is not HOST:PORT (such as %s)", config.EnvSendmail, strconv.Quote(value), defaultServer)}
-			}
-			return value, "", nil
+	if value := lastOf(environ, config.EnvSendmail); value != "" {
+		if host, port, err := net.SplitHostPort(value); err != nil || host == "" || port == "" {
+			return "", "", &exitError{exitConfig, fmt.Errorf("%s: %s is not HOST:PORT (such as %s)", config.EnvSendmail, strconv.Quote(value), defaultServer)}
 		}
+		return value, "", nil
 	}
 	cfg, err := config.Load(config.Find(file, environ), nil, environ)
 	switch {
@@ -145,6 +148,16 @@ func sendmailServer(file string, environ []string) (server, note string, err err
 		return "", "", &exitError{exitConfig, errors.New("sendmail: nothing was sent: no listener takes mail from this machine without a password.\nAdd to listeners: { address: \"127.0.0.1:2525\", mode: submission, tls: none }")}
 	}
 	return server, "", nil
+}
+
+// lastOf is the value of a variable, "" when it is not set.
+func lastOf(environ []string, name string) string {
+	for _, e := range slices.Backward(environ) {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // trustingDoor is the address of the first submission listener that takes mail
@@ -185,12 +198,12 @@ func contains(networks []netip.Prefix, addr netip.Addr) bool {
 }
 
 // caller is who hands in mail, as far as this machine knows.
-func caller(server string) sendmail.Client {
+func caller(server, aliases string) sendmail.Client {
 	c := sendmail.Client{Server: server, User: "uid" + strconv.Itoa(os.Getuid())}
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		c.User, c.FullName = u.Username, u.Name
 	}
-	if text, err := os.ReadFile(aliasesFile); err == nil {
+	if text, err := os.ReadFile(aliases); err == nil {
 		c.Aliases = sendmail.ParseAliases(string(text))
 	}
 	return c

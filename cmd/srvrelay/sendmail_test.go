@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -56,7 +58,8 @@ mail.dest.example. A 127.0.0.1
 			t.Fatal(err)
 		}
 	}
-	l.env = append(command(t.Context(), l.config).Env, "HOME="+dir, "PATH="+dir+":"+os.Getenv("PATH"))
+	aliases := writeFile(t, dir, "aliases", "boss: Boss <boss@admin.example>\n")
+	l.env = append(command(t.Context(), l.config).Env, config.EnvAliases+"="+aliases, "HOME="+dir, "PATH="+dir+":"+os.Getenv("PATH"))
 	return l
 }
 
@@ -134,6 +137,9 @@ func TestSendmail(t *testing.T) {
 	if !strings.Contains(m, "From: root@relay.test (Cron Daemon)\r\n") || !strings.Contains(m, "To: nobody-here@relay.test\r\n") {
 		t.Errorf("to a name of this machine:\n%s", m)
 	}
+
+	l.must("Subject: x\n\n", "sendmail", "-f", "me@client.test", "boss@localhost")
+	arrives("me@client.test", "boss@admin.example")
 
 	// By its full name, with the configuration as an argument, and with words.
 	if code, out := invoke(t, "", "Subject: z\n\nx\n", "--config", l.config, "sendmail", "-v", "-f", "me@client.test", "-Nnever", "-V", "id-7", "a@dest.example"); code != 0 || !strings.HasPrefix(out, "250 2.0.0") {
