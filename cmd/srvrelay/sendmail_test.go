@@ -242,6 +242,19 @@ func TestSendmailReplies(t *testing.T) {
 	}
 }
 
+// TestSendmailBcc: no server ever sees the field, not even one that would not remove it.
+func TestSendmailBcc(t *testing.T) {
+	t.Parallel()
+	l := newLetterbox(t, "")
+	s := peerSink(t, "server", "")
+	l.env = append(l.env, config.EnvSendmail+"="+s.Addr())
+	l.must("To: a@x.example\nBcc: b@x.example,\n c@x.example\nSubject: x\n\nHello.\n", "sendmail", "-t")
+	m := received(t, s, 1)[0]
+	if len(m.Rcpts) != 3 || strings.Contains(string(m.Data), "b@x") || strings.Contains(string(m.Data), "c@x") {
+		t.Errorf("to %v:\n%s", m.Rcpts, m.Data)
+	}
+}
+
 // TestSendmailServer: where mail is handed in.
 func TestSendmailServer(t *testing.T) {
 	t.Parallel()
