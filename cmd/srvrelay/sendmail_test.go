@@ -242,7 +242,8 @@ func TestSendmailReplies(t *testing.T) {
 	}
 }
 
-// TestSendmailBcc: no server ever sees the field, not even one that would not remove it.
+// TestSendmailBcc: no server ever sees the field, not even one that would not remove it;
+// and a large message arrives whole.
 func TestSendmailBcc(t *testing.T) {
 	t.Parallel()
 	l := newLetterbox(t, "")
@@ -252,6 +253,12 @@ func TestSendmailBcc(t *testing.T) {
 	m := received(t, s, 1)[0]
 	if len(m.Rcpts) != 3 || strings.Contains(string(m.Data), "b@x") || strings.Contains(string(m.Data), "c@x") {
 		t.Errorf("to %v:\n%s", m.Rcpts, m.Data)
+	}
+	// More than is kept in memory, after the attempt that asks for the recipients.
+	body := strings.Repeat(strings.Repeat("x", 70)+"\r\n", 1<<16)
+	l.must("Subject: large\n\n"+body, "sendmail", "a@x.example", "b@x.example")
+	if m := received(t, s, 2)[1]; len(m.Rcpts) != 2 || !strings.HasSuffix(string(m.Data), "\r\nSubject: large\r\n\r\n"+body) {
+		t.Errorf("%d of %d bytes have arrived", len(m.Data), len(body))
 	}
 }
 

@@ -152,3 +152,48 @@ func TestFullName(t *testing.T) {
 		}
 	}
 }
+
+// FuzzQualify: a list of addresses is understood or refused, and when names
+// without a domain have got one, nothing else has changed.
+func FuzzQualify(f *testing.F) {
+	for _, s := range []string{"root (x), a@b.example", `"a, b" <c>, d:e;`, "<@x:y>;[", "<a", "a\n\tb", "\"\\\"\" <x@[::1]>"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, list string) {
+		before, err := Addresses(list)
+		if err != nil {
+			return
+		}
+		after, err := Addresses(strings.TrimPrefix(qualify("To:"+list, "h.example"), "To:"))
+		if err != nil || len(after) != len(before) {
+			t.Fatalf("%q: %q, then %q: %v", list, before, after, err)
+		}
+		for i, a := range before {
+			if !strings.Contains(a, "@") {
+				a += "@h.example"
+			}
+			if a != after[i] || strings.ContainsFunc(a, isControl) {
+				t.Errorf("%q: %q, then %q", list, before, after)
+			}
+		}
+	})
+}
+
+// FuzzRead: whatever is read, what is sent has CRLF and nothing else, and ends with one.
+func FuzzRead(f *testing.F) {
+	for _, s := range []string{"a: b\n\nc\n.\nd", "From x\n y\r\r\n\r\n", ":\n", " \n.", "a:\n b\n\x80"} {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
+	f.Fuzz(func(t *testing.T, in string, keepDots bool) {
+		m, err := Read(strings.NewReader(in), keepDots)
+		if err != nil {
+			return
+		}
+		m.complete(mail.Address{Address: "me@h.example"}, "h.example", time.Now())
+		out := text(t, m)
+		if bare := strings.ReplaceAll(out, "\r\n", ""); strings.ContainsAny(bare, "\r\n") || !strings.HasSuffix(out, "\r\n") || !strings.Contains(out, "\r\n\r\n") {
+			t.Errorf("%q: %q", in, out)
+		}
+	})
+}
