@@ -21,6 +21,7 @@ var allowed = map[string][]string{
 	"srvrelay/relay":               {"srvrelay/queue", "srvrelay/relay/dkim"},
 	"srvrelay/relay/dkim":          {},
 	"srvrelay/relay/mailauth":      {"srvrelay/dnsutil"},
+	"srvrelay/relay/sendmail":      {"srvrelay/delivery/smtpclient"},
 	"srvrelay/relay/sink":          {},
 	"srvrelay/relay/acme":          {"srvrelay/dnsutil"},
 	"srvrelay/relay/acme/acmetest": {},
