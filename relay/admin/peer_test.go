@@ -8,7 +8,7 @@ import (
 
 // TestPID: whose limits to look at.
 func TestPID(t *testing.T) {
-	if pid, err := serve(t, &shelf{}, nil).PID(); err != nil || pid != os.Getpid() {
+	if pid, err := start(t, &shelf{}, nil).PID(); err != nil || pid != os.Getpid() {
 		t.Errorf("got %d, %v, want %d", pid, err, os.Getpid())
 	}
 	if _, err := NewClient(filepath.Join(t.TempDir(), "none")).PID(); err == nil {

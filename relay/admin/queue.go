@@ -27,7 +27,7 @@ const (
 var errRequest = errors.New("the request makes no sense")
 
 // handleQueue adds what is about the queue.
-func (b Backend) handleQueue(mux *http.ServeMux) {
+func (b Backend) handleQueue(mux *routes) {
 	mux.HandleFunc("POST /queue/list", withJSON(b.list))
 	mux.HandleFunc("POST /queue/records", withJSON(b.records))
 	mux.HandleFunc("POST /queue/act", withJSON(b.act))
@@ -299,6 +299,7 @@ func (b Backend) body(w http.ResponseWriter, r *http.Request, id queue.ID) {
 	}
 	defer body.Close()
 	w.Header().Set("Content-Type", "message/rfc822")
+	w.Header().Set("Content-Disposition", `attachment; filename="`+string(id)+`.eml"`)
 	if _, err := io.Copy(w, body); err != nil {
 		panic(http.ErrAbortHandler) // else a part would look like the whole
 	}
