@@ -140,11 +140,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	if b.each {
 		_ = b.control.SetReadDeadline(time.Now().Add(bodyLimit))
 	}
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF { // else the wait for the client's end would end the request
-		_ = b.control.SetReadDeadline(time.Time{})
-	}
-	return n, err
+	return b.ReadCloser.Read(p) // net/http ends the limit with the body
 }
 
 // timedWriter ends the wait for a client that does not read.

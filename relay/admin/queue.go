@@ -49,11 +49,11 @@ func (b Backend) handleQueue(mux *routes) {
 	mux.HandleFunc("GET /queue/{id}/body", withID(b.body))
 }
 
-// withJSON reads a bounded request.
+// withJSON reads a request; the guard has bounded it.
 func withJSON[T any](do func(context.Context, T) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var req T
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+		d := json.NewDecoder(r.Body)
 		d.DisallowUnknownFields()
 		if err := d.Decode(&req); err != nil {
 			answer(w, nil, fmt.Errorf("%w: %w", errRequest, err))

@@ -32,10 +32,11 @@ func (r *routes) add(method, path string, h http.HandlerFunc) {
 
 // ServeHTTP answers what has a route. It never redirects: a path that is not
 // written as its route is none, so that nobody in front of the relay can see
-// another path in it than the relay does.
+// another path in it than the relay does. What may have a slash in it is for
+// the query.
 func (r *routes) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if req.URL.RawPath != "" || path.Clean("/"+req.URL.Path) != req.URL.Path {
-		noRoute.send(w, "the path has dots, empty parts or needless escapes: write it as docs/admin-api.md does")
+	if strings.Contains(strings.ToLower(req.URL.RawPath), "%2f") || path.Clean("/"+req.URL.Path) != req.URL.Path {
+		noRoute.send(w, "the path has dots, empty parts or escaped slashes: write it as docs/admin-api.md does")
 		return
 	}
 	if _, pattern := r.mux.Handler(req); pattern != "" {
