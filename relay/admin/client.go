@@ -82,6 +82,12 @@ func (c *Client) open(ctx context.Context, method, path string, body io.Reader) 
 		return nil, err
 	}
 	req.Header.Set("Accept", "*/*, "+problemJSON)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if strings.HasPrefix(path, importPath) {
+		req.Header.Set("Content-Type", "application/octet-stream")
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var op *net.OpError

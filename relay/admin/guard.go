@@ -111,7 +111,7 @@ func (g *guard) known(w http.ResponseWriter, r *http.Request, client netip.Addr,
 func (g *guard) pass(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	limit, each := int64(maxRequest), false
-	if r.URL.Path == "/"+apiVersion+"/queue/import" {
+	if r.URL.Path == "/"+apiVersion+importPath {
 		limit, each = maxImport, true
 	}
 	if r.ContentLength > limit {

@@ -42,6 +42,15 @@ func TestGroup(t *testing.T) {
 	if ask(user) || !ask(group) || !ask(user, 1, 2, group) {
 		t.Error("not the members, or others too")
 	}
+	if err := GiveSocket(path, l, strconv.Itoa(group+2)); err != nil {
+		t.Fatal(err)
+	}
+	if ask(group) || !ask(group+2) {
+		t.Error("given to another group: not its members, or the old ones too")
+	}
+	if err := GiveSocket(path, l, strconv.Itoa(group)); err != nil {
+		t.Fatal(err)
+	}
 	for name, mode := range map[string]os.FileMode{filepath.Dir(path): 0o777, path: 0o666} {
 		if err := os.Chmod(name, mode); err != nil {
 			t.Fatal(err)

@@ -23,6 +23,8 @@ const (
 	maxRecord  = 64 << 20 // bytes of a message's envelope and state in an import
 )
 
+const importPath = "/queue/import" // the one that takes more than maxRequest
+
 // errRequest is wrapped by what is the client's own fault.
 var errRequest = errors.New("the request makes no sense")
 
@@ -31,7 +33,7 @@ func (b Backend) handleQueue(mux *routes) {
 	mux.HandleFunc("POST /queue/list", withJSON(b.list))
 	mux.HandleFunc("POST /queue/records", withJSON(b.records))
 	mux.HandleFunc("POST /queue/act", withJSON(b.act))
-	mux.HandleFunc("POST /queue/import", b.importMessage)
+	mux.HandleFunc("POST "+importPath, b.importMessage)
 	mux.HandleFunc("GET /queue/summary", b.summary)
 	mux.HandleFunc("GET /queue/count", func(w http.ResponseWriter, r *http.Request) {
 		n, err := b.Store.Count(r.Context(), "")
@@ -307,9 +309,10 @@ func (b Backend) body(w http.ResponseWriter, r *http.Request, id queue.ID) {
 
 // importMessage takes a record, as long as the parameter says, and a body.
 func (b Backend) importMessage(w http.ResponseWriter, r *http.Request) {
-	n, err := strconv.Atoi(r.FormValue("record"))
+	text := r.URL.Query().Get("record") // FormValue might read the body
+	n, err := strconv.Atoi(text)
 	if err != nil || n <= 0 || n > maxRecord {
-		answer(w, nil, fmt.Errorf("%w: a record of %.20q bytes", errRequest, r.FormValue("record")))
+		answer(w, nil, fmt.Errorf("%w: a record of %.20q bytes", errRequest, text))
 		return
 	}
 	var m queue.Message

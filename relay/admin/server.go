@@ -70,7 +70,7 @@ func (b Backend) routes() *routes {
 	b.handleBans(mux)
 	mux.HandleFunc("GET /hops", func(w http.ResponseWriter, r *http.Request) {
 		hops, err := b.Store.Hops(r.Context())
-		answer(w, hops, err)
+		answer(w, append([]queue.HopInfo{}, hops...), err)
 	})
 	mux.HandleFunc("GET /door", func(w http.ResponseWriter, r *http.Request) { answer(w, b.door(), nil) })
 	mux.HandleFunc("GET /explain", b.explain)

@@ -21,7 +21,8 @@ func Listen(path, group string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := makeFolder(filepath.Dir(path), group != "", gid); err != nil {
+	made, err := makeFolder(filepath.Dir(path), group != "", gid)
+	if err != nil {
 		return nil, err
 	}
 	if c, err := net.Dial("unix", path); err == nil {
@@ -39,7 +40,7 @@ func Listen(path, group string) (net.Listener, error) {
 		l.Close()
 		return nil, err
 	}
-	m := &membersOnly{Listener: l}
+	m := &membersOnly{Listener: l, made: made && group != ""}
 	m.gid.Store(int64(gid))
 	return m, nil
 }
@@ -56,6 +57,11 @@ func GiveSocket(path string, l net.Listener, group string) error {
 	}
 	if err := open0660(path, gid); err != nil {
 		return errors.Join(err, open0660(path, int(m.gid.Load())))
+	}
+	if m.made { // so it was the other group's
+		if err := os.Chown(filepath.Dir(path), -1, gid); err != nil {
+			return fmt.Errorf("admin.group: %w", err)
+		}
 	}
 	m.gid.Store(int64(gid))
 	return nil
@@ -91,17 +97,17 @@ func groupID(name string) (int, error) {
 }
 
 // makeFolder makes the folder of the socket. One that is there is left as it is.
-func makeFolder(dir string, shared bool, gid int) error {
+func makeFolder(dir string, shared bool, gid int) (made bool, err error) {
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-		return err
+		return false, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil || !shared {
-		return err
+		return true, err
 	}
 	if err := os.Chown(dir, -1, gid); err != nil {
-		return fmt.Errorf("admin.group: %w", err)
+		return true, fmt.Errorf("admin.group: %w", err)
 	}
-	return os.Chmod(dir, 0o750)
+	return true, os.Chmod(dir, 0o750)
 }
 
 // membersOnly refuses peers that are neither root, nor the relay's own user,
@@ -109,7 +115,8 @@ func makeFolder(dir string, shared bool, gid int) error {
 // somebody has loosened it.
 type membersOnly struct {
 	net.Listener
-	gid atomic.Int64
+	gid  atomic.Int64
+	made bool // the folder, for a group
 }
 
 func (l *membersOnly) Accept() (net.Conn, error) {

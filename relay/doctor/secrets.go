@@ -28,6 +28,9 @@ func secretFiles(c *config.Config) []string {
 	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
 		files = append(files, f)
 	}
+	if c.Admin.TokenFile != "" {
+		files = append(files, c.Admin.TokenFile)
+	}
 	for _, r := range c.Routes {
 		for _, t := range r.To {
 			for _, f := range []string{t.PasswordFile, t.TokenFile} {
