@@ -267,10 +267,16 @@ func TestRates(t *testing.T) {
 	if n := many("2001:db8::ffff:2", 1); n != 0 {
 		t.Errorf("the same /64: %d", n)
 	}
-	many("192.0.2.3", 1e9)
-	now = now.Add(time.Duration((rateDebt + 2) / ratePerSecond * float64(time.Second)))
-	if n := many("192.0.2.3", 1); n < 1 || n > 2 {
-		t.Errorf("a debt is for ever, or none: %d", n)
+	if n := many("192.0.2.3", 1+wrongTokenCost); n != 2 {
+		t.Errorf("%d guesses at once", n)
+	}
+	guesses := 0
+	for range 100 {
+		now = now.Add(time.Second)
+		guesses += many("192.0.2.3", 1+wrongTokenCost)
+	}
+	if guesses < 30 || guesses > 40 {
+		t.Errorf("%d guesses in 100 s", guesses)
 	}
 	for i := range 5 * rateAddresses {
 		r.take(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1)

@@ -11,8 +11,7 @@ import (
 const (
 	ratePerSecond  = 20.0
 	rateBurst      = 100.0
-	rateDebt       = 500.0 // what wrong tokens can bring an address to owe: 30 s of waiting
-	wrongTokenCost = 50.0
+	wrongTokenCost = 50.0 // so that an address has a guess in two and a half seconds
 	rateAddresses  = 1000 // remembered at a time; the others share one bucket
 )
 
@@ -41,7 +40,7 @@ func (r *rates) take(a netip.Addr, cost float64) bool {
 	if b.left < 1 {
 		return false
 	}
-	b.left = max(b.left-cost, -rateDebt)
+	b.left -= cost
 	return true
 }
 
