@@ -193,7 +193,7 @@ func TestCommandsSpeakTheDocument(t *testing.T) {
 		}
 		resp.Body.Close()
 	}
-	if len(all) < 18 {
+	if len(all) < 17 {
 		t.Errorf("the document has %d operations", len(all))
 	}
 	for operation := range all {
