@@ -172,6 +172,7 @@ func TestCommandsSpeakTheDocument(t *testing.T) {
 		{65, "queue show 01ARZ3NDEKTSV4RRFFQ69G5FAV"},
 		{75, "explain a@one.test"}, {75, "explain --connect a@two.test"}, {0, "explain message " + ids[0]},
 		{0, "ban add --for 1h 192.0.2.0/24"}, {0, "ban list"}, {0, "ban remove 192.0.2.0/24"}, {65, "ban remove 192.0.2.0/24"},
+		{0, "submission list"}, {-1, "submission release 192.0.2.1"},
 		{0, "queue export --all -o " + export}, {0, "queue delete --yes " + ids[0]}, {-1, "queue import " + export}, {-1, "queue import " + export},
 		{0, "queue fail --yes " + ids[1]}, {-1, "reload"}, {-1, "doctor --connect=false"},
 	} {
@@ -193,7 +194,7 @@ func TestCommandsSpeakTheDocument(t *testing.T) {
 		}
 		resp.Body.Close()
 	}
-	if len(all) < 17 {
+	if len(all) < 19 {
 		t.Errorf("the document has %d operations", len(all))
 	}
 	for operation := range all {
@@ -258,7 +259,7 @@ func TestAdminOverTCP(t *testing.T) {
 	}
 	here, there := "http://127.0.0.1:"+one, "https://127.0.0.1:"+two
 	token(first)
-	r.write(listen("127.0.0.1:"+one))
+	r.write(listen("127.0.0.1:" + one))
 	p := startRelay(t, r.config)
 	poll(t, waitLimit, "the API answers", func() bool { return r.ask(here+"/readyz", "") == 200 })
 	if a, b := r.ask(here+"/v1/queue/count", first), r.ask(here+"/v1/queue/count", second); a != 200 || b != 401 {
@@ -283,7 +284,7 @@ func TestAdminOverTCP(t *testing.T) {
 	r.reload(78, "admin.listen")
 	poll(t, waitLimit, "the API answers as before (when the two guesses are forgotten)", func() bool { return r.ask(here+"/v1/queue/count", second) == 200 })
 
-	r.write(listen(":"+two)) // every address, so it is TLS
+	r.write(listen(":" + two)) // every address, so it is TLS
 	r.reload(0, "admin.listen")
 	if got := r.ask(there+"/v1/queue/count", second); got != 200 {
 		t.Errorf("over TLS: %d", got)

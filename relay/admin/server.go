@@ -28,6 +28,9 @@ type Backend struct {
 
 	Ready  func() bool              // is new mail taken, and are the doors open? nil: no
 	Denied func(client, why string) // for the log: who was refused over TCP
+
+	Suspects      func() []Suspect
+	ChangeSuspect func(SuspectChange) SuspectChanged
 }
 
 // Serve answers on a Unix socket (Listen) until ctx is done.
@@ -68,6 +71,7 @@ func (b Backend) routes() *routes {
 	b.handleHealth(mux)
 	b.handleQueue(mux)
 	b.handleBans(mux)
+	b.handleSuspects(mux)
 	mux.HandleFunc("GET /hops", func(w http.ResponseWriter, r *http.Request) {
 		hops, err := b.Store.Hops(r.Context())
 		answer(w, append([]queue.HopInfo{}, hops...), err)

@@ -31,6 +31,11 @@ func secretFiles(c *config.Config) []string {
 	if c.Admin.TokenFile != "" {
 		files = append(files, c.Admin.TokenFile)
 	}
+	for _, f := range c.Fetch {
+		if f.PasswordFile != "" && !slices.Contains(files, f.PasswordFile) {
+			files = append(files, f.PasswordFile)
+		}
+	}
 	for _, r := range c.Routes {
 		for _, t := range r.To {
 			for _, f := range []string{t.PasswordFile, t.TokenFile} {
