@@ -105,6 +105,13 @@ func (s *Server) Serve() error {
 	return nil
 }
 
+// Serving tells whether the doors take connections now.
+func (s *Server) Serving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.serving && !s.draining.Load()
+}
+
 // open begins to take connections at doors. The caller holds s.mu.
 func (s *Server) open(doors []*door) {
 	set := s.current.Load()

@@ -37,22 +37,24 @@ var allowed = map[string][]string{
 // keepers are the only packages that may import a library, so that it can be
 // replaced.
 var keepers = map[string][]string{
-	"github.com/miekg/dns":                {"srvrelay/dnsutil", "srvrelay/dnsutil/dnsserver"},
-	"github.com/cockroachdb/pebble/v2":    {"srvrelay/queue/pebblestore"},
-	"github.com/spf13/viper":              {"srvrelay/relay/config"},
-	"go.yaml.in/yaml/v3":                  {"srvrelay/relay/config"},
-	"github.com/emersion/go-smtp":         {"srvrelay/relay", "srvrelay/cmd/srvrelay"},
-	"github.com/emersion/go-sasl":         {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
-	"github.com/emersion/go-msgauth":      {"srvrelay/relay/dkim", "srvrelay/relay/mailauth"},
-	"github.com/pires/go-proxyproto":      {"srvrelay/relay"},
-	"github.com/mholt/acmez/v3":           {"srvrelay/relay/acme"},
-	"github.com/letsencrypt/pebble/v2":    {"srvrelay/relay/acme/acmetest"},
-	"blitiri.com.ar/go/spf":               {"srvrelay/relay/mailauth"},
-	"github.com/xdg-go/scram":             {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
-	"github.com/go-jose/go-jose/v4":       {"srvrelay/relay/oauth"},
-	"github.com/spf13/cobra":              {"srvrelay/cmd/srvrelay"},
-	"github.com/lmittmann/tint":           {"srvrelay/cmd/srvrelay"},
-	"github.com/go-viper/mapstructure/v2": {"srvrelay/relay/config"},
+	"github.com/miekg/dns":                  {"srvrelay/dnsutil", "srvrelay/dnsutil/dnsserver"},
+	"github.com/cockroachdb/pebble/v2":      {"srvrelay/queue/pebblestore"},
+	"github.com/spf13/viper":                {"srvrelay/relay/config"},
+	"go.yaml.in/yaml/v3":                    {"srvrelay/relay/config"},
+	"github.com/emersion/go-smtp":           {"srvrelay/relay", "srvrelay/cmd/srvrelay"},
+	"github.com/emersion/go-sasl":           {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
+	"github.com/emersion/go-msgauth":        {"srvrelay/relay/dkim", "srvrelay/relay/mailauth"},
+	"github.com/pires/go-proxyproto":        {"srvrelay/relay"},
+	"github.com/mholt/acmez/v3":             {"srvrelay/relay/acme"},
+	"github.com/letsencrypt/pebble/v2":      {"srvrelay/relay/acme/acmetest"},
+	"blitiri.com.ar/go/spf":                 {"srvrelay/relay/mailauth"},
+	"github.com/xdg-go/scram":               {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
+	"github.com/go-jose/go-jose/v4":         {"srvrelay/relay/oauth"},
+	"github.com/pb33f/libopenapi":           {}, // tests only
+	"github.com/pb33f/libopenapi-validator": {},
+	"github.com/spf13/cobra":                {"srvrelay/cmd/srvrelay"},
+	"github.com/lmittmann/tint":             {"srvrelay/cmd/srvrelay"},
+	"github.com/go-viper/mapstructure/v2":   {"srvrelay/relay/config"},
 }
 
 // TestImports keeps the packages blind to what they must not know.

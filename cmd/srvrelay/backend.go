@@ -15,6 +15,7 @@ func (s *service) backend() admin.Backend {
 		Store: s.store, Routing: func() queue.Routing { return routing(s.now.Load().routes) },
 		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload, Acted: s.log.Settled, Door: s.door,
 		Bans: s.banned, ChangeBans: s.changeBans, Suspects: s.suspects, ChangeSuspect: s.changeSuspect,
+		Ready: s.ready, Denied: s.adminDenied,
 	}
 }
 
@@ -31,6 +32,9 @@ func (s *service) door() admin.Door {
 		Held: held, Messages: u.Messages, MaxMessages: u.MaxMessages, Bytes: u.Bytes, MaxBytes: u.MaxBytes, Connections: s.doors.Connections(),
 	}.Closed(s.store.Accepting(0))
 }
+
+// ready tells whether a client that connects now can hand in mail.
+func (s *service) ready() bool { return s.doors.Serving() && s.store.Accepting(0) == nil }
 
 // explain is the worker's own plan, with what is known of targets and hop.
 func (s *service) explain(ctx context.Context, q admin.Question) admin.Explanation {

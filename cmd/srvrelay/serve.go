@@ -99,6 +99,7 @@ type service struct {
 	deliver *delivery.Deliverer
 	memory  *delivery.Memory
 	admin   net.Listener
+	remote  remoteAdmin
 	certs   *acme.Manager // fetches the certificate, if that is wanted
 
 	meter *relay.Meter // how much was submitted lately
@@ -175,7 +176,13 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Queue: s.store, Planner: s, Events: deliveryEvents{log, s}, Settings: deliverySettings(cfg),
 	}, s.memory)
 	s.askHome(cur)
-	s.admin, err = admin.Listen(adminSocket(cfg))
+	if s.admin, err = admin.Listen(adminSocket(cfg), cfg.Admin.Group); err != nil {
+		return s, err
+	}
+	remote, err := s.remote.open(cfg)
+	if err == nil {
+		s.remote.use(cfg, remote, s.remoteTLS(cfg))
+	}
 	return s, err
 }
 
@@ -257,6 +264,7 @@ func (s *service) run(ctx context.Context) error {
 			s.log.Error("admin socket", "error", err)
 		}
 	})
+	wg.Go(func() { s.remote.run(running, s.serveRemote) })
 	s.fetchers.run(running)
 	s.fetch()
 	served := make(chan error, 1)
@@ -298,6 +306,7 @@ func (s *service) close() {
 	if s.admin != nil {
 		s.admin.Close()
 	}
+	s.remote.close()
 	if s.doors != nil {
 		cut, cancel := context.WithCancel(context.Background())
 		cancel()

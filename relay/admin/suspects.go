@@ -35,7 +35,7 @@ type SuspectChanged struct {
 	Note    string `json:"note,omitempty"`    // it was, but
 }
 
-func (b Backend) handleSuspects(mux *http.ServeMux) {
+func (b Backend) handleSuspects(mux *routes) {
 	mux.HandleFunc("GET /submission", func(w http.ResponseWriter, _ *http.Request) { answer(w, Suspects{b.Suspects()}, nil) })
 	mux.HandleFunc("POST /submission", withJSON(func(_ context.Context, ch SuspectChange) (any, error) { return b.ChangeSuspect(ch), nil }))
 }

@@ -43,7 +43,7 @@ type Config struct {
 	Limits   Limits   `key:"limits" doc:"What a client may ask for at most."`
 	DNS      DNS      `key:"dns" doc:"Where names are looked up."`
 	Delivery Delivery `key:"delivery" doc:"How mail goes out."`
-	Admin    Admin    `key:"admin" doc:"The socket that the commands 'queue', 'explain', 'reload' and 'doctor' talk to."`
+	Admin    Admin    `key:"admin" doc:"Where the commands 'queue', 'explain', 'reload' and 'doctor' ask the relay, and other programs by the same API (docs/admin-api.md)."`
 	Log      Log      `key:"log" doc:"The log on standard error."`
 
 	origins origins             // where each value was written
@@ -202,11 +202,6 @@ type Egress struct {
 	Allow      []netip.Prefix `key:"allow" check:"network" example:"[10.8.0.0/24]" doc:"Networks to allow although they are private or reserved, such as a home behind a VPN. The ports are checked all the same."`
 	AllowPorts []uint16       `key:"allow_ports" example:"[26]" doc:"Ports to allow although the built-in rules refuse them."`
 	DenyPorts  []uint16       `key:"deny_ports" example:"[8080]" doc:"Ports to refuse; stronger than allow_ports."`
-}
-
-// Admin is the socket of the commands.
-type Admin struct {
-	Socket string `key:"socket" check:"optpath" default:"" shown:"admin.sock in data_dir" example:"/run/srvrelay/admin.sock" doc:"The Unix socket of the commands. Only root and the user that runs the relay may use it."`
 }
 
 // Log says what is logged, and how.

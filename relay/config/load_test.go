@@ -62,7 +62,7 @@ func defaults() *Config {
 			HomeRetry: HomeRetry{ExpireAfter: 14 * 24 * time.Hour}, AwayNoticeAfter: 24 * time.Hour,
 			Egress: Egress{Allow: prefixes(), AllowPorts: []uint16{}, DenyPorts: []uint16{}},
 		},
-		Admin: Admin{Socket: "/home/test/.local/state/srvrelay/admin.sock"},
+		Admin: Admin{Socket: "/home/test/.local/state/srvrelay/admin.sock", Hosts: []string{}},
 		Log:   Log{Level: "info", Format: "auto"},
 	}
 }
@@ -147,7 +147,7 @@ func TestExample(t *testing.T) {
 		Host: "vps.example.net", Port: 366, DeliverHost: "127.0.0.1", DeliverPort: 25,
 	}}
 	want.DNS.Servers = []string{"127.0.0.1:53"}
-	want.Admin.Socket = "/var/lib/srvrelay/admin.sock"
+	want.Admin.Socket, want.Admin.Listen, want.Admin.TokenFile = "/var/lib/srvrelay/admin.sock", "127.0.0.1:8025", "/etc/srvrelay/admin-token"
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Error(diff)
 	}

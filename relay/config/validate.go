@@ -63,6 +63,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.dkim()
 	v.homes()
 	v.fetch()
+	v.admin()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}

@@ -28,6 +28,9 @@ func secretFiles(c *config.Config) []string {
 	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
 		files = append(files, f)
 	}
+	if c.Admin.TokenFile != "" {
+		files = append(files, c.Admin.TokenFile)
+	}
 	for _, f := range c.Fetch {
 		if f.PasswordFile != "" && !slices.Contains(files, f.PasswordFile) {
 			files = append(files, f.PasswordFile)
