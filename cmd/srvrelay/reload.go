@@ -127,8 +127,13 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 		return r, err
 	}
 	cur.doors.HomeIsBack = s.homeIsBack
+	show, drop, err := s.shown.Next(cfg.Metrics.Address())
+	if err != nil {
+		return r, err
+	}
 	// The doors first: they are the last that can say no.
 	if err := s.doors.Reconfigure(cur.doors); err != nil {
+		drop()
 		return r, err
 	}
 	cur.plan(s.doors.Addrs(), s.memory)
@@ -140,6 +145,9 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	s.certs.Reconfigure(cur.acme)
 	if err := s.store.Reroute(ctx, routing(cur.routes)); err != nil {
 		r.Notes = append(r.Notes, err.Error()) // the rest is filed anew as its turn comes
+	}
+	if show(); cfg.Metrics.Address() != old.cfg.Metrics.Address() {
+		s.saysMetrics()
 	}
 	s.fetch()
 	s.lookAgain(ctx)

@@ -25,6 +25,7 @@ import (
 	"srvrelay/relay/acme"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
+	"srvrelay/relay/metrics"
 )
 
 func serveCommand() *cobra.Command {
@@ -116,6 +117,10 @@ type service struct {
 	asker atomic.Pointer[delivery.CallForward] // with recipients.check: ask
 
 	fetchers fetchers
+
+	metrics *metrics.Metrics
+	shown   *metrics.Server
+	counted atomic.Pointer[metrics.ByState] // by countStates
 }
 
 // newService opens everything that serve needs; on an error nothing stays open.
@@ -134,6 +139,8 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if err = os.MkdirAll(cfg.DataDir, 0o700); err != nil { // a self-signed certificate goes there before the queue does
 		return s, err
 	}
+	s.metrics = metrics.New(version, s.state)
+	s.shown = metrics.NewServer(s.metrics)
 	s.certs = acme.New(acme.Folder(cfg.DataDir), certlog{log})
 	cur, err := newCurrent(cfg, asked{s}, s.certs, log)
 	if err != nil {
@@ -144,7 +151,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(cur.routes), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
-		Sign: cur.signReports(log),
+		Sign: cur.signReports(log), Synced: s.metrics.Synced,
 	})
 	if err != nil {
 		return s, err
@@ -156,7 +163,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if s.bans, err = relay.LoadBans(bansFile(cfg), time.Now()); err != nil {
 		log.Warn("bans: what was kept cannot be read", "error", err)
 	}
-	doors.Queue, doors.Events, doors.Turner = s.store, log, called{s}
+	doors.Queue, doors.Events, doors.Turner = s.store, doorEvents{log, s.metrics}, called{s}
 	doors.Meter, doors.Bans, doors.HomeIsBack = s.meter, s.bans, s.homeIsBack
 	if s.doors, err = relay.New(doors); err != nil {
 		return s, err
@@ -174,6 +181,11 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Queue: s.store, Planner: s, Events: deliveryEvents{log, s}, Settings: deliverySettings(cfg),
 	}, s.memory)
 	s.askHome(cur)
+	show, _, err := s.shown.Next(cfg.Metrics.Address())
+	if err != nil {
+		return s, err
+	}
+	show()
 	s.admin, err = admin.Listen(adminSocket(cfg))
 	return s, err
 }
@@ -256,8 +268,10 @@ func (s *service) run(ctx context.Context) error {
 			s.log.Error("admin socket", "error", err)
 		}
 	})
+	wg.Go(func() { s.countStates(running) })
 	s.fetchers.run(running)
 	s.fetch()
+	s.saysMetrics()
 	served := make(chan error, 1)
 	go func() { served <- s.doors.Serve() }()
 	s.log.Info("ready", "hostname", cfg.Hostname, "data_dir", cfg.DataDir, "admin", adminSocket(cfg), "pid", os.Getpid())
@@ -294,6 +308,9 @@ func (s *service) hangups(ctx context.Context) {
 
 // close gives everything back that newService opened.
 func (s *service) close() {
+	if s.shown != nil {
+		s.shown.Close() // it asks all the others
+	}
 	if s.admin != nil {
 		s.admin.Close()
 	}

@@ -44,6 +44,7 @@ type Config struct {
 	DNS      DNS      `key:"dns" doc:"Where names are looked up."`
 	Delivery Delivery `key:"delivery" doc:"How mail goes out."`
 	Admin    Admin    `key:"admin" doc:"The socket that the commands 'queue', 'explain', 'reload' and 'doctor' talk to."`
+	Metrics  Metrics  `key:"metrics" doc:"What Prometheus reads: docs/metrics.md."`
 	Log      Log      `key:"log" doc:"The log on standard error."`
 
 	origins origins             // where each value was written
@@ -207,6 +208,11 @@ type Egress struct {
 // Admin is the socket of the commands.
 type Admin struct {
 	Socket string `key:"socket" check:"optpath" default:"" shown:"admin.sock in data_dir" example:"/run/srvrelay/admin.sock" doc:"The Unix socket of the commands. Only root and the user that runs the relay may use it."`
+}
+
+// Metrics says where the metrics are.
+type Metrics struct {
+	Listen string `key:"listen" check:"optlisten" default:"" shown:"not shown" example:"\"127.0.0.1:9587\"" doc:"Where the metrics are shown, at /metrics, in clear text and without a password. ':9587' is this machine only; '0.0.0.0:9587' would be every address of it, which is for a network where nobody else is. There are counts in it and no names."`
 }
 
 // Log says what is logged, and how.
