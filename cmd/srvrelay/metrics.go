@@ -86,14 +86,7 @@ func (s *service) state() (m metrics.State) {
 		m.Oldest = first.Received
 		return false
 	})
-	if hops, err := s.store.Hops(ctx); err == nil {
-		m.Hops = len(hops)
-		for _, h := range hops {
-			if !h.Parked.IsZero() {
-				m.Parked++
-			}
-		}
-	}
+	m.Hops, m.Parked = s.countHops(ctx)
 	m.Connections = s.doors.Connections()
 	targets := s.deliver.Targets()
 	m.OutConnections, m.Down = targets.Connections, targets.Down
@@ -105,6 +98,21 @@ func (s *service) state() (m metrics.State) {
 	}
 	m.Store = engineState(s.store.Engine())
 	return m
+}
+
+// countHops counts the hops with mail that waits, and those that are parked; -1:
+// that took too long.
+func (s *service) countHops(ctx context.Context) (all, parked int) {
+	hops, err := s.store.Hops(ctx)
+	if err != nil {
+		return -1, -1
+	}
+	for _, h := range hops {
+		if !h.Parked.IsZero() {
+			parked++
+		}
+	}
+	return len(hops), parked
 }
 
 // certificateEnd is when the certificate ends that clients are shown who do

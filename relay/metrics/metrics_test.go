@@ -3,6 +3,7 @@ package metrics
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -161,6 +162,10 @@ func TestState(t *testing.T) {
 			t.Errorf("not there: %s", line)
 		}
 	}
+	s.Hops = -1
+	if strings.Contains(shown(t, m), "\nsrvrelay_hops ") {
+		t.Error("hops that cannot be counted are shown")
+	}
 	if strings.Contains(text, "\nsrvrelay_disk_free_bytes") || !strings.Contains(text, "\nsrvrelay_queue_oldest_seconds 3600.") {
 		t.Error("free space that cannot be told, or the age of the oldest message")
 	}
@@ -219,6 +224,40 @@ func TestServer(t *testing.T) {
 	if resp, err := http.Get("http://" + first + "/metrics"); err == nil {
 		resp.Body.Close()
 		t.Error("the old address still answers")
+	}
+}
+
+// TestReaders: connections that ask for nothing do not keep a reader out.
+func TestReaders(t *testing.T) {
+	s := NewServer(fresh())
+	s.read = 50 * time.Millisecond
+	defer s.Close()
+	use, _, err := s.Next("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	use()
+	for range 3 * maxConnections {
+		c, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	client := http.Client{Timeout: 20 * time.Second}
+	resp, err := client.Get("http://" + s.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	req, _ := http.NewRequest(http.MethodGet, "http://"+s.Addr().String()+"/metrics", nil)
+	req.Header.Set("X-Much", strings.Repeat("x", 64<<10))
+	if resp, err = client.Do(req); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("64 KiB of header: %d", resp.StatusCode)
 	}
 }
 

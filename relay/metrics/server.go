@@ -2,12 +2,14 @@ package metrics
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -24,6 +26,7 @@ const (
 // Server shows the metrics at an address that may change, or nowhere.
 type Server struct {
 	metrics *Metrics
+	read    time.Duration // until a request has come
 
 	mu   sync.Mutex
 	addr string
@@ -32,21 +35,25 @@ type Server struct {
 }
 
 // NewServer makes a server that listens nowhere yet.
-func NewServer(m *Metrics) *Server { return &Server{metrics: m} }
+func NewServer(m *Metrics) *Server { return &Server{metrics: m, read: requestLimit} }
 
 // Next opens an address ("" = none) for later: use begins to serve there, and
 // ends to serve at the one before; drop forgets it. Exactly one of them is to
 // be called.
 func (s *Server) Next(addr string) (use, drop func(), err error) {
 	s.mu.Lock()
-	same := addr == s.addr
+	before := s.addr
 	s.mu.Unlock()
-	if same {
+	if addr == before {
 		return func() {}, func() {}, nil
 	}
 	var l net.Listener
 	if addr != "" {
-		if l, err = net.Listen("tcp", addr); err != nil {
+		l, err = net.Listen("tcp", addr)
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE) && before != "":
+			return nil, nil, fmt.Errorf("metrics.listen: %w (it is %s now: to keep the port and change the host, set it to \"\" first, and reload)", err, before)
+		case err != nil:
 			return nil, nil, fmt.Errorf("metrics.listen: %w", err)
 		}
 	}
@@ -62,7 +69,7 @@ func (s *Server) swap(addr string, l net.Listener) {
 	var next *http.Server
 	if l != nil {
 		next = &http.Server{
-			Handler: s, ReadTimeout: requestLimit, WriteTimeout: requestLimit + scrapeLimit, IdleTimeout: 5 * time.Minute,
+			Handler: s, ReadTimeout: s.read, WriteTimeout: requestLimit + scrapeLimit, IdleTimeout: 5 * time.Minute,
 			MaxHeaderBytes: maxHeader, ErrorLog: log.New(io.Discard, "", 0),
 		}
 		go func() { _ = next.Serve(netutil.LimitListener(l, maxConnections)) }()

@@ -16,7 +16,7 @@ type State struct {
 	Oldest                time.Time // arrival of the oldest message; zero = none
 	ByState               ByState
 
-	Hops, Parked         int       // with mail that waits; of them no server answers
+	Hops, Parked         int       // with mail that waits; of them no server answers; -1 = cannot be told
 	Connections          int       // of clients
 	OutConnections, Down int       // to servers; servers that do not answer
 	Bans, Guards         int       // in force
@@ -51,8 +51,12 @@ type gauge struct {
 	value func(s *State, now time.Time) (float64, bool) // false: not known
 }
 
+// simple is a number; a negative one is not known.
 func simple(name, help string, value func(s *State) float64) gauge {
-	return gauge{desc(name, help), prometheus.GaugeValue, func(s *State, _ time.Time) (float64, bool) { return value(s), true }}
+	return gauge{desc(name, help), isGauge, func(s *State, _ time.Time) (float64, bool) {
+		v := value(s)
+		return v, v >= 0
+	}}
 }
 
 // engine is of the storage engine; a negative value is not known.
