@@ -54,5 +54,8 @@ func TestTook(t *testing.T) {
 		if got, want := took(), (queue.Took{All: 7 * s, Plan: 4 * s, Transfer: 3 * s}); got != want {
 			t.Errorf("the second attempt:\n%+v, want\n%+v", got, want)
 		}
+		if got, want := d.Targets(), (Targets{Down: 1, Connections: 1}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
 	})
 }

@@ -282,6 +282,21 @@ func TestManyWriters(t *testing.T) {
 	}
 }
 
+// TestNoGarbage: what each message costs leaves nothing to collect.
+func TestNoGarbage(t *testing.T) {
+	m := fresh()
+	env, lease, a, fx := message()
+	if n := testing.AllocsPerRun(100, func() {
+		m.Received(env, a.Time)
+		m.Refused(queue.Inbound, 550, "5.7.1", 0)
+		m.Attempted(lease, a)
+		m.Settled(fx)
+		m.Synced(time.Millisecond)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 // BenchmarkMessage is what a message of one recipient that goes at once costs:
 // taken in, attempted, settled, with two synced writes.
 func BenchmarkMessage(b *testing.B) {
