@@ -22,7 +22,7 @@ var well = map[string]string{
 	`srvrelay_failed_total{reason="rejected"}`: "0+5x100", `srvrelay_alarms_total`: "0x100",
 	`srvrelay_queue_wait_seconds_bucket{le="60"}`: "0+95x100", `srvrelay_queue_wait_seconds_bucket{le="300"}`: "0+100x100", `srvrelay_queue_wait_seconds_bucket{le="+Inf"}`: "0+100x100",
 	`srvrelay_sync_seconds_bucket{le="0.5"}`: "0+100x100", `srvrelay_sync_seconds_bucket{le="1"}`: "0+100x100", `srvrelay_sync_seconds_bucket{le="+Inf"}`: "0+100x100",
-	`srvrelay_store_stalls_total`: "0x100", `srvrelay_store_compactions_failed_total`: "0x100", `srvrelay_faults_total`: "0x100", `srvrelay_guards`: "0x100",
+	`srvrelay_store_stalls_total`: "0x100", `srvrelay_store_compactions_failed_total`: "0x100", `srvrelay_faults_total`: "0x100", `srvrelay_guards`: "0x100", `srvrelay_suspects`: "0x100",
 	`srvrelay_reports_dropped_total`: "0x100", `srvrelay_certificate_expiry_timestamp_seconds`: "9e9x100",
 	`process_open_fds{job="srvrelay"}`: "100x100", `process_max_fds{job="srvrelay"}`: "1000x100",
 }
@@ -47,6 +47,7 @@ var ills = map[string]map[string]string{
 	"SrvrelayCompactionsFail":  {`srvrelay_store_compactions_failed_total`: "0x90 1x10"},
 	"SrvrelayFaults":           {`srvrelay_faults_total`: "0x90 1x10"},
 	"SrvrelayPasswordsGuessed": {`srvrelay_guards`: "1x100"},
+	"SrvrelaySuspect":          {`srvrelay_suspects`: "1x100"},
 	"SrvrelayReportsDropped":   {`srvrelay_reports_dropped_total`: "0x50 1x50"},
 	"SrvrelayCertificateEnds":  {`srvrelay_certificate_expiry_timestamp_seconds`: "1200000x100"}, // time begins at 0
 	"SrvrelayDescriptors":      {`process_open_fds{job="srvrelay"}`: "801x100"},

@@ -12,40 +12,40 @@ import (
 	"srvrelay/relay/metrics"
 )
 
-// doorEvents is the log and the metrics of the doors.
-type doorEvents struct {
-	maillog
-	metrics *metrics.Metrics
-}
-
+// Received counts and logs a message that came in.
 func (e doorEvents) Received(env *queue.Envelope) {
-	e.metrics.Received(env, time.Now()) // first: the log takes time
+	e.s.metrics.Received(env, time.Now()) // first: the log takes time
 	e.maillog.Received(env)
 }
 
+// Refused counts and logs what the doors refuse.
 func (e doorEvents) Refused(r relay.Refusal) {
 	e.maillog.Refused(r)
-	e.metrics.Refused(r.Mode, r.Code, r.Enhanced, r.Count)
+	e.s.metrics.Refused(r.Mode, r.Code, r.Enhanced, r.Count)
 }
 
+// AuthFailed counts and logs a failed login.
 func (e doorEvents) AuthFailed(client queue.Client, name string, failures int) {
 	e.maillog.AuthFailed(client, name, failures)
-	e.metrics.AuthFailed()
+	e.s.metrics.AuthFailed()
 }
 
+// Banned counts and logs a ban.
 func (e doorEvents) Banned(b relay.Ban) {
 	e.maillog.Banned(b)
-	e.metrics.Banned()
+	e.s.metrics.Banned()
 }
 
+// Guarded counts and logs a password that is being guessed.
 func (e doorEvents) Guarded(g relay.Guard) {
 	e.maillog.Guarded(g)
-	e.metrics.Guarded()
+	e.s.metrics.Guarded()
 }
 
+// Fault counts and logs an error of our own.
 func (e doorEvents) Fault(where string, err error) {
 	e.maillog.Fault(where, err)
-	e.metrics.Fault()
+	e.s.metrics.Fault()
 }
 
 // Attempted counts and logs an attempt.
@@ -91,7 +91,7 @@ func (s *service) state() (m metrics.State) {
 	targets := s.deliver.Targets()
 	m.OutConnections, m.Down = targets.Connections, targets.Down
 	bans, guards := s.doors.Banned()
-	m.Bans, m.Guards = len(bans), len(guards)
+	m.Bans, m.Guards, m.Suspects = len(bans), len(guards), len(s.doors.Suspects())
 	m.Certificate = certificateEnd(s.now.Load())
 	if counted := s.counted.Load(); counted != nil {
 		m.ByState = *counted

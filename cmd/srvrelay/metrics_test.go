@@ -24,7 +24,7 @@ func TestEventsAreCounted(t *testing.T) {
 	var out strings.Builder
 	s := &service{log: newMaillog(&out, "json", "debug"), away: &delivery.Absences{}}
 	s.metrics = metrics.New("test", func() metrics.State { return metrics.State{} })
-	doors, deliveries := doorEvents{s.log, s.metrics}, deliveryEvents{s.log, s}
+	doors, deliveries := doorEvents{s.log, s}, deliveryEvents{s.log, s}
 	var _ relay.Events = doors
 	var _ delivery.Events = deliveries
 	now := time.Now()

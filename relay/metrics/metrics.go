@@ -28,7 +28,7 @@ type Metrics struct {
 	reports                table
 
 	delivered, expired, done, parks, alarms, faults prometheus.Counter
-	authFailed, banned, guarded, dropped            prometheus.Counter
+	authFailed, banned, guarded, dropped, anomalies prometheus.Counter
 	accept, wait, attempt, dns, connect, tls, greet prometheus.Histogram
 	transfer, sync                                  prometheus.Histogram
 }
@@ -69,6 +69,8 @@ func New(version string, state func() State) *Metrics {
 	m.authFailed = m.counter("auth_failures_total", "Failed logins of clients.")
 	m.banned = m.counter("bans_total", "Addresses that were banned for failed logins.")
 	m.guarded = m.counter("guards_total", "Users whose password was being guessed, so that logins from elsewhere were shut out.")
+
+	m.anomalies = m.counter("anomalies_total", "Times that somebody submitted as they never did (submission.anomaly).")
 
 	m.accept = m.histogram("accept_seconds", "From the beginning of a message's body until it was stored and acknowledged.", quick)
 	m.wait = m.histogram("queue_wait_seconds", "From the arrival of a message until its first attempt began.", patient)
@@ -166,6 +168,9 @@ func (m *Metrics) Banned() { m.banned.Inc() }
 
 // Guarded is told of each user whose password is being guessed.
 func (m *Metrics) Guarded() { m.guarded.Inc() }
+
+// Anomaly is told of everybody who submits as they never did.
+func (m *Metrics) Anomaly() { m.anomalies.Inc() }
 
 // Synced is told how long a synced write of the queue took.
 func (m *Metrics) Synced(took time.Duration) { m.sync.Observe(seconds(took)) }

@@ -71,6 +71,7 @@ func TestCounts(t *testing.T) {
 	m.AuthFailed()
 	m.Banned()
 	m.Guarded()
+	m.Anomaly()
 	m.Synced(3 * time.Millisecond)
 	text := shown(t, m)
 	for _, line := range []string{
@@ -80,7 +81,7 @@ func TestCounts(t *testing.T) {
 		`reports_total{kind="delayed"} 1`, `reports_dropped_total 1`,
 		`refused_total{class="permanent",mode="inbound",subject="policy"} 1`, `refused_total{class="temporary",mode="inbound",subject="policy"} 7`,
 		`refused_total{class="permanent",mode="submission",subject="other"} 1`,
-		`hop_parks_total 1`, `alarms_total 1`, `faults_total 1`, `auth_failures_total 1`, `bans_total 1`, `guards_total 1`,
+		`hop_parks_total 1`, `alarms_total 1`, `faults_total 1`, `auth_failures_total 1`, `bans_total 1`, `guards_total 1`, `anomalies_total 1`,
 		`accept_seconds_bucket{le="0.025"} 0`, `accept_seconds_bucket{le="0.05"} 1`, `queue_wait_seconds_bucket{le="0.005"} 0`, `queue_wait_seconds_bucket{le="0.025"} 1`,
 		`attempt_seconds_sum 0.02`, `dns_seconds_sum 0.001`, `connect_seconds_sum 0.002`, `tls_handshake_seconds_sum 0.003`,
 		`greeting_seconds_sum 0.004`, `transfer_seconds_sum 0.008`, `sync_seconds_sum 0.003`, `build_info{version="test"} 1`,

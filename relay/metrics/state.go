@@ -19,6 +19,7 @@ type State struct {
 	Hops, Parked         int       // with mail that waits; of them no server answers; -1 = cannot be told
 	Connections          int       // of clients
 	OutConnections, Down int       // to servers; servers that do not answer
+	Suspects             int       // who submit as they never did
 	Bans, Guards         int       // in force
 	Certificate          time.Time // end of the certificate of the doors; zero = there is none
 
@@ -98,6 +99,7 @@ var gauges = []gauge{
 	simple("client_connections", "Open connections of clients.", func(s *State) float64 { return float64(s.Connections) }),
 	simple("bans", "Bans in force, those of the operator too.", func(s *State) float64 { return float64(s.Bans) }),
 	simple("guards", "Users who are guarded because their password is being guessed.", func(s *State) float64 { return float64(s.Guards) }),
+	simple("suspects", "Users and addresses who submit as they never did, until somebody has looked.", func(s *State) float64 { return float64(s.Suspects) }),
 	{desc("certificate_expiry_timestamp_seconds", "End of the certificate that the doors show, as Unix time; not there without one."), isGauge, func(s *State, _ time.Time) (float64, bool) {
 		return float64(s.Certificate.Unix()), !s.Certificate.IsZero()
 	}},
