@@ -17,7 +17,7 @@ import (
 var well = map[string]string{
 	`up{job="srvrelay"}`: "1x100", `process_start_time_seconds{job="srvrelay"}`: "1x100", `srvrelay_accepting`: "1x100",
 	`srvrelay_queue_messages`: "5x100", `srvrelay_queue_messages_limit`: "1000x100", `srvrelay_queue_bytes`: "5x100", `srvrelay_queue_bytes_limit`: "1000x100",
-	`srvrelay_disk_free_bytes`: "9e9x100", `srvrelay_delivered_total`: "0+100x100", `srvrelay_hops`: "30x100", `srvrelay_hops_parked`: "10x100",
+	`srvrelay_disk_free_bytes`: "9e9x100", `srvrelay_delivered_total{mode="submission"}`: "0+100x100", `srvrelay_hops`: "30x100", `srvrelay_hops_parked`: "10x100",
 	`srvrelay_deferred_total{reason="connect-timeout"}`: "0+30x100", `srvrelay_deferred_total{reason="dns-failed"}`: "0+1x100", `srvrelay_deferred_total{reason="auth-failed"}`: "0x100",
 	`srvrelay_failed_total{reason="rejected"}`: "0+5x100", `srvrelay_alarms_total`: "0x100",
 	`srvrelay_queue_wait_seconds_bucket{le="60"}`: "0+95x100", `srvrelay_queue_wait_seconds_bucket{le="300"}`: "0+100x100", `srvrelay_queue_wait_seconds_bucket{le="+Inf"}`: "0+100x100",
@@ -35,7 +35,7 @@ var ills = map[string]map[string]string{
 	"SrvrelayQueueFillsUp":     {`srvrelay_queue_messages`: "801x100"},
 	"SrvrelayQueueBytes":       {`srvrelay_queue_bytes`: "801x100"},
 	"SrvrelayDiskFull":         {`srvrelay_disk_free_bytes`: "4e8x100"},
-	"SrvrelayDeliversNothing":  {`srvrelay_delivered_total`: "7x100", `srvrelay_failed_total{reason="rejected"}`: "0x100"},
+	"SrvrelayDeliversNothing":  {`srvrelay_delivered_total{mode="submission"}`: "7x100", `srvrelay_failed_total{reason="rejected"}`: "0x100"},
 	"SrvrelayHopsParked":       {`srvrelay_hops_parked`: "16x100"},
 	"SrvrelayAlarm":            {`srvrelay_alarms_total`: "0x60 1x40"},
 	"SrvrelayMailIsLate":       {`srvrelay_queue_wait_seconds_bucket{le="60"}`: "0+85x100"},

@@ -257,7 +257,7 @@ func TestPrometheus(t *testing.T) {
 		t.Fatal("the relay is open")
 	}
 	p.settles(`srvrelay_received_messages_total{mode="submission",tls="none"}`, good+bad)
-	p.settles(`srvrelay_delivered_total`, good)
+	p.settles(`srvrelay_delivered_total{mode="submission"}`, good)
 	p.settles(`srvrelay_refused_total{mode="inbound",class="permanent",subject="policy"}`, 1)
 	p.settles(`srvrelay_queue_messages`, bad)
 	p.settles(`srvrelay_hops_parked`, 1)
@@ -351,7 +351,7 @@ func TestMetricsReload(t *testing.T) {
 		t.Fatal(p)
 	}
 	text, err := fetchMetrics("http://" + one + "/metrics")
-	if err != nil || !strings.Contains(text, "\nsrvrelay_delivered_total 7\n") {
+	if err != nil || !strings.Contains(text, "\nsrvrelay_delivered_total{mode=\"submission\"} 7\n") {
 		t.Fatalf("turned on: %v\n%.300s", err, text)
 	}
 	if p := reload(r.relay.address()); len(p) != 1 || !strings.Contains(p[0], "metrics.listen") {

@@ -23,11 +23,12 @@ type Metrics struct {
 
 	messages, rcpts, bytes table // received
 	refused                table
+	delivered              table
 	deferred, failed, held table
 	attempts               table
 	reports                table
 
-	delivered, expired, done, parks, alarms, faults prometheus.Counter
+	expired, done, parks, alarms, faults            prometheus.Counter
 	authFailed, banned, guarded, dropped, anomalies prometheus.Counter
 	accept, wait, attempt, dns, connect, tls, greet prometheus.Histogram
 	transfer, sync                                  prometheus.Histogram
@@ -54,7 +55,7 @@ func New(version string, state func() State) *Metrics {
 	m.rcpts = m.table("received_recipients_total", "Recipients of these messages.", modes)
 	m.bytes = m.table("received_bytes_total", "Bytes of these messages, as stored.", modes)
 	m.refused = m.table("refused_total", "Replies 4xx (temporary) and 5xx (permanent) to clients, by the subject of the enhanced status code (RFC 3463).", modes, classValues, subjectValues)
-	m.delivered = m.counter("delivered_total", "Recipients whose message a next hop has taken.")
+	m.delivered = m.table("delivered_total", "Recipients whose message a next hop has taken, by the mode of the door that it came in by.", values("mode", string(queue.Submission), string(queue.Inbound), string(queue.Internal)))
 	m.deferred = m.table("deferred_total", "Attempts for a recipient that ended with another try later, by reason code.", reasons)
 	m.failed = m.table("failed_total", "Recipients that were refused for good, by reason code.", reasons)
 	m.held = m.table("held_total", "Recipients that were put on hold, by reason code.", reasons)
@@ -130,7 +131,7 @@ func (m *Metrics) Settled(fx queue.Effects) {
 		r := &fx.Transitions[i].Rcpt
 		switch r.State {
 		case queue.Delivered:
-			m.delivered.Inc()
+			m.delivered.add(1, string(fx.Transitions[i].Mode))
 		case queue.Deferred:
 			m.deferred.add(1, r.Last.Reason)
 		case queue.Failed:

@@ -41,7 +41,7 @@ func message() (*queue.Envelope, *queue.Lease, *queue.Attempt, queue.Effects) {
 	a := &queue.Attempt{Time: now, Hop: "secret.example", TLS: "TLS 1.2", Took: queue.Took{
 		All: 20 * time.Millisecond, Plan: time.Millisecond, Connect: 2 * time.Millisecond, TLS: 3 * time.Millisecond, Greeting: 4 * time.Millisecond, Transfer: 8 * time.Millisecond,
 	}}
-	fx := queue.Effects{Transitions: []queue.Transition{{ID: env.ID, Rcpt: rcpt, From: queue.Queued, Hop: "secret.example", Attempt: a}}, Removed: []queue.ID{env.ID}}
+	fx := queue.Effects{Transitions: []queue.Transition{{ID: env.ID, Mode: queue.Submission, Rcpt: rcpt, From: queue.Queued, Hop: "secret.example", Attempt: a}}, Removed: []queue.ID{env.ID}}
 	return env, lease, a, fx
 }
 
@@ -76,7 +76,7 @@ func TestCounts(t *testing.T) {
 	text := shown(t, m)
 	for _, line := range []string{
 		`received_messages_total{mode="submission",tls="1.3"} 1`, `received_recipients_total{mode="submission"} 1`, `received_bytes_total{mode="submission"} 4096`,
-		`attempts_total{tls="1.2"} 1`, `delivered_total 1`, `removed_messages_total 1`,
+		`attempts_total{tls="1.2"} 1`, `delivered_total{mode="submission"} 1`, `delivered_total{mode="internal"} 0`, `removed_messages_total 1`,
 		`deferred_total{reason="connect-timeout"} 1`, `failed_total{reason="rejected"} 1`, `failed_total{reason="other"} 1`, `held_total{reason="route-hold"} 1`, `expired_total 1`,
 		`reports_total{kind="delayed"} 1`, `reports_dropped_total 1`,
 		`refused_total{class="permanent",mode="inbound",subject="policy"} 1`, `refused_total{class="temporary",mode="inbound",subject="policy"} 7`,
@@ -278,7 +278,7 @@ func TestManyWriters(t *testing.T) {
 	}
 	shown(t, m)
 	wg.Wait()
-	if !strings.Contains(shown(t, m), "\nsrvrelay_delivered_total 1600\n") {
+	if !strings.Contains(shown(t, m), "\nsrvrelay_delivered_total{mode=\"submission\"} 1600\n") {
 		t.Error("events were lost")
 	}
 }
