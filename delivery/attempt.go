@@ -46,10 +46,12 @@ type walk struct {
 	first      string        // the target that comes first, see queue.Outcome.SameFirst; "" = none
 	triedFirst bool          // it has had its turn
 	spent      time.Duration // on connecting and greeting
+	began      time.Time
+	took       queue.Took // but for All
 }
 
 func (d *Deliverer) newWalk(lease *queue.Lease, forced bool) *walk {
-	w := &walk{d: d, lease: lease, forced: forced, first: lease.Rcpts[0].SameFirst}
+	w := &walk{d: d, lease: lease, forced: forced, first: lease.Rcpts[0].SameFirst, began: time.Now()}
 	w.begin()
 	return w
 }
@@ -128,8 +130,10 @@ func (w *walk) settle(ctx context.Context, outcomes []queue.Outcome) {
 
 // run plans, walks the targets and says what each recipient came to.
 func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
+	begin := time.Now()
 	w.plan = w.d.cfg.Planner.Plan(ctx, w.lease.Hop)
 	w.plannedAt = time.Now()
+	w.took.Plan = w.plannedAt.Sub(begin)
 	if ctx.Err() != nil || w.rerouted() {
 		return nil, hopOutcome{}
 	}
@@ -306,6 +310,9 @@ func (w *walk) timed(ctx context.Context, s step, open func(context.Context) (*c
 	defer cancel()
 	c, v := open(ctx)
 	w.spent += time.Since(begin)
+	if c != nil {
+		w.took.Add(c.took)
+	}
 	return c, v
 }
 

@@ -260,6 +260,9 @@ func (w *walk) isAway(s step) {
 	w.verdictForOpen(Verdict{Step: NextAddress, Result: queue.Defer, Status: why}, &s)
 }
 
+// Targets tells how the targets are, all together.
+func (d *Deliverer) Targets() Targets { return d.health.all() }
+
 // Target returns what is known of a target, for explain.
 func (d *Deliverer) Target(ep plan.Endpoint) TargetInfo {
 	info := d.health.info(ep)

@@ -78,6 +78,12 @@ type Trouble struct {
 	Alarm  bool // mail waits until somebody has looked
 }
 
+// Targets is how the next servers are, all together.
+type Targets struct {
+	Down        int // do not answer
+	Connections int // open, idle ones too
+}
+
 // Config is what a Deliverer needs.
 type Config struct {
 	Queue   queue.Queue

@@ -209,6 +209,29 @@ type Attempt struct {
 	Target  string    `json:"target,omitempty"` // "host address:port" of the last server that was tried
 	TLS     string    `json:"tls,omitempty"`    // "TLS 1.3", "" = clear text
 	Results []string  `json:"results"`          // one line for each target that was tried
+	Took    Took      `json:"-"`
+}
+
+// Took is how long an attempt and its parts took; a part that there was not is
+// 0. Connections, greetings and handshakes are those that came about: what a
+// failed one cost is in All.
+type Took struct {
+	All      time.Duration // from the claim until the outcome was known
+	Plan     time.Duration // to ask the DNS, or to remember its answers
+	Connect  time.Duration // to open connections
+	TLS      time.Duration // handshakes
+	Greeting time.Duration // banner, EHLO and login
+	Transfer time.Duration // MAIL to the reply to the end of data, over all transactions
+}
+
+// Add adds the parts of another one.
+func (t *Took) Add(u Took) {
+	t.All += u.All
+	t.Plan += u.Plan
+	t.Connect += u.Connect
+	t.TLS += u.TLS
+	t.Greeting += u.Greeting
+	t.Transfer += u.Transfer
 }
 
 // HopInfo is the state of a hop with waiting recipients.

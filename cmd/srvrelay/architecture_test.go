@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"srvrelay/relay/acme":          {"srvrelay/dnsutil"},
 	"srvrelay/relay/acme/acmetest": {},
 	"srvrelay/relay/config":        {},
+	"srvrelay/relay/metrics":       {"srvrelay/queue"},
 	"srvrelay/relay/oauth":         {},
 	"srvrelay/relay/fetch":         {"srvrelay/delivery/smtpclient"},
 	"srvrelay/relay/admin":         {"srvrelay/queue", "srvrelay/delivery", "srvrelay/delivery/plan"},
@@ -55,6 +56,7 @@ var keepers = map[string][]string{
 	"github.com/spf13/cobra":                {"srvrelay/cmd/srvrelay"},
 	"github.com/lmittmann/tint":             {"srvrelay/cmd/srvrelay"},
 	"github.com/go-viper/mapstructure/v2":   {"srvrelay/relay/config"},
+	"github.com/prometheus":                 {"srvrelay/relay/metrics"},
 }
 
 // TestImports keeps the packages blind to what they must not know.

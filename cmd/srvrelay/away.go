@@ -12,7 +12,7 @@ import (
 	"srvrelay/relay/config"
 )
 
-// deliveryEvents is the log, and what else must hear of deliveries.
+// deliveryEvents is the log, the metrics, and what else must hear of deliveries.
 type deliveryEvents struct {
 	maillog
 	s *service
@@ -21,13 +21,19 @@ type deliveryEvents struct {
 // Hop notes homes that are away, or back.
 func (e deliveryEvents) Hop(h delivery.HopEvent) {
 	e.maillog.Hop(h)
+	if h.Parked {
+		e.s.metrics.Parked()
+	}
+	if h.Alarm {
+		e.s.metrics.Alarm()
+	}
 	e.s.away.Hop(h, time.Now())
 }
 
 // Settled tells the doors what became of what was submitted, and notes that a
 // home takes mail: after a restart nobody has seen it away.
 func (e deliveryEvents) Settled(fx queue.Effects) {
-	e.maillog.Settled(fx)
+	e.s.settled(fx)
 	e.s.learn(fx)
 	if e.s.away.None() {
 		return

@@ -13,7 +13,7 @@ import (
 func (s *service) backend() admin.Backend {
 	return admin.Backend{
 		Store: s.store, Routing: func() queue.Routing { return routing(s.now.Load().routes) },
-		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload, Acted: s.log.Settled, Door: s.door,
+		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload, Acted: s.settled, Door: s.door,
 		Bans: s.banned, ChangeBans: s.changeBans, Suspects: s.suspects, ChangeSuspect: s.changeSuspect,
 		Ready: s.ready, Denied: s.adminDenied,
 	}

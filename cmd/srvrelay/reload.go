@@ -135,10 +135,18 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	if err := admin.GiveSocket(adminSocket(cfg), s.admin, cfg.Admin.Group); err != nil {
 		return r, errors.Join(err, closeAny(remote))
 	}
+	undo := func() error {
+		_ = admin.GiveSocket(adminSocket(cfg), s.admin, old.cfg.Admin.Group)
+		return closeAny(remote)
+	}
+	show, drop, err := s.shown.Next(cfg.Metrics.Address())
+	if err != nil {
+		return r, errors.Join(err, undo())
+	}
 	// The doors first: they are the last that can say no.
 	if err := s.doors.Reconfigure(cur.doors); err != nil {
-		_ = admin.GiveSocket(adminSocket(cfg), s.admin, old.cfg.Admin.Group)
-		return r, errors.Join(err, closeAny(remote))
+		drop()
+		return r, errors.Join(err, undo())
 	}
 	cur.plan(s.doors.Addrs(), s.memory)
 	s.now.Store(cur)
@@ -150,6 +158,9 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	s.certs.Reconfigure(cur.acme)
 	if err := s.store.Reroute(ctx, routing(cur.routes)); err != nil {
 		r.Notes = append(r.Notes, err.Error()) // the rest is filed anew as its turn comes
+	}
+	if show(); cfg.Metrics.Address() != old.cfg.Metrics.Address() {
+		s.saysMetrics()
 	}
 	s.fetch()
 	s.lookAgain(ctx)

@@ -25,6 +25,7 @@ import (
 	"srvrelay/relay/acme"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
+	"srvrelay/relay/metrics"
 )
 
 func serveCommand() *cobra.Command {
@@ -118,6 +119,10 @@ type service struct {
 	asker atomic.Pointer[delivery.CallForward] // with recipients.check: ask
 
 	fetchers fetchers
+
+	metrics *metrics.Metrics
+	shown   *metrics.Server
+	counted atomic.Pointer[metrics.ByState] // by countStates
 }
 
 // newService opens everything that serve needs; on an error nothing stays open.
@@ -136,6 +141,8 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if err = os.MkdirAll(cfg.DataDir, 0o700); err != nil { // a self-signed certificate goes there before the queue does
 		return s, err
 	}
+	s.metrics = metrics.New(version, s.state)
+	s.shown = metrics.NewServer(s.metrics)
 	s.certs = acme.New(acme.Folder(cfg.DataDir), certlog{log})
 	cur, err := newCurrent(cfg, asked{s}, s.certs, log)
 	if err != nil {
@@ -146,7 +153,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(cur.routes), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
-		Sign: cur.signReports(log),
+		Sign: cur.signReports(log), Synced: s.metrics.Synced,
 	})
 	if err != nil {
 		return s, err
@@ -180,8 +187,13 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		return s, err
 	}
 	remote, err := s.remote.open(cfg)
+	if err != nil {
+		return s, err
+	}
+	s.remote.use(cfg, remote, s.remoteTLS(cfg))
+	show, _, err := s.shown.Next(cfg.Metrics.Address())
 	if err == nil {
-		s.remote.use(cfg, remote, s.remoteTLS(cfg))
+		show()
 	}
 	return s, err
 }
@@ -265,8 +277,10 @@ func (s *service) run(ctx context.Context) error {
 		}
 	})
 	wg.Go(func() { s.remote.run(running, s.serveRemote) })
+	wg.Go(func() { s.countStates(running) })
 	s.fetchers.run(running)
 	s.fetch()
+	s.saysMetrics()
 	served := make(chan error, 1)
 	go func() { served <- s.doors.Serve() }()
 	s.log.Info("ready", "hostname", cfg.Hostname, "data_dir", cfg.DataDir, "admin", adminSocket(cfg), "pid", os.Getpid())
@@ -303,6 +317,9 @@ func (s *service) hangups(ctx context.Context) {
 
 // close gives everything back that newService opened.
 func (s *service) close() {
+	if s.shown != nil {
+		s.shown.Close() // it asks all the others
+	}
 	if s.admin != nil {
 		s.admin.Close()
 	}

@@ -22,7 +22,7 @@ func anomalyRules(cfg *config.Config) relay.AnomalyRules {
 	}
 }
 
-// doorEvents is the log, and what else must hear of the doors.
+// doorEvents is the log, the metrics, and what else must hear of the doors.
 type doorEvents struct {
 	maillog
 	s *service
@@ -31,6 +31,7 @@ type doorEvents struct {
 // Anomaly is written down at once: a hold must outlast a crash.
 func (e doorEvents) Anomaly(x relay.Suspect) {
 	e.maillog.Anomaly(x)
+	e.s.metrics.Anomaly()
 	e.s.keepNow()
 }
 

@@ -44,6 +44,7 @@ type Config struct {
 	DNS      DNS      `key:"dns" doc:"Where names are looked up."`
 	Delivery Delivery `key:"delivery" doc:"How mail goes out."`
 	Admin    Admin    `key:"admin" doc:"Where the commands 'queue', 'explain', 'reload' and 'doctor' ask the relay, and other programs by the same API (docs/admin-api.md)."`
+	Metrics  Metrics  `key:"metrics" doc:"What Prometheus reads: docs/metrics.md."`
 	Log      Log      `key:"log" doc:"The log on standard error."`
 
 	origins origins             // where each value was written
@@ -202,6 +203,11 @@ type Egress struct {
 	Allow      []netip.Prefix `key:"allow" check:"network" example:"[10.8.0.0/24]" doc:"Networks to allow although they are private or reserved, such as a home behind a VPN. The ports are checked all the same."`
 	AllowPorts []uint16       `key:"allow_ports" example:"[26]" doc:"Ports to allow although the built-in rules refuse them."`
 	DenyPorts  []uint16       `key:"deny_ports" example:"[8080]" doc:"Ports to refuse; stronger than allow_ports."`
+}
+
+// Metrics says where the metrics are.
+type Metrics struct {
+	Listen string `key:"listen" check:"optlisten" default:"" shown:"not shown" example:"\"127.0.0.1:9587\"" doc:"Where the metrics are shown, at /metrics, in clear text and without a password. ':9587' is this machine only; '0.0.0.0:9587' would be every address of it, which is for a network where nobody else is. There are counts in it and no names."`
 }
 
 // Log says what is logged, and how.
