@@ -1,0 +1,157 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"flag"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"srvrelay/relay/dkim"
+	"srvrelay/relay/publish"
+)
+
+var updateDNS = flag.Bool("update-dns", false, "write testdata/dns anew")
+
+func checkDNSText(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("../../testdata/dns", name)
+	if *updateDNS {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant (%s; go test -update-dns if it is meant):\n%s", got, file, want)
+	}
+}
+
+// fixedKey is the same at every run, so that what is printed of it is.
+func fixedKey(first byte) ed25519.PrivateKey {
+	seed := make([]byte, ed25519.SeedSize)
+	seed[0] = first
+	return ed25519.NewKeyFromSeed(seed)
+}
+
+// dnsConfig is an edge with a key, a certificate, and a
+// resolver. It has two public addresses.
+func dnsConfig(t *testing.T, resolver, more string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := dkim.WriteKey(filepath.Join(dir, "dkim.pem"), fixedKey(1)); err != nil {
+		t.Fatal(err)
+	}
+	key := fixedKey(2)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"edge.example.net", "home.example.org"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}, &x509.Certificate{SerialNumber: big.NewInt(1)}, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := writeFile(t, dir, "tls.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	return configFile(t, `
+hostname: edge.example.net
+public_addresses: ["203.0.113.5", "2001:db8::5"]
+data_dir: `+dir+`
+listeners: [{ address: ":2599", mode: inbound, tls: starttls }]
+relay_domains: [example.org]
+tls: { certificate: `+cert+`, key: `+filepath.Join(dir, "tls.key")+` }
+dns: { servers: ["`+resolver+`"] }
+dkim: [{ domain: example.org, selector: s1, key_file: `+filepath.Join(dir, "dkim.pem")+` }]
+`+more)
+}
+
+// TestDNSSuggest: what is printed, and that the lines are a zone.
+func TestDNSSuggest(t *testing.T) {
+	t.Parallel()
+	config := dnsConfig(t, "127.0.0.1:1", "")
+	home := []string{"dns", "suggest", "example.org", "--target", "home.example.org:2525", "--address", "home.example.org=198.51.100.7"}
+	for name, args := range map[string][]string{
+		"suggest.txt":       home,
+		"suggest-panel.txt": append(home, "--panel", "--zone", "example.org"),
+		"suggest-share.txt": {"dns", "suggest", "Bücher.example", "--target", "a,b:2526", "--share", "--mx", "mx.example.com", "--reports", "reports@example.com"},
+		"suggest-none.txt":  {"dns", "suggest", "none.example", "--target", "."},
+		"suggest-sub.txt":   {"dns", "suggest", "sub.example.org", "--target", "edge.example.net:25", "--panel", "--zone", "example.org"},
+	} {
+		code, text := invoke(t, config, "", args...)
+		if code != 0 {
+			t.Errorf("%v: exit code %d\n%s", args, code, text)
+			continue
+		}
+		checkDNSText(t, name, text)
+		if strings.Contains(name, "panel") || strings.Contains(name, "sub") {
+			continue
+		}
+		n, zone := 0, dns.NewZoneParser(strings.NewReader(text), "wrong.invalid.", "")
+		for rr, ok := zone.Next(); ok; rr, ok = zone.Next() {
+			if n++; strings.HasSuffix(rr.Header().Name, "wrong.invalid.") {
+				t.Errorf("%s: a name without its dot: %s", name, rr)
+			}
+		}
+		if zone.Err() != nil || n < 4 {
+			t.Errorf("%s: %d records, %v in\n%s", name, n, zone.Err(), text)
+		}
+	}
+
+	_, text := invoke(t, config, "", append(home, "--json")...)
+	var groups []publish.Group
+	if err := json.Unmarshal([]byte(text), &groups); err != nil || len(groups) != 7 || groups[1].Records[0].Port != 2525 {
+		t.Errorf("--json: %v\n%s", err, text)
+	}
+}
+
+// TestDNSSuggestMistakes: each is named, with what is wanted instead.
+func TestDNSSuggestMistakes(t *testing.T) {
+	t.Parallel()
+	config := dnsConfig(t, "127.0.0.1:1", "")
+	fetched := configFile(t, "hostname: edge.example.net\ndata_dir: "+t.TempDir()+`
+listeners: [{ address: ":2599", mode: submission, tls: starttls }]
+trusted_networks: [127.0.0.1/32]
+dns: { servers: ["127.0.0.1:1"] }
+tls: { acme: { challenge: http-01, agree_to_terms: true } }
+`)
+	for _, c := range []struct {
+		config string
+		code   int
+		args   string
+		want   string
+	}{
+		{config, exitUsage, "example.org", "--target is missing"},
+		{config, exitUsage, "example.org --target 203.0.113.7", "an SRV record names a host, so give it a name first"},
+		{config, exitUsage, "example.org --target 203.0.113.7:25", "an SRV record names a host"},
+		{config, exitUsage, "example.org --target a:0", "the port is a number from 1 to 65535"},
+		{config, exitUsage, "example.org --target a:65536", "the port is a number from 1 to 65535"},
+		{config, exitUsage, "example.org --target a:1,a:1", "is there twice"},
+		{config, exitUsage, "example.org --target .,a", "there can be no other target"},
+		{config, exitUsage, "[192.0.2.1] --target a", "is an address"},
+		{config, exitUsage, "exa_mple..org --target a", `"exa_mple..org": `},
+		{config, exitUsage, "example.org --target a --mx mx.example.org:26", "an MX record has no port"},
+		{config, exitUsage, "example.org --target a --zone example.com", "example.org is not in the zone example.com"},
+		{config, exitUsage, "example.org --target a --address b.example.org=192.0.2.1", "is neither a target nor an MX host"},
+		{config, exitUsage, "example.org --target a --address a.example.org=x", "is not HOST=ADDRESS"},
+		{config, exitUsage, "example.org --target a --reports nobody", "is not a plain mail address"},
+		{config, exitUsage, "example.org --target a --reports a@b.example,mailto:c@d.example", "is not a plain mail address"},
+		{config, exitData, "example.org --target a --certificate /nonexistent", "/nonexistent: no such file"},
+		{config, exitData, "example.org --target a --certificate " + config, "there is no certificate in PEM"},
+		{fetched, 0, "example.org --target a", "with a new key each time"},
+	} {
+		code, out := invoke(t, c.config, "", append([]string{"dns", "suggest"}, strings.Fields(c.args)...)...)
+		if code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("%s: exit code %d, want %d and %q\n%s", c.args, code, c.code, c.want, out)
+		}
+	}
+}
