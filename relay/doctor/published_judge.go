@@ -29,6 +29,7 @@ var judges = []struct {
 	{"SRV", judgeSRV},
 	{"order", judgeOrder},
 	{"targets", judgeTargets},
+	{"way", judgeWay},
 	{"MX", judgeMX},
 	{"servers", judgeServers},
 	{"TTL", judgeTTL},
@@ -131,7 +132,9 @@ func judgeOrder(p published) (found []Finding) {
 	}
 	for _, priority := range slices.Sorted(maps.Keys(groups)) {
 		group := groups[priority]
-		slices.SortStableFunc(group, func(a, b dnsutil.SRV) int { return cmp.Compare(b.Weight, a.Weight) })
+		slices.SortFunc(group, func(a, b dnsutil.SRV) int { // whatever the order of the answer
+			return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.Target, b.Target), cmp.Compare(a.Port, b.Port))
+		})
 		if f := p.judgeGroup(group); f != nil {
 			found = append(found, *f)
 		}
@@ -226,7 +229,7 @@ func judgeTargets(p published) (found []Finding) {
 // leftOut has one finding for each server that cannot be reached.
 func (p published) leftOut(pl plan.Plan, kind string) (found []Finding) {
 	level := Warning
-	if len(pl.Targets) == 0 && !self(pl, "") {
+	if len(pl.Targets) == 0 && (!self(pl, "") || kind == "SRV" && p.carriesOn()) {
 		level = Error
 	}
 	for _, d := range pl.Dropped {
@@ -240,11 +243,35 @@ func (p published) leftOut(pl plan.Plan, kind string) (found []Finding) {
 	return found
 }
 
+// carriesOn tells whether this relay brings the domain's mail to a server by what is
+// published.
+func (p published) carriesOn() bool { return p.relayed && p.Route == "" }
+
+// judgeWay: what this relay takes for one of its domains must go on from here. The
+// other reasons for which it does not are those of judgeTargets.
+func judgeWay(p published) []Finding {
+	other := slices.ContainsFunc(p.plan.Dropped, func(d plan.Dropped) bool { return p.dropped(d, "SRV") != nil })
+	if !p.carriesOn() || len(p.plan.Targets) > 0 || !self(p.plan, "") || other {
+		return nil
+	}
+	f := Finding{
+		Level: Error, What: fmt.Sprintf("mail of %s that this relay takes has no way on: it goes to servers that are better than itself, and there are none", p.Name),
+		Why: "It is one of relay_domains, so that its mail waits here until it expires.",
+		Fix: publish.SRV(p.Name, 10, 0, 2525, "home."+p.Name).OneLine() + "   ; the host and port of your server, or a route in the configuration",
+	}
+	for _, rr := range p.srv.Records {
+		if self(p.plan, rr.Target) && len(p.srv.Records) > 1 {
+			f.Fix = p.behind(rr)
+		}
+	}
+	return []Finding{f}
+}
+
 // example is an address of the documentation, to be replaced.
 var example = netip.MustParseAddr("203.0.113.7")
 
 func (p published) dropped(d plan.Dropped, kind string) *Finding {
-	server := fmt.Sprintf("%s, a server of %s by %s,", queue.Safe(d.Host, 260), p.Name, kind)
+	server := fmt.Sprintf("%s, a server of %s by %s", queue.Safe(d.Host, 260), p.Name, kind)
 	why := "Nobody can hand mail in there; the other servers, if there are any, have to take all of it."
 	address := publish.Address(d.Host, publish.TTLDynamic, example).OneLine() + "   ; its public address"
 	switch d.Reason {
@@ -254,18 +281,18 @@ func (p published) dropped(d plan.Dropped, kind string) *Finding {
 			if kind == "MX" {
 				better = publish.MX(p.Name, d.Priority, "mail."+p.Name)
 			}
-			return &Finding{What: server + " is an address, and such a record names a host", Why: why, Fix: better.OneLine()}
+			return &Finding{What: server + ", is an address, and such a record names a host", Why: why, Fix: better.OneLine()}
 		}
-		return &Finding{What: fmt.Sprintf("%s has no address: %s", server, queue.Safe(d.Detail, 300)), Why: why, Fix: address}
+		return &Finding{What: fmt.Sprintf("%s, has no address: %s", server, queue.Safe(d.Detail, 300)), Why: why, Fix: address}
 	case queue.ReasonDNSFailed:
 		return &Finding{What: fmt.Sprintf("%s: %s", server, queue.Safe(d.Detail, 300)), Why: "It is left out for as long as its name servers do not answer.", Fix: "dig +trace " + d.Host + " A"}
 	case queue.ReasonEgressAddress, queue.ReasonEgressOwn:
 		return &Finding{
-			What: fmt.Sprintf("%s has the address %s, which is refused: %s (%s)", server, d.Addr, queue.Safe(d.Detail, 300), d.Reason), Why: why, Fix: address,
+			What: fmt.Sprintf("%s, has the address %s, which is refused: %s (%s)", server, d.Addr, queue.Safe(d.Detail, 300), d.Reason), Why: why, Fix: address,
 		}
 	case queue.ReasonEgressPort:
 		return &Finding{
-			What: fmt.Sprintf("%s is named with port %d, which is refused: %s (%s)", server, d.Port, queue.Safe(d.Detail, 300), d.Reason), Why: why,
+			What: fmt.Sprintf("%s, is named with port %d, which is refused: %s (%s)", server, d.Port, queue.Safe(d.Detail, 300), d.Reason), Why: why,
 			Fix: publish.SRV(p.Name, d.Priority, d.Weight, 2525, d.Host).OneLine() + "   ; or another port above 1023",
 		}
 	}
