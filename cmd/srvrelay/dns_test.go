@@ -16,7 +16,9 @@ import (
 
 	"github.com/miekg/dns"
 
+	"srvrelay/dnsutil/dnsserver"
 	"srvrelay/relay/dkim"
+	"srvrelay/relay/doctor"
 	"srvrelay/relay/publish"
 )
 
@@ -67,7 +69,7 @@ func dnsConfig(t *testing.T, resolver, more string) string {
 hostname: edge.example.net
 public_addresses: ["203.0.113.5", "2001:db8::5"]
 data_dir: `+dir+`
-listeners: [{ address: ":2599", mode: inbound, tls: starttls }]
+listeners: [{ address: ":25", mode: inbound, tls: starttls }]
 relay_domains: [example.org]
 tls: { certificate: `+cert+`, key: `+filepath.Join(dir, "tls.key")+` }
 dns: { servers: ["`+resolver+`"] }
@@ -79,7 +81,7 @@ dkim: [{ domain: example.org, selector: s1, key_file: `+filepath.Join(dir, "dkim
 func TestDNSSuggest(t *testing.T) {
 	t.Parallel()
 	config := dnsConfig(t, "127.0.0.1:1", "")
-	home := []string{"dns", "suggest", "example.org", "--target", "home.example.org:2525", "--address", "home.example.org=198.51.100.7"}
+	home := []string{"dns", "suggest", "example.org", "--target", "home.example.org:2525", "--address", "home.example.org=5.5.100.8"}
 	for name, args := range map[string][]string{
 		"suggest.txt":       home,
 		"suggest-panel.txt": append(home, "--panel", "--zone", "example.org"),
@@ -153,5 +155,71 @@ tls: { acme: { challenge: http-01, agree_to_terms: true } }
 		if code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("%s: exit code %d, want %d and %q\n%s", c.args, code, c.code, c.want, out)
 		}
+	}
+}
+
+// badZone has the faults that a domain at home has most often, and around it a relay
+// that is in order.
+const badZone = `
+. SOA ns.invalid. h.invalid. 1 3600 600 86400 5
+edge.example.net. A 203.0.113.5
+edge.example.net. AAAA 2001:db8::5
+5.113.0.203.in-addr.arpa. PTR edge.example.net.
+5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR edge.example.net.
+
+_smtp._tcp.example.org. 300 SRV 10 5 2525 home.example.org.
+_smtp._tcp.example.org. 300 SRV 10 5 25 edge.example.net.
+_smtp._tcp.example.org. 300 SRV 20 0 0 .
+home.example.org. 300 CNAME home.dyn.example.
+home.dyn.example. 86400 A 5.5.100.8
+example.org. A 5.5.100.9
+example.org. TXT "v=spf1 a mx -all"
+
+warn.example. MX 10 edge.example.net.
+warn.example. TXT "v=spf1 a:edge.example.net -all"
+_smtp._tcp.warn.example. SRV 10 0 2525 home.warn.example.
+home.warn.example. CNAME home.dyn.example.
+
+fine.example. MX 10 edge.example.net.
+fine.example. TXT "v=spf1 a:edge.example.net -all"
+_smtp._tcp.fine.example. SRV 10 0 2525 home.dyn.example.
+;!servfail _smtp._tcp.dead.example.
+dead.example. MX 10 edge.example.net.
+dead.example. TXT "v=spf1 a:edge.example.net -all"
+`
+
+// TestDNSCheck: what is printed, and the exit codes.
+func TestDNSCheck(t *testing.T) {
+	t.Parallel()
+	dns, err := dnsserver.Start("127.0.0.1:0", badZone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dns.Close() })
+	config := dnsConfig(t, dns.Addr(), "")
+	for _, c := range []struct {
+		code int
+		args string
+		want string
+	}{
+		{exitErrors, "example.org --dynamic", "errors, "},
+		{exitWarnings, "warn.example", "1 warning: the SRV record names home.warn.example, which is an alias"},
+		{exitOK, "Fine.example", "nothing is wrong; 1 could not be checked"},
+		{exitOK, "fine.example -v", "\nok        SRV             fine.example has 1 SRV record\n"},
+		{exitTempFail, "dead.example", "the DNS does not answer for the SRV records of _smtp._tcp.dead.example: SERVFAIL"},
+		{exitUsage, "192.0.2.1", "a domain cannot end in a number"},
+	} {
+		code, out := invoke(t, config, "", append([]string{"dns", "check"}, strings.Fields(c.args)...)...)
+		if code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("dns check %s: exit code %d, want %d and %q\n%s", c.args, code, c.code, c.want, out)
+		}
+		if strings.HasPrefix(c.args, "example.org") {
+			checkDNSText(t, "check.txt", out)
+		}
+	}
+	code, out := invoke(t, config, "", "dns", "check", "--json", "example.org")
+	var r doctor.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != exitErrors || r.Level != doctor.Error || r.Findings[0].Fix == "" {
+		t.Errorf("--json: exit code %d, %v\n%s", code, err, out)
 	}
 }

@@ -160,8 +160,8 @@ func (p published) judgeGroup(group []dnsutil.SRV) *Finding {
 		better := group[backup]
 		better.Priority, better.Weight = p.behindAll(), 0
 		return &Finding{
-			Level: Warning, What: fmt.Sprintf("%s, which is the MX host, shares the mail with %s: all have priority %d", better.Target, p.others(group, backup), first.Priority),
-			Why: "As a backup it would be tried only when the others fail.", Fix: p.line(better),
+			Level: Warning, What: fmt.Sprintf("%s shares the mail with %s: all have priority %d", better.Target, p.others(group, backup), first.Priority),
+			Why: "It takes the mail of all who do not know SRV already; as a backup it would be tried only when the others fail.", Fix: p.line(better),
 		}
 	}
 	switch {
@@ -196,7 +196,7 @@ func (p published) behindAll() uint16 {
 
 // isFallback tells whether a host is one for all who do not know SRV.
 func (p published) isFallback(host string) bool {
-	return slices.ContainsFunc(p.mx.Records, func(rr dnsutil.MX) bool { return rr.Host == host })
+	return p.relayed && p.ours(host) || slices.ContainsFunc(p.mx.Records, func(rr dnsutil.MX) bool { return rr.Host == host })
 }
 
 func (p published) allFallback(group []dnsutil.SRV) bool {

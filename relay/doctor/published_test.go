@@ -92,7 +92,7 @@ func TestCheckDomain(t *testing.T) {
 		{what: "shared by weight", changes: homeSRV + " => 10 60 2525 home.d.example.\n => _smtp._tcp.d.example. 300 SRV 10 40 2526 home.d.example."},
 		{what: "a backup with the same priority", changes: edgeSRV + " => 10 50 25 relay.example.net.", want: `
 			error way mail of d.example that this relay takes has no way on => _smtp._tcp.d.example. 300 IN SRV 20 0 25 relay.example.net.
-			warning order relay.example.net, which is the MX host, shares the mail with home.d.example:2525 => _smtp._tcp.d.example. 300 IN SRV 20 0 25 relay.example.net.`},
+			warning order relay.example.net shares the mail with home.d.example:2525 => _smtp._tcp.d.example. 300 IN SRV 20 0 25 relay.example.net.`},
 		{what: "no address", changes: "home.d.example. 60 A 5.5.100.8 => ", want: `
 			error targets home.d.example, a server of d.example by SRV, has no address => home.d.example. 60 IN A 203.0.113.7   ; its public address`},
 		{what: "no address of one of two", changes: " => _smtp._tcp.d.example. SRV 10 0 2525 gone.d.example.", want: `
@@ -278,4 +278,3 @@ func TestStrangeAnswers(t *testing.T) {
 		}
 	}
 }
-
