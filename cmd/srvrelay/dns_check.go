@@ -50,6 +50,7 @@ not answer, 78 the configuration is wrong.`,
 			if err != nil {
 				return &exitError{exitConfig, err}
 			}
+			env.Config = cfg
 			r := doctor.NewReport(doctor.CheckDomain(c.Context(), env, d), env.Relay)
 			if c.Context().Err() != nil {
 				return &exitError{exitSoftware, errors.New("stopped")}

@@ -37,6 +37,7 @@ type published struct {
 	hostname string              // of this relay
 	own      map[netip.Addr]bool // its addresses
 	relayed  bool                // it takes the domain's mail
+	routed   bool                // it sends what is for others by a route: their servers never see its addresses
 	connect  bool
 
 	srv   looked[dnsutil.SRV]
@@ -93,9 +94,11 @@ func CheckDomain(ctx context.Context, e *Env, d Domain) []Finding {
 			found = append(found, f)
 		}
 	}
-	for _, f := range checkHostname(ctx, e) {
-		f.Check = "PTR"
-		found = append(found, f)
+	if !p.routed {
+		for _, f := range checkHostname(ctx, e) {
+			f.Check = "PTR"
+			found = append(found, f)
+		}
 	}
 	return sorted(found)
 }
@@ -103,7 +106,7 @@ func CheckDomain(ctx context.Context, e *Env, d Domain) []Finding {
 // look collects what is to be judged.
 func (e *Env) look(ctx context.Context, d Domain) published {
 	p := published{
-		Domain: d, hostname: e.Config.Hostname, own: e.own(), connect: e.Connect,
+		Domain: d, hostname: e.Config.Hostname, own: e.own(), connect: e.Connect, routed: e.allRouted(),
 		relayed: e.has(config.Inbound, nil) && slices.ContainsFunc(e.Config.RelayDomains, func(r string) bool {
 			return r == d.Name || strings.HasPrefix(r, ".") && strings.HasSuffix(d.Name, r)
 		}),
@@ -118,7 +121,9 @@ func (e *Env) look(ctx context.Context, d Domain) published {
 	}
 	wg.Go(func() { p.plan = e.Plan(ctx, d.Name) })
 	wg.Go(func() { p.mxPlan = e.PlanMX(ctx, d.Name) })
-	wg.Go(func() { p.senders = e.senders(ctx, d.Name) })
+	if !p.routed {
+		wg.Go(func() { p.senders = e.senders(ctx, d.Name) })
+	}
 	wg.Wait()
 	if e.Connect {
 		p.tried = e.visits(ctx, p)
@@ -212,9 +217,15 @@ func (p published) ours(host string) bool {
 	})
 }
 
+// isHome tells whether the SRV records name this relay at a port that the rest of the
+// world does not try.
+func (p published) isHome() bool {
+	return slices.ContainsFunc(p.srv.Records, func(rr dnsutil.SRV) bool { return rr.Port != 25 && rr.Target != "." && p.ours(rr.Target) })
+}
+
 // edge is the host to name in records: this relay, if it has a name.
 func (p published) edge() string {
-	if strings.Contains(p.hostname, ".") {
+	if strings.Contains(p.hostname, ".") && !p.routed {
 		return p.hostname
 	}
 	return "mail." + p.Name

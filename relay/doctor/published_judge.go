@@ -196,7 +196,11 @@ func (p published) behindAll() uint16 {
 
 // isFallback tells whether a host is one for all who do not know SRV.
 func (p published) isFallback(host string) bool {
-	return p.relayed && p.ours(host) || slices.ContainsFunc(p.mx.Records, func(rr dnsutil.MX) bool { return rr.Host == host })
+	return p.relayed && !p.isHome() && p.ours(host) || p.isMX(host)
+}
+
+func (p published) isMX(host string) bool {
+	return slices.ContainsFunc(p.mx.Records, func(rr dnsutil.MX) bool { return rr.Host == host })
 }
 
 func (p published) allFallback(group []dnsutil.SRV) bool {
@@ -364,7 +368,7 @@ func judgeMX(p published) (found []Finding) {
 			found = append(found, *f)
 		}
 	}
-	if p.relayed && !reaches {
+	if p.relayed && !reaches && !p.isHome() {
 		found = append(found, Finding{
 			Level: Warning, What: fmt.Sprintf("no MX record of %s names this relay", p.Name),
 			Why: "It is one of relay_domains, and who does not know SRV hands its mail in elsewhere.", Fix: better,
@@ -448,7 +452,7 @@ func judgeTTL(p published) (found []Finding) {
 	seen := map[string]bool{}
 	for _, rr := range p.srv.Records {
 		l, there := p.answer(rr.Target)
-		if !there || seen[rr.Target] || l.TTL <= longTTL || p.ours(rr.Target) || !p.Dynamic && !p.relayed {
+		if !there || seen[rr.Target] || l.TTL <= longTTL || p.isMX(rr.Target) || !p.Dynamic && (!p.relayed || p.ours(rr.Target)) {
 			continue
 		}
 		seen[rr.Target] = true
@@ -494,6 +498,9 @@ func judgeSPF(p published) []Finding {
 			Level: Error, What: fmt.Sprintf("%s has %d SPF records", p.Name, len(records)), Why: "Then none of them counts (RFC 7208 4.5): join them, and remove the others.",
 			Fix: publish.TXT(p.Name, joinSPF(records)).OneLine(),
 		}}
+	}
+	if p.routed {
+		return []Finding{skipped("whether SPF of %s lets this relay's mail through: a route hands it to another server, ask there", p.Name)}
 	}
 	byResult := map[string][]netip.Addr{}
 	for _, s := range p.senders {

@@ -22,7 +22,7 @@ d.example. 3600 MX 10 relay.example.net.
 d.example. 3600 TXT "v=spf1 a:relay.example.net -all"
 k._domainkey.d.example. TXT "v=DKIM1; k=ed25519; p=6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw="
 home.d.example. 60 A 5.5.100.8
-relay.example.net. A 5.5.100.1
+relay.example.net. 3600 A 5.5.100.1
 1.100.5.5.in-addr.arpa. PTR relay.example.net.
 `
 
@@ -172,6 +172,23 @@ func TestCheckDomain(t *testing.T) {
 			w.judged(d, c.want)
 		})
 	}
+}
+
+// TestCheckDomainAtHome: the relay at home sends by a route and is named by SRV
+// alone; nothing is wrong with that.
+func TestCheckDomainAtHome(t *testing.T) {
+	w := newDomainWorld(t, strings.Replace(goodZone, "home.d.example. 60", "home.d.example. 900", 1), `
+hostname: home.d.example
+listeners: [{ address: ":2525", mode: inbound, tls: none }]
+relay_domains: [d.example]
+routes: [{ domains: ["*"], to: [{ url: "smtp://relay.example.net:587" }] }]
+`, nil)
+	spfSays("fail")(nil, w)
+	d := Domain{Name: "d.example", Keys: []Key{signs()}, Route: "route 1"}
+	const route = "note route by its route 1 => srvrelay explain d.example"
+	w.judged(d, route)
+	d.Dynamic = true
+	w.judged(d, "warning TTL the address of home.d.example is kept for 15m0s => home.d.example. 60 IN A 5.5.100.8\n"+route)
 }
 
 func spfSays(result string) func(*Domain, *world) {
