@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -40,7 +41,7 @@ not answer, 78 the configuration is wrong.`,
 			if d.Route, err = routeOf(cfg, name); err != nil {
 				return err
 			}
-			if d.Keys, err = keysOf(cfg, name); err != nil {
+			if d.Keys, d.Hidden, err = keysOf(cfg, name); err != nil {
 				return err
 			}
 			// What is published is looked at, and not what the routes make of it.
@@ -93,11 +94,14 @@ func routeOf(cfg *config.Config, domain string) (string, error) {
 	return "", nil
 }
 
-// keysOf are the DKIM keys for a domain.
-func keysOf(cfg *config.Config, domain string) (keys []doctor.Key, err error) {
+// keysOf are the DKIM keys for a domain. Some may be hidden from this user: a
+// monitor need not see them.
+func keysOf(cfg *config.Config, domain string) (keys []doctor.Key, hidden bool, err error) {
 	all, problems := dkimKeys(cfg)
-	if len(problems) > 0 {
-		return nil, problems
+	secret := func(p config.Problem) bool { return errors.Is(p.Err, fs.ErrPermission) }
+	hidden = slices.ContainsFunc(problems, secret)
+	if problems = slices.DeleteFunc(problems, secret); len(problems) > 0 {
+		return nil, false, problems
 	}
 	sign := dkim.NewKeys(all)
 	for _, k := range all {
@@ -105,5 +109,5 @@ func keysOf(cfg *config.Config, domain string) (keys []doctor.Key, err error) {
 			keys = append(keys, doctor.Key{Key: k, Signs: sign.Sign(k)})
 		}
 	}
-	return keys, nil
+	return keys, hidden, nil
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -7,10 +9,12 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"flag"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,7 +74,7 @@ hostname: edge.example.net
 public_addresses: ["203.0.113.5", "2001:db8::5"]
 data_dir: `+dir+`
 listeners: [{ address: ":25", mode: inbound, tls: starttls }]
-relay_domains: [example.org]
+relay_domains: [example.org, warn.example, fine.example, dead.example, up.example]
 tls: { certificate: `+cert+`, key: `+filepath.Join(dir, "tls.key")+` }
 dns: { servers: ["`+resolver+`"] }
 dkim: [{ domain: example.org, selector: s1, key_file: `+filepath.Join(dir, "dkim.pem")+` }]
@@ -221,5 +225,101 @@ func TestDNSCheck(t *testing.T) {
 	var r doctor.Report
 	if err := json.Unmarshal([]byte(out), &r); err != nil || code != exitErrors || r.Level != doctor.Error || r.Findings[0].Fix == "" {
 		t.Errorf("--json: exit code %d, %v\n%s", code, err, out)
+	}
+}
+
+// TestDNSCheckConnects: with --connect the real program visits the servers, and says
+// which one is down.
+func TestDNSCheckConnects(t *testing.T) {
+	t.Parallel()
+	home, backup := peerSink(t, "home", ""), peerSink(t, "backup", "")
+	dns, err := dnsserver.Start("127.0.0.1:0", badZone+fmt.Sprintf(`
+up.example. MX 10 edge.example.net.
+up.example. TXT "v=spf1 a:edge.example.net -all"
+_smtp._tcp.up.example. SRV 10 0 %d home.up.example.
+_smtp._tcp.up.example. SRV 20 0 %d home.up.example.
+home.up.example. A 127.0.0.1
+`, home.Port(), backup.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dns.Close() })
+	config := dnsConfig(t, dns.Addr(), "delivery: { egress: { allow: [127.0.0.1/32] } }\n")
+	check := func(want int, words ...string) {
+		t.Helper()
+		code, out := invoke(t, config, "", "dns", "check", "up.example", "--connect", "-v")
+		out = strings.Join(strings.Fields(out), " ")
+		for _, w := range words {
+			if code != want || !strings.Contains(out, w) {
+				t.Errorf("exit code %d, want %d and %q in\n%s", code, want, w, out)
+			}
+		}
+	}
+	check(exitOK, fmt.Sprintf("home.up.example port %d (127.0.0.1) answers: ", home.Port()), fmt.Sprintf("home.up.example port %d (127.0.0.1) answers: ", backup.Port()))
+	home.Stop()
+	check(exitWarnings, fmt.Sprintf("1 warning: home.up.example port %d (127.0.0.1) does not answer: connection refused", home.Port()))
+	backup.Stop()
+	check(exitErrors, "2 errors: ", "and no other server does: connection refused", fmt.Sprintf("fix: nc -v 127.0.0.1 %d", home.Port()))
+}
+
+// TestDNSCheckWithoutKeys: who may not read the keys is told the rest.
+func TestDNSCheckWithoutKeys(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		unable(t, "needs root to be somebody else")
+	}
+	dns, err := dnsserver.Start("127.0.0.1:0", badZone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dns.Close() })
+	dir := sharedDir(t, "")
+	key := filepath.Join(dir, "dkim.pem")
+	if err := dkim.WriteKey(key, fixedKey(1)); err != nil {
+		t.Fatal(err)
+	}
+	config := writeFile(t, dir, "srvrelay.yaml", "hostname: edge.example.net\npublic_addresses: [203.0.113.5]\ndata_dir: "+dir+`
+listeners: [{ address: ":25", mode: inbound, tls: none }]
+relay_domains: [fine.example]
+dns: { servers: ["`+dns.Addr()+`"] }
+dkim: [{ domain: fine.example, selector: s1, key_file: `+key+" }]\n")
+	cmd := command(t.Context(), config, "dns", "check", "fine.example")
+	cmd.Path = sharedBinary(t, dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, _ := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != 0 || !strings.Contains(string(out), "skipped   DKIM            keys of the configuration: this user may not read them") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}
+
+// TestDNSPage: docs/dns.md shows what is printed, and has a row for each check.
+func TestDNSPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/dns.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	panel, err := os.ReadFile("../../testdata/dns/suggest-panel.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, sample, _ := strings.Cut(string(page), "the fields of the usual form:\n\n```\n")
+	sample, _, _ = strings.Cut(sample, "```")
+	shown := 0
+	printed := map[string]bool{}
+	for line := range strings.Lines(string(panel)) {
+		printed[strings.Join(strings.Fields(line), " ")] = true
+	}
+	for line := range strings.Lines(sample) {
+		if shown++; !printed[strings.Join(strings.Fields(line), " ")] {
+			t.Errorf("not printed: %s", line)
+		}
+	}
+	if shown < 4 {
+		t.Errorf("%d lines of a table", shown)
+	}
+	for _, check := range doctor.DomainChecks() {
+		if !strings.Contains(string(page), "\n| "+check+" | ") {
+			t.Errorf("no row for the check %q", check)
+		}
 	}
 }

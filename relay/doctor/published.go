@@ -20,6 +20,7 @@ import (
 type Domain struct {
 	Name    string // A-labels
 	Keys    []Key  // that sign its mail here, or are kept to
+	Hidden  bool   // this user may not read some of the keys
 	Route   string // of this relay, that takes its mail past what is published; "" = none
 	Dynamic bool   // the addresses of its servers may change at any time
 }
@@ -96,12 +97,22 @@ func CheckDomain(ctx context.Context, e *Env, d Domain) []Finding {
 	}
 	if !p.routed {
 		for _, f := range checkHostname(ctx, e) {
-			f.Check = "PTR"
+			f.Check = checkPTR
 			found = append(found, f)
 		}
 	}
 	return sorted(found)
 }
+
+// DomainChecks are the names of what CheckDomain judges.
+func DomainChecks() (names []string) {
+	for _, j := range judges {
+		names = append(names, j.name)
+	}
+	return append(names, checkPTR)
+}
+
+const checkPTR = "PTR"
 
 // look collects what is to be judged.
 func (e *Env) look(ctx context.Context, d Domain) published {

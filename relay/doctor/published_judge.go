@@ -225,7 +225,11 @@ func judgeTargets(p published) (found []Finding) {
 		found = p.leftOut(p.plan, "SRV")
 	}
 	if len(p.mx.Records) > 0 {
-		found = append(found, p.leftOut(p.mxPlan, "MX")...)
+		for _, f := range p.leftOut(p.mxPlan, "MX") {
+			if !slices.Contains(found, f) {
+				found = append(found, f)
+			}
+		}
 	}
 	return append(found, p.aliases()...)
 }
@@ -241,7 +245,9 @@ func (p published) leftOut(pl plan.Plan, kind string) (found []Finding) {
 		if f == nil || slices.ContainsFunc(found, func(g Finding) bool { return g.What == f.What }) {
 			continue
 		}
-		f.Level = level
+		if f.Level == "" {
+			f.Level = level
+		}
 		found = append(found, *f)
 	}
 	return found
@@ -290,7 +296,9 @@ func (p published) dropped(d plan.Dropped, kind string) *Finding {
 		return &Finding{What: fmt.Sprintf("%s, has no address: %s", server, queue.Safe(d.Detail, 300)), Why: why, Fix: address}
 	case queue.ReasonDNSFailed:
 		return &Finding{What: fmt.Sprintf("%s: %s", server, queue.Safe(d.Detail, 300)), Why: "It is left out for as long as its name servers do not answer.", Fix: "dig +trace " + d.Host + " A"}
-	case queue.ReasonEgressAddress, queue.ReasonEgressOwn:
+	case queue.ReasonEgressOwn:
+		return p.notOurs(d.Host)
+	case queue.ReasonEgressAddress:
 		return &Finding{
 			What: fmt.Sprintf("%s, has the address %s, which is refused: %s (%s)", server, d.Addr, queue.Safe(d.Detail, 300), d.Reason), Why: why, Fix: address,
 		}
@@ -301,6 +309,14 @@ func (p published) dropped(d plan.Dropped, kind string) *Finding {
 		}
 	}
 	return nil
+}
+
+// notOurs: a record names this machine for a domain that it does not know.
+func (p published) notOurs(host string) *Finding {
+	return &Finding{
+		Level: Error, What: fmt.Sprintf("%s is this machine, and %s is not one of relay_domains", host, p.Name), Why: "Mail for it that comes here is refused.",
+		Fix: fmt.Sprintf("relay_domains: [%s]   # in the configuration, beside those that are there", p.Name),
+	}
 }
 
 // aliases: SRV and MX records must not name one (RFC 2782, RFC 2181 10.3).
@@ -394,6 +410,9 @@ func (p published) judgeMXHost(rr dnsutil.MX, better string) *Finding {
 			Level: Warning, What: fmt.Sprintf("the MX record names %s, which takes mail at port %d by SRV", rr.Host, port),
 			Why: "An MX record has no port: who does not know SRV connects to port 25 there.", Fix: better + "   ; a server that takes mail at port 25",
 		}
+	}
+	if !p.relayed && self(p.mxPlan, rr.Host) {
+		return p.notOurs(rr.Host)
 	}
 	tried := slices.ContainsFunc(p.mxPlan.Targets, func(t plan.Target) bool { return t.Host == rr.Host })
 	if p.relayed && p.ours(rr.Host) && tried { // else the planner had left it out as ourselves
@@ -496,7 +515,7 @@ func judgeSPF(p published) []Finding {
 	case len(records) > 1:
 		return []Finding{{
 			Level: Error, What: fmt.Sprintf("%s has %d SPF records", p.Name, len(records)), Why: "Then none of them counts (RFC 7208 4.5): join them, and remove the others.",
-			Fix: publish.TXT(p.Name, joinSPF(records)).OneLine(),
+			Fix: p.spfFix(joinSPF(records), "one record with the terms of all, and one \"all\" at the end"),
 		}}
 	}
 	if p.routed {
@@ -513,20 +532,33 @@ func judgeSPF(p published) []Finding {
 	return found
 }
 
-// joinSPF is one record in place of several.
+// joinSPF is one record in place of several: what ends them, "all" or "redirect=",
+// comes once, and last.
 func joinSPF(records []string) string {
-	var terms []string
-	all := "~all"
+	terms, end := []string{"v=spf1"}, "~all"
 	for _, r := range records {
-		for _, term := range strings.Fields(queue.Safe(r, 600))[1:] {
-			if strings.HasSuffix(strings.ToLower(term), "all") && len(term) <= 4 {
-				all = term
-			} else if !slices.Contains(terms, term) {
+		for _, term := range strings.Fields(r)[1:] {
+			switch low := strings.ToLower(term); {
+			case strings.TrimLeft(low, "+-~?") == "all", strings.HasPrefix(low, "redirect="):
+				end = term
+			case !slices.Contains(terms, term):
 				terms = append(terms, term)
 			}
 		}
 	}
-	return strings.Join(append(append([]string{"v=spf1"}, terms...), all), " ")
+	return strings.Join(append(terms, end), " ")
+}
+
+// maxRecord is the longest text that is shown whole, in bytes; a part of a record
+// is nothing to publish.
+const maxRecord = 700
+
+// spfFix is a record to publish, or, if it is too long to be shown, what to do to it.
+func (p published) spfFix(text, otherwise string) string {
+	if len(text) > maxRecord {
+		return otherwise
+	}
+	return publish.TXT(p.Name, queue.Safe(text, 2*maxRecord)).OneLine()
 }
 
 func (p published) judgeSender(record, result string, addrs []netip.Addr) Finding {
@@ -559,14 +591,16 @@ func (p published) judgeSender(record, result string, addrs []netip.Addr) Findin
 			}
 		}
 	}
-	_, rest, _ := strings.Cut(queue.Safe(record, 600), " ")
-	f.Fix = publish.TXT(p.Name, strings.TrimSpace("v=spf1"+term+" "+rest)).OneLine()
+	_, rest, _ := strings.Cut(record, " ")
+	f.Fix = p.spfFix(strings.TrimSpace("v=spf1"+term+" "+rest), "add behind v=spf1 of the record:"+term)
 	return f
 }
 
 // judgeDKIM compares the published keys with those that sign.
 func judgeDKIM(p published) (found []Finding) {
-	if len(p.Keys) == 0 {
+	if p.Hidden {
+		found = append(found, skipped("keys of the configuration: this user may not read them; run as root or as the relay's user"))
+	} else if len(p.Keys) == 0 {
 		return []Finding{{
 			Level: Note, What: "no key of the configuration signs mail of " + p.Name, Why: "Big receivers want signatures; if another server signs, all is well.",
 			Fix: "srvrelay dkim keygen --domain " + p.Name,

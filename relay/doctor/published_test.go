@@ -125,6 +125,10 @@ func TestCheckDomain(t *testing.T) {
 		{what: "MX elsewhere", changes: "MX 10 relay.example.net. => MX 10 mx.other.example.\nmx.other.example. A 5.5.100.77", want: `
 			warning MX no MX record of d.example names this relay => d.example. 3600 IN MX 10 relay.example.net.`},
 		{what: "MX elsewhere, and not our domain", changes: "MX 10 relay.example.net. => MX 10 mx.other.example.\nmx.other.example. A 5.5.100.77", more: "public_addresses: [5.5.100.1]\nlisteners: [{ address: \":25\", mode: inbound, tls: none }]\nrelay_domains: [other.example]"},
+		{what: "not one of relay_domains", more: strings.Replace(edge, "[d.example]", "[e.example]", 1), want: `
+			error MX relay.example.net is this machine, and d.example is not one of relay_domains => relay_domains: [d.example]`},
+		{what: "not one of relay_domains, and port 25 is another's", more: "public_addresses: [5.5.100.1]", want: `
+			error targets relay.example.net is this machine, and d.example is not one of relay_domains => relay_domains: [d.example]`},
 		{what: "another program at port 25", more: strings.Replace(edge, ":25", ":2600", 1), want: `
 			warning MX the MX host relay.example.net is this machine, and this relay has no listener at its port 25 => listeners: [{ address: ":25"`},
 		{what: "SRV does not answer", changes: " => ;!servfail _smtp._tcp.d.example. SRV", want: `
@@ -139,6 +143,10 @@ func TestCheckDomain(t *testing.T) {
 			warning SPF d.example has no SPF record => d.example. 3600 IN TXT "v=spf1 a:relay.example.net -all"`},
 		{what: "two SPF", changes: ` => d.example. TXT "v=spf1 mx ~all"`, want: `
 			error SPF d.example has 2 SPF records => d.example. 3600 IN TXT "v=spf1 a:relay.example.net mx ~all"`},
+		{what: "two SPF, one of them elsewhere", changes: ` => d.example. TXT "v=spf1 redirect=x.example"`, want: `
+			error SPF d.example has 2 SPF records => d.example. 3600 IN TXT "v=spf1 a:relay.example.net `},
+		{what: "SPF without us, and too long to be shown", changes: `"v=spf1 a:relay.example.net -all" => "v=spf1 mx ` + strings.Repeat("ip4:192.0.2.1 ", 16) + `" "` + strings.Repeat("ip4:192.0.2.2 ", 17) + `" "` + strings.Repeat("ip4:192.0.2.3 ", 17) + `-all"`, change: spfSays("fail"), want: `
+			error SPF does not let this relay send from 5.5.100.1: fail => add behind v=spf1 of the record: a:relay.example.net`},
 		{what: "SPF without us", changes: "v=spf1 a:relay.example.net -all => v=spf1 mx include:x.example -all", change: spfSays("fail"), want: `
 			error SPF does not let this relay send from 5.5.100.1: fail => d.example. 3600 IN TXT "v=spf1 a:relay.example.net mx include:x.example -all"`},
 		{what: "SPF names us, and not our address", change: spfSays("softfail"), want: `
