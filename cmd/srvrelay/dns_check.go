@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -37,7 +38,8 @@ not answer, 78 the configuration is wrong.`,
 			if err != nil {
 				return err
 			}
-			d := doctor.Domain{Name: name, Dynamic: dynamic}
+			flag, _ := c.Flags().GetString("config")
+			d := doctor.Domain{Name: name, Dynamic: dynamic, Elsewhere: config.Find(flag, os.Environ()) == ""}
 			if d.Route, err = routeOf(cfg, name); err != nil {
 				return err
 			}

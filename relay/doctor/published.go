@@ -23,6 +23,8 @@ type Domain struct {
 	Hidden  bool   // this user may not read some of the keys
 	Route   string // of this relay, that takes its mail past what is published; "" = none
 	Dynamic bool   // the addresses of its servers may change at any time
+
+	Elsewhere bool // this machine is no relay: only what is published is judged
 }
 
 // Key is a DKIM key of the configuration.
@@ -38,7 +40,7 @@ type published struct {
 	hostname string              // of this relay
 	own      map[netip.Addr]bool // its addresses
 	relayed  bool                // it takes the domain's mail
-	routed   bool                // it sends what is for others by a route: their servers never see its addresses
+	routed   bool                // its mail does not go from here: by a route, or there is no relay here
 	connect  bool
 
 	srv   looked[dnsutil.SRV]
@@ -117,7 +119,7 @@ const checkPTR = "PTR"
 // look collects what is to be judged.
 func (e *Env) look(ctx context.Context, d Domain) published {
 	p := published{
-		Domain: d, hostname: e.Config.Hostname, own: e.own(), connect: e.Connect, routed: e.allRouted(),
+		Domain: d, hostname: e.Config.Hostname, own: e.own(), connect: e.Connect, routed: e.allRouted() || d.Elsewhere,
 		relayed: e.has(config.Inbound, nil) && slices.ContainsFunc(e.Config.RelayDomains, func(r string) bool {
 			return r == d.Name || strings.HasPrefix(r, ".") && strings.HasSuffix(d.Name, r)
 		}),

@@ -518,6 +518,9 @@ func judgeSPF(p published) []Finding {
 			Fix: p.spfFix(joinSPF(records), "one record with the terms of all, and one \"all\" at the end"),
 		}}
 	}
+	if p.Elsewhere {
+		return []Finding{skipped("whether SPF of %s and the keys let a relay's mail through: there is no configuration here (--config)", p.Name)}
+	}
 	if p.routed {
 		return []Finding{skipped("whether SPF of %s lets this relay's mail through: a route hands it to another server, ask there", p.Name)}
 	}
@@ -600,7 +603,7 @@ func (p published) judgeSender(record, result string, addrs []netip.Addr) Findin
 func judgeDKIM(p published) (found []Finding) {
 	if p.Hidden {
 		found = append(found, skipped("keys of the configuration: this user may not read them; run as root or as the relay's user"))
-	} else if len(p.Keys) == 0 {
+	} else if len(p.Keys) == 0 && !p.Elsewhere {
 		return []Finding{{
 			Level: Note, What: "no key of the configuration signs mail of " + p.Name, Why: "Big receivers want signatures; if another server signs, all is well.",
 			Fix: "srvrelay dkim keygen --domain " + p.Name,

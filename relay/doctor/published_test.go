@@ -199,6 +199,13 @@ routes: [{ domains: ["*"], to: [{ url: "smtp://relay.example.net:587" }] }]
 	w.judged(d, "warning TTL the address of home.d.example is kept for 15m0s => home.d.example. 60 IN A 5.5.100.8\n"+route)
 }
 
+// TestCheckDomainElsewhere: a machine that is no relay is not judged itself.
+func TestCheckDomainElsewhere(t *testing.T) {
+	w := newDomainWorld(t, strings.Replace(goodZone, "d.example. 3600 MX 10 relay.example.net.", "", 1), "public_addresses: [5.5.100.99]", nil)
+	spfSays("fail")(nil, w)
+	w.judged(Domain{Name: "d.example", Elsewhere: true}, "error MX who does not know SRV finds no server => d.example. 3600 IN MX 10 mail.d.example.")
+}
+
 func spfSays(result string) func(*Domain, *world) {
 	return func(_ *Domain, w *world) { w.SPF = func(context.Context, netip.Addr, string) string { return result } }
 }
