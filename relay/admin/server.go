@@ -27,6 +27,9 @@ type Backend struct {
 
 	Bans       func() Bans
 	ChangeBans func(BanChange) BanChanged
+
+	Suspects      func() []Suspect
+	ChangeSuspect func(SuspectChange) SuspectChanged
 }
 
 // Listen opens the socket in a folder that is the owner's only (0700); a
@@ -91,6 +94,7 @@ func (b Backend) handler() http.Handler {
 	mux := http.NewServeMux()
 	b.handleQueue(mux)
 	b.handleBans(mux)
+	b.handleSuspects(mux)
 	mux.HandleFunc("GET /hops", func(w http.ResponseWriter, r *http.Request) {
 		hops, err := b.Store.Hops(r.Context())
 		answer(w, hops, err)

@@ -265,7 +265,7 @@ func judgeWay(p published) []Finding {
 		return nil
 	}
 	f := Finding{
-		Level: Error, What: fmt.Sprintf("mail of %s that this relay takes has no way on: it goes to servers that are better than itself, and there are none", p.Name),
+		Level: Error, What: fmt.Sprintf("mail of %s that this relay takes has no way on: no record is better than its own", p.Name),
 		Why: "It is one of relay_domains, so that its mail waits here until it expires.",
 		Fix: publish.SRV(p.Name, 10, 0, 2525, "home."+p.Name).OneLine() + "   ; the host and port of your server, or a route in the configuration",
 	}
