@@ -28,9 +28,10 @@ var allowed = map[string][]string{
 	"srvrelay/relay/config":        {},
 	"srvrelay/relay/metrics":       {"srvrelay/queue"},
 	"srvrelay/relay/oauth":         {},
+	"srvrelay/relay/publish":       {},
 	"srvrelay/relay/fetch":         {"srvrelay/delivery/smtpclient"},
 	"srvrelay/relay/admin":         {"srvrelay/queue", "srvrelay/delivery", "srvrelay/delivery/plan"},
-	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config", "srvrelay/relay/acme"},
+	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config", "srvrelay/relay/acme", "srvrelay/relay/dkim", "srvrelay/relay/publish"},
 	"srvrelay/cmd/srvrelay":        nil, // wires: everything
 	"srvrelay/cmd/relaybench":      {"srvrelay/dnsutil/dnsserver"},
 }

@@ -18,6 +18,10 @@ type Env struct {
 	Resolver *dnsutil.Client
 	// Plan is the plan that delivery would make for a domain.
 	Plan func(ctx context.Context, domain string) plan.Plan
+	// PlanMX is that of everybody who does not know SRV.
+	PlanMX func(ctx context.Context, domain string) plan.Plan
+	// SPF is what SPF says of mail of a domain that comes from an address.
+	SPF  func(ctx context.Context, addr netip.Addr, domain string) string
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Now  func() time.Time
 
