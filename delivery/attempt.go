@@ -326,7 +326,10 @@ func (w *walk) unreached(s step, v Verdict) {
 	if s.target.Named && v.Result == queue.Fail && !v.Client {
 		v = w.unwelcome(s, v)
 	}
-	w.greeted = w.greeted || v.Client
+	if v.Client {
+		w.greeted = true
+		w.d.wakeParked(w.d.health.succeeded(s.addr))
+	}
 	v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
 	if v.Down {
 		w.news = true

@@ -241,10 +241,13 @@ func (m *Meter) kept(who string, size int64) {
 
 // full tells whether as much of somebody is held as may be.
 func (m *Meter) full(r *AnomalyRules, who string) bool {
+	if who == "" {
+		return false
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := m.habits[who]
-	return who != "" && r.holds(h) && h.Suspect.full()
+	return r.holds(h) && h.Suspect.full()
 }
 
 // unsent takes back what submit has counted.
@@ -252,9 +255,14 @@ func (m *Meter) unsent(who string, n int64, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if h, known := m.habits[who]; known {
-		last := h.Last
-		h = h.after(now).sent(-n, now)
-		h.Last = last
+		h = h.after(now)
+		last, hour := h.Last, h.hour()
+		// What was refused is nothing usual, should this have been the busiest hour.
+		highest := h.Peak <= hour
+		h = h.sent(-n, now)
+		if h.Last = last; highest {
+			h.Peak = h.hour()
+		}
 		m.habits[who], m.changed = h, true
 	}
 }

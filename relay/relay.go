@@ -52,7 +52,7 @@ type Events interface {
 	Received(env *queue.Envelope)
 	// Refused: a command, a message or a connection was refused.
 	Refused(Refusal)
-	// AuthFailed: a name and password were wrong.
+	// AuthFailed: a name and password, a token or a certificate were wrong.
 	AuthFailed(client queue.Client, name string, failures int)
 	// NearLimit: most of a limit is used; once until the use has fallen again.
 	NearLimit(NearLimit)

@@ -30,20 +30,7 @@ var updateDNS = flag.Bool("update-dns", false, "write testdata/dns anew")
 
 func checkDNSText(t *testing.T, name, got string) {
 	t.Helper()
-	file := filepath.Join("../../testdata/dns", name)
-	if *updateDNS {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("got:\n%s\nwant (%s; go test -update-dns if it is meant):\n%s", got, file, want)
-	}
+	checkWritten(t, "../../testdata/dns/"+name, got, "-update-dns", *updateDNS)
 }
 
 // fixedKey is the same at every run, so that what is printed of it is.

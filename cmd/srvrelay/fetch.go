@@ -76,7 +76,7 @@ func fetchKey(cfg *config.Config, f config.Fetch) string {
 
 func (s *service) fetchConfig(cfg *config.Config, f config.Fetch) fetch.Config {
 	c := fetchFrom(cfg, f)
-	c.Deliver = func(_ context.Context, conn net.Conn) error { s.doors.Attend(conn); return nil }
+	c.Deliver = func(_ context.Context, conn net.Conn) error { return s.doors.Attend(conn) }
 	if f.DeliverHost != "" {
 		c.Deliver = fetch.ToServer(net.JoinHostPort(f.DeliverHost, strconv.Itoa(int(f.DeliverPort))))
 	}

@@ -166,7 +166,7 @@ func TestFetchServerAway(t *testing.T) {
 	e.mail("me@home.example", "mine")
 	home := startPeerRelay(t, e.home(t, fmt.Sprintf(`, deliver: "smtp://%s"`, addr), ""))
 	e.saw(1, "deferred", map[string]string{"reason": "banner-refused", "reply": "421 4.3.2 the mail server here does not answer, try again later"})
-	home.sawText("fetch: the server that is to take the mail cannot be reached")
+	home.sawText("the server that is to take the mail cannot be reached")
 	mx, err := sink.Start(addr, sink.Options{Hostname: "home"})
 	if err != nil {
 		t.Fatal(err)

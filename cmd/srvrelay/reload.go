@@ -127,7 +127,6 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	if err != nil {
 		return r, err
 	}
-	cur.doors.HomeIsBack = s.homeIsBack
 	remote, err := s.remote.open(cfg)
 	if err != nil {
 		return r, err

@@ -55,8 +55,13 @@ type guard struct {
 // socketHosts are what clients of the Unix socket call it.
 var socketHosts = []string{"srvrelay"}
 
-func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
+func (g *guard) ServeHTTP(to http.ResponseWriter, r *http.Request) {
+	// Also for who is refused: net/http reads what is left of a request.
+	control := http.NewResponseController(to)
+	w, h := &timedWriter{to, control}, to.Header()
+	if r.Body != nil && r.Body != http.NoBody {
+		_ = control.SetReadDeadline(time.Now().Add(bodyLimit))
+	}
 	// Addresses and replies come from strangers: whatever a browser is shown is
 	// not to be taken for a page, kept, or put into another one.
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -108,8 +113,7 @@ func (g *guard) known(w http.ResponseWriter, r *http.Request, client netip.Addr,
 }
 
 // pass hands a request on, within bounds of size and time.
-func (g *guard) pass(w http.ResponseWriter, r *http.Request) {
-	control := http.NewResponseController(w)
+func (g *guard) pass(w *timedWriter, r *http.Request) {
 	limit, each := int64(maxRequest), false
 	if r.URL.Path == "/"+apiVersion+importPath {
 		limit, each = maxImport, true
@@ -117,16 +121,14 @@ func (g *guard) pass(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength > limit {
 		// Some clients look for an answer only when they have sent all.
 		w.Header().Set("Connection", "close")
-		_ = control.SetReadDeadline(time.Now().Add(bodyLimit))
 		_, _ = io.CopyN(io.Discard, r.Body, maxRequest)
 		tooLarge.send(w, fmt.Sprintf("the request is too large: %d bytes at most", limit))
 		return
 	}
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &timedBody{http.MaxBytesReader(w, r.Body, limit), control, each}
-		_ = control.SetReadDeadline(time.Now().Add(bodyLimit))
+		r.Body = &timedBody{http.MaxBytesReader(w.ResponseWriter, r.Body, limit), w.control, each}
 	}
-	g.next.ServeHTTP(&timedWriter{w, control}, r)
+	g.next.ServeHTTP(w, r)
 }
 
 // timedBody ends the wait for a client that sends slowly, or not at all.

@@ -330,6 +330,8 @@ func TestSlowClients(t *testing.T) {
 		"nothing":       {"", "", 0, idleLimit},
 		"a slow body":   {"POST /v1/queue/act" + head + "Content-Length: 100000\r\n\r\n", " ", bodyLimit, bodyLimit + 2*time.Second},
 		"no body":       {"POST /v1/queue/act" + head + "Content-Length: 100000\r\n\r\n", "", bodyLimit, bodyLimit + 2*time.Second},
+		"no token":      {"POST /v1/reload HTTP/1.1\r\nHost: relay.test\r\nContent-Length: 1000\r\n\r\n", "", 0, bodyLimit + 2*time.Second},
+		"another host":  {"POST /v1/reload HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 1000\r\n\r\n", "", 0, bodyLimit + 2*time.Second},
 		"no import":     {"POST /v1/queue/import?record=100000" + head + "Content-Length: 100000\r\n\r\n", "", bodyLimit, bodyLimit + 2*time.Second},
 		"a slow import": {"POST /v1/queue/import?record=100000" + head + "Content-Length: 100000\r\n\r\n", " ", 10 * time.Minute, time.Hour},
 	} {

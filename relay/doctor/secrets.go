@@ -31,6 +31,9 @@ func secretFiles(c *config.Config) []string {
 	if c.Admin.TokenFile != "" {
 		files = append(files, c.Admin.TokenFile)
 	}
+	for _, k := range c.DKIM {
+		files = append(files, k.KeyFile)
+	}
 	for _, f := range c.Fetch {
 		if f.PasswordFile != "" && !slices.Contains(files, f.PasswordFile) {
 			files = append(files, f.PasswordFile)

@@ -13,7 +13,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -224,6 +223,3 @@ func (c *Config) tls() (*tls.Config, error) {
 		VerifyConnection: smtpclient.VerifyNames(roots, append([]string{c.Host}, c.Names...), nil),
 	}, nil
 }
-
-// errAway is wrapped by the error of a server that does not take mail.
-var errAway = errors.New("fetch: the server that is to take the mail cannot be reached")
