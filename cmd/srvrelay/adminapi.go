@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -136,7 +137,8 @@ func (cur *current) certificateForAdmin() error {
 	if cur.cfg.Admin.Listen == "" || plainAdmin(cur.cfg) {
 		return nil
 	}
-	if cur.adminTLS = cur.doors.TLS; cur.adminTLS != nil {
+	// That of inbound doors has one before the first is fetched.
+	if cur.adminTLS = cmp.Or(cur.doors.InboundTLS, cur.doors.TLS); cur.adminTLS != nil {
 		return nil
 	}
 	cert, err := relay.SelfSigned(cur.cfg.DataDir, cur.cfg.Hostname)

@@ -59,7 +59,7 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, certs *acme.Manager, l
 		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Anomaly: anomalyRules(cfg),
 		Headers: headerRules(cfg), Homes: homesOf(cfg),
 	}
-	keys, wrong := dkimKeys(cfg)
+	keys, wrong := dkimKeys(cfg, "")
 	if len(wrong) > 0 {
 		return nil, wrong
 	}

@@ -124,14 +124,12 @@ func (f *suggestion) wanted(ctx context.Context, cfg *config.Config, domain stri
 	if err := f.hosts(ctx, cfg, &w); err != nil {
 		return w, err
 	}
-	keys, problems := dkimKeys(cfg)
+	keys, problems := dkimKeys(cfg, w.Domain)
 	if len(problems) > 0 {
 		return w, problems
 	}
 	for _, k := range keys {
-		if k.Domain == w.Domain {
-			w.DKIM = append(w.DKIM, publish.TXT(k.Name(), k.Record()))
-		}
+		w.DKIM = append(w.DKIM, publish.TXT(k.Name(), k.Record()))
 	}
 	if err := f.certs(cfg, &w); err != nil {
 		return w, err

@@ -99,7 +99,7 @@ func routeOf(cfg *config.Config, domain string) (string, error) {
 // keysOf are the DKIM keys for a domain. Some may be hidden from this user: a
 // monitor need not see them.
 func keysOf(cfg *config.Config, domain string) (keys []doctor.Key, hidden bool, err error) {
-	all, problems := dkimKeys(cfg)
+	all, problems := dkimKeys(cfg, domain)
 	secret := func(p config.Problem) bool { return errors.Is(p.Err, fs.ErrPermission) }
 	hidden = slices.ContainsFunc(problems, secret)
 	if problems = slices.DeleteFunc(problems, secret); len(problems) > 0 {
@@ -107,9 +107,7 @@ func keysOf(cfg *config.Config, domain string) (keys []doctor.Key, hidden bool, 
 	}
 	sign := dkim.NewKeys(all)
 	for _, k := range all {
-		if k.Domain == domain {
-			keys = append(keys, doctor.Key{Key: k, Signs: sign.Sign(k)})
-		}
+		keys = append(keys, doctor.Key{Key: k, Signs: sign.Sign(k)})
 	}
 	return keys, hidden, nil
 }

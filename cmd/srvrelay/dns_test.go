@@ -279,6 +279,25 @@ dkim: [{ domain: fine.example, selector: s1, key_file: `+key+" }]\n")
 	}
 }
 
+// TestDNSSuggestOthersKeys: keys of another domain that cannot be read do not
+// matter, those of the domain do.
+func TestDNSSuggestOthersKeys(t *testing.T) {
+	t.Parallel()
+	config := configFile(t, `
+hostname: edge.example.net
+listeners: [{ address: "127.0.0.1:0", mode: inbound, tls: none }]
+relay_domains: [example.org]
+dns: { servers: ["127.0.0.1:1"] }
+dkim: [{ domain: other.example, selector: s1, key_file: /nowhere/dkim.pem }]
+`)
+	for domain, want := range map[string]int{"example.org": 0, "other.example": exitConfig} {
+		code, out := invoke(t, config, "", "dns", "suggest", domain, "--target", "home.example.org:2525", "--address", "home.example.org=5.5.100.8")
+		if code != want {
+			t.Errorf("%s: exit code %d, want %d\n%s", domain, code, want, out)
+		}
+	}
+}
+
 // TestDNSPage: docs/dns.md shows what is printed, and has a row for each check.
 func TestDNSPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/dns.md")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"regexp"
 	"strconv"
 	"sync"
 	"time"
@@ -106,8 +107,12 @@ type fetchLog struct {
 	log   maillog
 	from  string
 	since time.Time // of the first failure; zero = it goes well
-	last  string
+	last  string    // the error, without the ports of this machine
 }
+
+// localPort is where an error of the net package names this side of a
+// connection: another port each time.
+var localPort = regexp.MustCompile(`([0-9\]]):[0-9]+->`)
 
 func (l *fetchLog) StandingBy() {
 	l.well()
@@ -124,10 +129,9 @@ func (l *fetchLog) Failed(err error, pause time.Duration) {
 		l.since = time.Now()
 	}
 	say := l.log.Debug
-	if err.Error() != l.last {
-		say = l.log.Warn
+	if now := localPort.ReplaceAllString(err.Error(), "$1->"); now != l.last {
+		say, l.last = l.log.Warn, now
 	}
-	l.last = err.Error()
 	say("fetch: mail cannot be fetched", "from", l.from, "error", err, "next_try", pause.Round(time.Second))
 }
 

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"net/smtp"
@@ -13,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"srvrelay/dnsutil/dnsserver"
 	"srvrelay/relay/sink"
@@ -313,5 +316,25 @@ func serveOnce(t *testing.T, c *textproto.Conn, say bool) (message string) {
 			_ = c.PrintfLine("250 mine now")
 		}
 		return string(b)
+	}
+}
+
+// TestFetchLog: what fails is told of once, also where another local port is in
+// the error each time; another reason is told of, too.
+func TestFetchLog(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := fetchLog{log: newMaillog(&out, "json", "info"), from: "edge.test:465"}
+	for _, err := range []string{
+		"read tcp 192.0.2.1:40001->203.0.113.5:465: connection reset by peer",
+		"read tcp 192.0.2.1:40002->203.0.113.5:465: connection reset by peer",
+		"read tcp [2001:db8::1]:40003->[2001:db8::5]:465: connection reset by peer",
+		"read tcp [2001:db8::1]:40004->[2001:db8::5]:465: connection reset by peer",
+		"read tcp [2001:db8::1]:40004->[2001:db8::5]:466: connection reset by peer",
+	} {
+		l.Failed(errors.New(err), time.Minute)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 3 {
+		t.Errorf("%d lines, want 3:\n%s", n, &out)
 	}
 }
