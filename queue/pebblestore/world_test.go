@@ -237,11 +237,11 @@ func (w *world) clock() {
 }
 
 func (w *world) powerCut() {
-	w.restart(w.cut(w.mem), func(now views) { w.judge(op{}, w.seen, now, true) })
+	w.restart(w.cut(w.faults.mem), func(now views) { w.judge(op{}, w.seen, now, true) })
 }
 
 // drain delivers all that is left, on a disk that works.
 func (w *world) drain() {
 	w.Helper()
-	w.restart(w.cut(w.mem), func(now views) { w.judge(op{}, w.seen, now, true) })
+	w.restart(w.cut(w.faults.mem), func(now views) { w.judge(op{}, w.seen, now, true) })
 }
