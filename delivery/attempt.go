@@ -23,8 +23,9 @@ type walk struct {
 	plan      plan.Plan
 	plannedAt time.Time // when the first plan was made
 	asked     string    // fingerprint of the first plan, which is the one that explain shows
-	forced    bool      // look at targets that are down before their time
-	asks      bool      // nothing is sent: the targets are asked about a recipient, see callforward.go
+	firstPlan plan.Plan
+	forced    bool // look at targets that are down before their time
+	asks      bool // nothing is sent: the targets are asked about a recipient, see callforward.go
 
 	rcpts    []progress // one for each of lease.Rcpts
 	results  []string   // one line for each target, for people
@@ -133,7 +134,7 @@ func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 	if ctx.Err() != nil || w.rerouted() {
 		return nil, hopOutcome{}
 	}
-	w.asked = w.plan.Fingerprint()
+	w.asked, w.firstPlan = w.plan.Fingerprint(), w.plan
 	w.d.memory.planned(w.plan, time.Now())
 	if w.plan.Verdict == queue.Sent {
 		w.walkTargets(ctx)

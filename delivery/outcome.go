@@ -122,7 +122,7 @@ func (w *walk) allWantAuth() bool {
 
 // record is the attempt as people will read it.
 func (w *walk) record() *queue.Attempt {
-	a := &queue.Attempt{Time: time.Now(), Hop: w.lease.Hop, Plan: w.asked, Target: w.lastName, Results: w.results}
+	a := &queue.Attempt{Time: time.Now(), Hop: w.lease.Hop, Plan: w.asked, Target: w.lastName, Results: w.results, PlanText: w.firstPlan.Words}
 	if w.last != nil {
 		a.TLS = w.last.tls
 	}

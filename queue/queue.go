@@ -208,6 +208,9 @@ type Attempt struct {
 	Target  string    `json:"target,omitempty"` // "host address:port" of the last server that was tried
 	TLS     string    `json:"tls,omitempty"`    // "TLS 1.3", "" = clear text
 	Results []string  `json:"results"`          // one line for each target that was tried
+
+	// PlanText is for Settle: the plan in words, for the history. nil = nobody knows.
+	PlanText func() string `json:"-"`
 }
 
 // HopInfo is the state of a hop with waiting recipients.
@@ -224,6 +227,7 @@ type Message struct {
 	Envelope
 	Recipients []Recipient `json:"recipients"`
 	Attempts   []Attempt   `json:"attempts,omitempty"` // Get only
+	Notes      []Note      `json:"notes,omitempty"`    // what happened to it beside attempts, the newest MaxNotes
 }
 
 // Effects is what a Settle or Sweep changed, for the log and the metrics.

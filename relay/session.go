@@ -253,12 +253,14 @@ func (s *session) Data(r io.Reader) error {
 		defer msg.seal.end()
 		msg.header.watchers = append(msg.header.watchers, msg.seal)
 	}
+	name := new(idField)
+	msg.header.watchers = append(msg.header.watchers, name)
 	msg.begin(appendStamp(nil, s.trace()))
 	check := s.verify(msg)
 	if check != nil {
 		defer check.Abandon()
 	}
-	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8, check, s.conn.set.Hostname})
+	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, name, s.txn.utf8, check, s.conn.set.Hostname})
 	if err != nil {
 		return s.refusal(err)
 	}
@@ -286,6 +288,7 @@ func (s *session) refusal(err error) *smtp.SMTPError {
 type noting struct {
 	*message
 	env      *queue.Envelope
+	name     *idField
 	utf8     bool
 	check    Check // nil = no results are to stand before the message
 	hostname string
@@ -295,6 +298,7 @@ func (n *noting) Read(p []byte) (int, error) {
 	got, err := n.message.Read(p)
 	if err == io.EOF {
 		n.env.Has8Bit = n.has8 || n.header.has8
+		n.env.MessageID = n.name.value()
 		if n.seal != nil {
 			var serr error
 			if n.env.Prefix, serr = n.seal.fields(); serr != nil {

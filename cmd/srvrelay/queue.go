@@ -100,7 +100,10 @@ func openOffline(c *cobra.Command, cfg *config.Config, client **admin.Client) (s
 		return nil, err
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "queue: the relay is not running; reading %s\n", dir)
-	local, end := admin.Local(admin.Backend{Store: store, Routing: func() queue.Routing { return rt }})
+	local, end := admin.Local(admin.Backend{
+		Store: store, Routing: func() queue.Routing { return rt },
+		Trace: store.Trace, TraceOff: func() bool { return cfg.History.Keep == 0 },
+	})
 	*client = local
 	return func() {
 		end()

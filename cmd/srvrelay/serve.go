@@ -144,6 +144,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(cur.routes), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+		HistoryKeep: cfg.History.Keep, HistorySize: cfg.History.MaxSize,
 		Sign: cur.signReports(log),
 	})
 	if err != nil {

@@ -25,6 +25,9 @@ type Backend struct {
 	Acted   func(queue.Effects) // for the log
 	Door    func() Door         // nil: no relay is running
 
+	Trace    func(context.Context, queue.TraceQuery) (queue.Traces, error)
+	TraceOff func() bool // no history is kept; nil = nobody knows
+
 	Bans       func() Bans
 	ChangeBans func(BanChange) BanChanged
 }
@@ -91,6 +94,7 @@ func (b Backend) handler() http.Handler {
 	mux := http.NewServeMux()
 	b.handleQueue(mux)
 	b.handleBans(mux)
+	b.handleTrace(mux)
 	mux.HandleFunc("GET /hops", func(w http.ResponseWriter, r *http.Request) {
 		hops, err := b.Store.Hops(r.Context())
 		answer(w, hops, err)

@@ -51,6 +51,7 @@ func defaults() *Config {
 		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50, MaxConnectionsPerMinute: 6000, MaxCommandsPerSecond: 5000},
 		Bans:            Bans{Failures: 10, Within: 10 * time.Minute, For: time.Hour, Max: 24 * time.Hour, NameFailures: 30, Exempt: prefixes()},
 		DNS:             DNS{Servers: []string{}},
+		History:         History{Keep: 14 * 24 * time.Hour, MaxSize: 1 << 30},
 		Delivery: Delivery{
 			Services: []string{"_smtp._tcp"}, MXFallback: true, MXPort: 25, ConnectionsPerTarget: 10, Concurrency: 200,
 			Timeouts: Timeouts{Connect: 10 * time.Second, Greeting: 30 * time.Second},
