@@ -35,9 +35,8 @@ func (f *idField) judge(bool) error { return nil }
 
 // value is the id without <>; "" when there is none, or one too long.
 func (f *idField) value() string {
-	id := bytes.Trim(bytes.TrimSpace(f.text), "<>")
-	if len(id) > maxMessageID {
+	if len(f.text) > maxMessageID {
 		return ""
 	}
-	return queue.Safe(string(id), maxMessageID)
+	return queue.Safe(string(bytes.Trim(bytes.TrimSpace(f.text), "<>")), maxMessageID)
 }

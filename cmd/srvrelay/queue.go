@@ -163,7 +163,7 @@ srvrelay explain message ID.`,
 }
 
 // errGone: nobody can say more about a message that is not there.
-var errGone = errors.New("no such message in the queue: it has been delivered, given up or deleted (the log says which)")
+var errGone = errors.New("no such message in the queue: it has been delivered, given up or deleted (srvrelay trace says which)")
 
 // aboutID says which message an error is about.
 func aboutID(id string, err error) error {

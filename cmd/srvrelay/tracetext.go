@@ -133,9 +133,14 @@ var pastVerbs = map[string]string{
 	string(queue.VerbFail): "given up", string(queue.VerbDelete): "deleted",
 }
 
+// told is what a report says, by its kind.
+var told = map[string]string{
+	queue.ReportFailed.String(): "could not be delivered", queue.ReportDelayed.String(): "is late", queue.ReportRelayed.String(): "was handed on",
+}
+
 func noted(n queue.Note) string {
 	if n.What == queue.NoteReport {
-		return fmt.Sprintf("told %s that it is %s (report %s)", address(n.To), n.Kind, n.Report)
+		return fmt.Sprintf("told %s that it %s (report %s)", address(n.To), cmp.Or(told[n.Kind], "has news"), n.Report)
 	}
 	text := fmt.Sprintf("%s by the operator, for %d %s", cmp.Or(pastVerbs[n.What], queue.Safe(n.What, 20)), n.Recipients, plural(n.Recipients, "recipient"))
 	if n.Text != "" {

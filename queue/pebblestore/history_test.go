@@ -252,6 +252,24 @@ func TestHistorySize(t *testing.T) {
 	}
 }
 
+// TestNotesAreBounded: however often somebody is at work on a message, its record
+// does not grow without an end.
+func TestNotesAreBounded(t *testing.T) {
+	s := openMem(t, vfs.NewMem())
+	id := put(t, s, 1, "bob@b.example")
+	for range queue.MaxNotes {
+		for _, v := range []queue.Verb{queue.VerbHold, queue.VerbRelease} {
+			if _, err := s.Act(ctx, []queue.ID{id}, queue.Action{Verb: v}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m, err := s.Get(ctx, id)
+	if err != nil || len(m.Notes) != queue.MaxNotes || m.Notes[queue.MaxNotes-1].What != string(queue.VerbRelease) {
+		t.Errorf("%d notes, %v", len(m.Notes), err)
+	}
+}
+
 // stageDone writes what is left of a message that came at a time and was delivered
 // at once, the way a change does.
 func stageDone(b *pebble.Batch, at time.Time, n int) ulid.ULID {
@@ -330,6 +348,9 @@ func TestTraceMillion(t *testing.T) {
 		}
 	}
 	began := time.Now()
+	size := s.historySize(0)
+	t.Logf("%d bytes, weighed in %v", size, time.Since(began))
+	began = time.Now()
 	if err := s.forget(hourOf(end.Add(-7 * day))); err != nil {
 		t.Fatal(err)
 	}

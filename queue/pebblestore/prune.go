@@ -11,7 +11,7 @@ import (
 )
 
 // pruneEvery is how often the history is looked at for what is too old or too much.
-const pruneEvery = 10 * time.Minute
+const pruneEvery = time.Minute
 
 // pruneHistory forgets what is older than the history is kept, and the oldest
 // hours of one that is too large. It writes a few marks, whatever it forgets: the

@@ -126,9 +126,12 @@ func (t *tracer) hour(hour uint32, names [][]byte) error {
 	for _, n := range names {
 		from := append(hourKey(famName, hour), n...)
 		err := eachName(t.db, from, func(id ulid.ULID) error {
-			ids = append(ids, id)
-			if len(ids)%1000 == 0 {
-				return t.ctx.Err()
+			if ids = append(ids, id); len(ids)%1000 == 0 {
+				err := t.ctx.Err()
+				if len(ids) >= 2*maxIDs {
+					ids = newestIDs(ids)
+				}
+				return err
 			}
 			return nil
 		})
@@ -136,13 +139,20 @@ func (t *tracer) hour(hour uint32, names [][]byte) error {
 			return err
 		}
 	}
-	slices.SortFunc(ids, func(a, b ulid.ULID) int { return b.Compare(a) })
-	for _, id := range ids {
+	for _, id := range newestIDs(ids) {
 		if err := t.take(hour, id); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// maxIDs bounds the messages of one hour that a search looks at: the newest.
+const maxIDs = 200_000
+
+func newestIDs(ids []ulid.ULID) []ulid.ULID {
+	slices.SortFunc(ids, func(a, b ulid.ULID) int { return b.Compare(a) })
+	return ids[:min(len(ids), maxIDs)]
 }
 
 // eachName calls fn with the messages that have a name. The keys only are read.
