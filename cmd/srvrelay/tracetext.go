@@ -109,14 +109,14 @@ func accepted(m admin.Traced) string {
 	if c.User != "" {
 		text += ", user " + queue.Safe(c.User, 100)
 	}
-	return text + ", " + cmp.Or(c.TLS, "without TLS")
+	return text + ", " + cmp.Or(queue.Safe(c.TLS, 40), "without TLS")
 }
 
 // attempted says where one attempt went and what was said.
 func attempted(m admin.Traced, a queue.Attempt) event {
 	e := event{at: a.Time, text: "tried " + address(a.Hop)}
 	if a.Target != "" {
-		e.text += ", at last " + queue.Safe(a.Target, 300) + ", " + cmp.Or(a.TLS, "without TLS")
+		e.text += ", at last " + queue.Safe(a.Target, 300) + ", " + cmp.Or(queue.Safe(a.TLS, 40), "without TLS")
 	}
 	for _, line := range a.Results {
 		e.below = append(e.below, queue.Safe(line, 500))
@@ -140,7 +140,7 @@ var told = map[string]string{
 
 func noted(n queue.Note) string {
 	if n.What == queue.NoteReport {
-		return fmt.Sprintf("told %s that it %s (report %s)", address(n.To), cmp.Or(told[n.Kind], "has news"), n.Report)
+		return fmt.Sprintf("told %s that it %s (report %s)", address(n.To), cmp.Or(told[n.Kind], "has news"), queue.Safe(string(n.Report), 40))
 	}
 	text := fmt.Sprintf("%s by the operator, for %d %s", cmp.Or(pastVerbs[n.What], queue.Safe(n.What, 20)), n.Recipients, plural(n.Recipients, "recipient"))
 	if n.Text != "" {
@@ -186,7 +186,7 @@ func waits(s screen, r admin.Recipient, now time.Time) event {
 		e.below = append(e.below, "its server does not answer: tried as soon as it does")
 	}
 	if r.LastStatus != "" {
-		e.below = append(e.below, queue.Safe(r.LastStatus, 400)+"  ["+r.Reason+"]")
+		e.below = append(e.below, queue.Safe(r.LastStatus+"  ["+r.Reason+"]", 500))
 	}
 	return e
 }

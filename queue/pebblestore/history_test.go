@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -270,6 +271,23 @@ func TestNotesAreBounded(t *testing.T) {
 	}
 }
 
+// TestTraceIsBounded: what is found of messages with many recipients ends before it
+// fills the memory, and says that there is more.
+func TestTraceIsBounded(t *testing.T) {
+	s := openMem(t, vfs.NewMem())
+	addrs := make([]string, maxFound/2)
+	for i := range addrs {
+		addrs[i] = fmt.Sprintf("u%d@b.example", i)
+	}
+	for range 4 {
+		put(t, s, 1, addrs...)
+	}
+	found, err := s.Trace(ctx, queue.TraceQuery{Term: "u1@b.example", Max: 100})
+	if err != nil || len(found.Found) != 3 || !found.More {
+		t.Errorf("%d messages, more: %v, %v", len(found.Found), found.More, err)
+	}
+}
+
 // stageDone writes what is left of a message that came at a time and was delivered
 // at once, the way a change does.
 func stageDone(b *pebble.Batch, at time.Time, n int) ulid.ULID {
@@ -355,4 +373,77 @@ func TestTraceMillion(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("half of it forgotten in %v", time.Since(began))
+}
+
+// TestForgetUnderLoad: messages come and go while half a million old ones are
+// forgotten, and none of them waits for it. With SRVRELAY_STRESS=1.
+func TestForgetUnderLoad(t *testing.T) {
+	if os.Getenv("SRVRELAY_STRESS") == "" {
+		t.Skip("set SRVRELAY_STRESS=1")
+	}
+	s, err := Open(Options{Dir: t.TempDir(), Log: testLog(t), HistoryKeep: 30 * day})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	old := time.Now().Add(-20 * day)
+	for n := 0; n < 500_000; {
+		b := s.db.NewBatch()
+		for ; b.Len() < 1<<20 && n < 500_000; n++ {
+			stageDone(b, old.Add(time.Duration(n)*time.Second), n)
+		}
+		if err := s.commit(b, pebble.NoSync); err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+	}
+	if err := s.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	body := []byte(strings.Repeat("x", 4<<10))
+	load := func(during func()) []time.Duration {
+		var mu sync.Mutex
+		var took []time.Duration
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				for range 1500 {
+					began := time.Now()
+					if err := oneLife(s, body); err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					took = append(took, time.Since(began))
+					mu.Unlock()
+				}
+			})
+		}
+		during()
+		wg.Wait()
+		slices.Sort(took)
+		n := len(took)
+		t.Logf("%d lives: median %v, 99 %% %v, 99.9 %% %v, longest %v", n, took[n/2], took[n*99/100], took[n*999/1000], took[n-1])
+		return took
+	}
+	before := load(func() {})
+	with := load(func() {
+		set := *s.set.Load()
+		set.HistoryKeep = day
+		s.Reconfigure(set)
+		for range 5 { // and again, as by a sweep each minute
+			s.history.pruned.Store(0)
+			began := time.Now()
+			s.pruneHistory(time.Now())
+			t.Logf("forgetting took %v", time.Since(began))
+		}
+	})
+	after := load(func() {})
+	n := len(with)
+	if limit := 3*max(before[n*99/100], after[n*99/100]) + 50*time.Millisecond; with[n*99/100] > limit {
+		t.Errorf("99 %% of the lives took %v while others were forgotten, %v otherwise", with[n*99/100], limit)
+	}
+	if found := traced(t, s, "user1@d1.example"); len(found) != 0 {
+		t.Errorf("%v is not forgotten", found)
+	}
 }

@@ -30,17 +30,20 @@ func (s *Store) Trace(ctx context.Context, q queue.TraceQuery) (queue.Traces, er
 		err = nil
 	}
 	slices.SortStableFunc(t.out.Found, func(a, b queue.Traced) int { return cmp.Compare(b.ID, a.ID) })
-	if len(t.out.Found) > t.q.Max {
-		t.out.Found, t.out.More = t.out.Found[:t.q.Max], true
-	}
+	t.out.More = t.heavy || len(t.out.Found) > t.q.Max
+	t.out.Found = t.out.Found[:min(len(t.out.Found), t.q.Max)]
 	if err == nil {
 		err = t.addPlans()
 	}
 	return t.out, err
 }
 
-// errEnough ends a search that has found one more than is wanted.
+// errEnough ends a search that has found one more than is wanted, or too much to hold.
 var errEnough = errors.New("enough")
+
+// maxFound is how many recipients, attempts and notes all that is found may have
+// together, up to the message that is one too many.
+const maxFound = 50_000
 
 // tracer is one search.
 type tracer struct {
@@ -50,6 +53,9 @@ type tracer struct {
 	q    queue.TraceQuery
 	seen map[ulid.ULID]bool
 	out  queue.Traces
+
+	lines int  // recipients, attempts and notes of what is found
+	heavy bool // there were too many
 }
 
 func (t *tracer) run() error {
@@ -191,7 +197,10 @@ func (t *tracer) take(hour uint32, id ulid.ULID) error {
 	if !t.q.Meant(m) {
 		return nil
 	}
-	if t.out.Found = append(t.out.Found, *m); len(t.out.Found) > t.q.Max {
+	t.out.Found = append(t.out.Found, *m)
+	t.lines += len(m.Recipients) + len(m.Attempts) + len(m.Notes)
+	t.heavy = t.lines > maxFound
+	if t.heavy || len(t.out.Found) > t.q.Max {
 		return errEnough
 	}
 	return nil

@@ -29,11 +29,11 @@ func (b Backend) handleTrace(mux *http.ServeMux) {
 }
 
 func (b Backend) trace(ctx context.Context, q queue.TraceQuery) (any, error) {
-	if b.Trace == nil {
-		return nil, fmt.Errorf("%w: there is no history", errRequest)
-	}
 	if q.Max < 1 || q.Max > maxTraced {
 		return nil, fmt.Errorf("%w: %d messages are wanted, 1 to %d can be had", errRequest, q.Max, maxTraced)
+	}
+	if b.Trace == nil {
+		return nil, fmt.Errorf("%w: there is no history", errRequest)
 	}
 	found, err := b.Trace(ctx, q)
 	if err != nil {
