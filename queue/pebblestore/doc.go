@@ -15,7 +15,7 @@
 //	h/<hop>\0<lane><due><id><first> a group: recipients of one message and hop with one due time
 //	t/<when><id>                    when Sweep must look at a message; each has one, of which its size is the value
 //	x/<key>                         a fact
-//	e/<hour><id>                    a message that is gone, JSON
+//	e/<hour><id>                    a message that is gone, see pack.go
 //	n/<hour><name><id>              a message by one of its names; no value
 //	p/<hour><fingerprint>           a plan that attempts followed, in words
 //

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,7 +23,7 @@ import (
 // afterwards. Of a message that was queued for more than a day they are written
 // anew when it goes, in that hour.
 const (
-	famPast  = "e/" // <hour><id>: the record, JSON
+	famPast  = "e/" // <hour><id>: the record, see packPast
 	famName  = "n/" // <hour><name><id>: nothing
 	famPlan  = "p/" // <hour><fingerprint>: a plan in words
 	hourSize = 4
@@ -46,12 +46,6 @@ type history struct {
 
 // maxPlans is how many plans are remembered as stored. Others are stored again.
 const maxPlans = 20000
-
-// past is the record of a message that is gone.
-type past struct {
-	queue.Message
-	Gone time.Time `json:"gone"`
-}
 
 // name is a name of a message as a key has it: a hash of its kind and of itself,
 // so that all are short. The first bytes of an address are those of its domain.
@@ -113,18 +107,12 @@ func (s *Store) stageIndex(b *pebble.Batch, id ulid.ULID, m *meta, rcpts []queue
 }
 
 func stageNames(b *pebble.Batch, hour uint32, id ulid.ULID, env *queue.Envelope, rcpts []queue.Recipient) {
-	address := func(addr, domain string) {
-		local, d := queue.SplitAddress(addr)
-		if domain != "" { // it has been worked out
-			d = domain
-		}
-		set(b, nameKey(hour, addressName(local, d), id), nil)
-	}
 	if env.Sender != "" {
-		address(env.Sender, "")
+		set(b, nameKey(hour, addressName(queue.SplitAddress(env.Sender)), id), nil)
 	}
 	for i := range rcpts {
-		address(rcpts[i].Address, rcpts[i].Domain)
+		local, _ := queue.SplitAddress(rcpts[i].Address)
+		set(b, nameKey(hour, addressName(local, rcpts[i].Domain), id), nil)
 	}
 	if env.MessageID != "" {
 		set(b, nameKey(hour, hash(kindMessageID, lower(env.MessageID)), id), nil)
@@ -183,7 +171,7 @@ func (c *change) stagePast() {
 	if !c.s.keepsHistory() {
 		return
 	}
-	p := past{Message: queue.Message{Envelope: c.m.Envelope, Notes: c.m.Notes}, Gone: c.now}
+	p := &queue.Message{Envelope: c.m.Envelope, Notes: c.m.Notes}
 	if len(c.rcpts) < c.m.Rcpts {
 		if _, err := c.readAll(); err != nil {
 			c.s.historyTrouble(err)
@@ -203,12 +191,12 @@ func (c *change) stagePast() {
 	if c.tried != nil {
 		p.Attempts = append(p.Attempts, *c.tried)
 	}
-	set(c.b, pastKey(c.filePast(&p), c.id), mustJSON(p))
+	set(c.b, pastKey(c.filePast(p), c.id), packPast(p, c.now))
 }
 
 // filePast returns the hour that the record belongs to, and writes the names there
 // if they are not there yet.
-func (c *change) filePast(p *past) (hour uint32) {
+func (c *change) filePast(p *queue.Message) (hour uint32) {
 	hour = hourOfID(c.id)
 	if c.m.Indexed && c.now.Sub(ulid.Time(c.id.Time())) < lateAfter {
 		return hour
@@ -229,9 +217,13 @@ func (s *Store) historyTrouble(err error) {
 }
 
 func decodePast(key, b []byte) (*queue.Traced, error) {
-	var p past
-	if err := json.Unmarshal(b, &p); err != nil {
+	m, gone, err := unpackPast(b)
+	if err == nil && len(key) != len(famPast)+hourSize+16 {
+		err = errors.New("it is no key of a message")
+	}
+	if err != nil {
 		return nil, damaged(key, err)
 	}
-	return &queue.Traced{Message: p.Message, Gone: p.Gone}, nil
+	m.ID = queue.ID(ulid.ULID(key[len(famPast)+hourSize:]).String())
+	return &queue.Traced{Message: *m, Gone: gone}, nil
 }

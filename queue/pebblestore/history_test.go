@@ -306,7 +306,7 @@ func stageDone(b *pebble.Batch, at time.Time, n int) ulid.ULID {
 	}
 	stageNames(b, hourOfID(id), id, &m.Envelope, m.Recipients)
 	set(b, nameKey(hourOfID(id), hash(kindNextID, lower(r.NextID())), id), nil)
-	set(b, pastKey(hourOfID(id), id), mustJSON(past{m, at}))
+	set(b, pastKey(hourOfID(id), id), packPast(&m, at))
 	return id
 }
 
