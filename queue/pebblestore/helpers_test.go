@@ -282,12 +282,17 @@ func checkStore(t testing.TB, s *Store) {
 func checkPast(t testing.TB, s *Store, hour uint32, m *queue.Traced) {
 	t.Helper()
 	id, _ := ulid.ParseStrict(string(m.ID))
+	value, done, err := s.db.Get(nameKey(hour, id))
+	if err != nil {
+		t.Errorf("%s has no names: %v", m.ID, err)
+		return
+	}
+	defer done.Close()
 	for _, r := range m.Recipients {
 		local, _ := queue.SplitAddress(r.Address)
-		if _, done, err := s.db.Get(nameKey(hour, addressName(local, r.Domain), id)); err != nil {
-			t.Errorf("%s is not found by %s: %v", m.ID, r.Address, err)
-		} else {
-			done.Close()
+		n := addressName(local, r.Domain)
+		if !hasName(nameKey(hour, id), value, [][]byte{n[:]}) {
+			t.Errorf("%s is not found by %s", m.ID, r.Address)
 		}
 		if !r.State.Final() {
 			t.Errorf("%s is gone, and %s is %s", m.ID, r.Address, r.State)

@@ -22,12 +22,18 @@ import (
 // its names are written once, with the message, and find it while it is queued and
 // afterwards. Of a message that was queued for more than a day they are written
 // anew when it goes, in that hour.
+//
+// The names are short, and in the order of arrival: a search reads all of them,
+// which takes some tenths of a second for a million messages. A key for each name,
+// in the order of names, would make it quicker, and each message dearer by a
+// twentieth of all that it costs: most messages are never asked for.
 const (
 	famPast  = "e/" // <hour><id>: the record, see packPast
-	famName  = "n/" // <hour><name><id>: nothing
+	famName  = "n/" // <hour><id>: names, one behind the other; <hour><id><name>: nothing
 	famPlan  = "p/" // <hour><fingerprint>: a plan in words
 	hourSize = 4
 	nameSize = 10
+	idEnd    = len(famName) + hourSize + 16 // of the <id> in a key
 )
 
 var historyFamilies = []string{famPast, famName, famPlan}
@@ -60,7 +66,6 @@ const (
 	kindLocal     = "l"
 	kindMessageID = "m"
 	kindNextID    = "q"
-	kindID        = "i" // of a message that is not filed in the hour of its arrival
 )
 
 func hash(kind, s string) (n name) {
@@ -89,8 +94,8 @@ func keyHour(key []byte) uint32 { return binary.BigEndian.Uint32(key[len(famPast
 
 func pastKey(hour uint32, id ulid.ULID) []byte { return append(hourKey(famPast, hour), id[:]...) }
 
-func nameKey(hour uint32, n name, id ulid.ULID) []byte {
-	return append(append(hourKey(famName, hour), n[:]...), id[:]...)
+func nameKey(hour uint32, id ulid.ULID, more ...byte) []byte {
+	return append(append(hourKey(famName, hour), id[:]...), more...)
 }
 
 func planKey(hour uint32, fingerprint string) []byte {
@@ -107,15 +112,26 @@ func (s *Store) stageIndex(b *pebble.Batch, id ulid.ULID, m *meta, rcpts []queue
 }
 
 func stageNames(b *pebble.Batch, hour uint32, id ulid.ULID, env *queue.Envelope, rcpts []queue.Recipient) {
+	names := make([]byte, 0, (2+len(rcpts))*nameSize)
+	add := func(n name) { names = append(names, n[:]...) }
 	if env.Sender != "" {
-		set(b, nameKey(hour, addressName(queue.SplitAddress(env.Sender)), id), nil)
+		add(addressName(queue.SplitAddress(env.Sender)))
 	}
 	for i := range rcpts {
 		local, _ := queue.SplitAddress(rcpts[i].Address)
-		set(b, nameKey(hour, addressName(local, rcpts[i].Domain), id), nil)
+		add(addressName(local, rcpts[i].Domain))
 	}
 	if env.MessageID != "" {
-		set(b, nameKey(hour, hash(kindMessageID, lower(env.MessageID)), id), nil)
+		add(hash(kindMessageID, lower(env.MessageID)))
+	}
+	set(b, nameKey(hour, id), names)
+}
+
+// stageNextName writes the id under which a next hop knows a message.
+func stageNextName(b *pebble.Batch, hour uint32, id ulid.ULID, r *queue.Recipient) {
+	if next := r.NextID(); next != "" {
+		n := hash(kindNextID, lower(next))
+		set(b, nameKey(hour, id, n[:]...), nil)
 	}
 }
 
@@ -123,8 +139,8 @@ func lower(s string) string { return string(bytes.ToLower([]byte(s))) }
 
 // stageNextID writes the id under which the next hop knows the message.
 func (c *change) stageNextID(r *queue.Recipient) {
-	if next := r.NextID(); next != "" && c.s.keepsHistory() {
-		set(c.b, nameKey(hourOfID(c.id), hash(kindNextID, lower(next)), c.id), nil)
+	if c.s.keepsHistory() {
+		stageNextName(c.b, hourOfID(c.id), c.id, r)
 	}
 }
 
@@ -203,11 +219,8 @@ func (c *change) filePast(p *queue.Message) (hour uint32) {
 	}
 	hour = hourOf(c.now)
 	stageNames(c.b, hour, c.id, &p.Envelope, p.Recipients)
-	set(c.b, nameKey(hour, hash(kindID, string(c.m.ID)), c.id), nil)
 	for i := range p.Recipients {
-		if next := p.Recipients[i].NextID(); next != "" {
-			set(c.b, nameKey(hour, hash(kindNextID, lower(next)), c.id), nil)
-		}
+		stageNextName(c.b, hour, c.id, &p.Recipients[i])
 	}
 	return hour
 }
@@ -218,12 +231,12 @@ func (s *Store) historyTrouble(err error) {
 
 func decodePast(key, b []byte) (*queue.Traced, error) {
 	m, gone, err := unpackPast(b)
-	if err == nil && len(key) != len(famPast)+hourSize+16 {
+	if err == nil && len(key) != idEnd {
 		err = errors.New("it is no key of a message")
 	}
 	if err != nil {
 		return nil, damaged(key, err)
 	}
-	m.ID = queue.ID(ulid.ULID(key[len(famPast)+hourSize:]).String())
+	m.ID = queue.ID(ulid.ULID(key[len(famPast)+hourSize : idEnd]).String())
 	return &queue.Traced{Message: *m, Gone: gone}, nil
 }

@@ -305,7 +305,7 @@ func stageDone(b *pebble.Batch, at time.Time, n int) ulid.ULID {
 		Attempts:   []queue.Attempt{{Time: at, Hop: r.Domain, Plan: "0123456789ab", Target: "mx.example 192.0.2.1:25", TLS: "TLS 1.3", Results: []string{"mx.example 192.0.2.1:25: " + r.Last.Reply}}},
 	}
 	stageNames(b, hourOfID(id), id, &m.Envelope, m.Recipients)
-	set(b, nameKey(hourOfID(id), hash(kindNextID, lower(r.NextID())), id), nil)
+	stageNextName(b, hourOfID(id), id, &r)
 	set(b, pastKey(hourOfID(id), id), packPast(&m, at))
 	return id
 }

@@ -59,39 +59,30 @@ type tracer struct {
 }
 
 func (t *tracer) run() error {
-	first, last, err := t.hours()
-	if err != nil {
-		return err
-	}
 	if t.q.Term == "" {
 		return t.newest()
 	}
-	names := namesOf(queue.ParseTerm(t.q.Term))
-	if id := queue.ParseTerm(t.q.Term).ID; id != "" {
-		u, err := ulid.ParseStrict(string(id))
-		if err == nil {
-			err = t.take(hourOfID(u), u)
-		}
-		if err != nil {
+	term := queue.ParseTerm(t.q.Term)
+	names := namesOf(term)
+	id, err := ulid.ParseStrict(string(term.ID))
+	if err == nil {
+		names = append(names, id[:])
+		if err := t.take(hourOfID(id), id); err != nil { // one that was queued before there was a history, too
 			return err
 		}
 	}
-	for hour := last; hour >= first && hour > 0; hour-- {
-		if err := t.hour(hour, names); err != nil {
-			return err
+	return t.backward(famName, func(key, value []byte) error {
+		if !hasName(key, value, names) {
+			return nil
 		}
-	}
-	return nil
+		return t.take(keyHour(key), keyID(key))
+	})
 }
 
 // namesOf is what to look for: names, or a domain's beginning of them.
 func namesOf(term queue.Term) [][]byte {
 	m, n := hash(kindMessageID, term.MessageID), hash(kindNextID, term.NextID)
 	names := [][]byte{m[:], n[:]}
-	if term.ID != "" {
-		i := hash(kindID, string(term.ID))
-		names = append(names, i[:])
-	}
 	if a := addressName(term.Local, term.Domain); term.Local != "" {
 		names = append(names, a[:])
 	} else if term.Domain != "" {
@@ -100,85 +91,24 @@ func namesOf(term queue.Term) [][]byte {
 	return names
 }
 
-// hours are the first and the last of the search. What was queued for less than a
-// day is filed in the hour of its arrival.
-func (t *tracer) hours() (first, last uint32, err error) {
-	ends := [2][]byte{}
-	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte(famName), UpperBound: after([]byte(famName))})
-	if err != nil {
-		return 0, 0, err
-	}
-	defer it.Close()
-	if it.First() {
-		ends[0] = bytes.Clone(it.Key())
-	}
-	if it.Last() {
-		ends[1] = bytes.Clone(it.Key())
-	}
-	if ends[0] == nil || ends[1] == nil {
-		return 1, 0, it.Error()
-	}
-	first, last = keyHour(ends[0]), keyHour(ends[1])
-	if !t.q.Since.IsZero() {
-		first = max(first, hourOf(t.q.Since.Add(-lateAfter)))
-	}
-	return first, last, it.Error()
-}
-
-// hour looks through the names of one hour. Its messages are taken in the order of
-// their arrival, the newest first, whatever name they have.
-func (t *tracer) hour(hour uint32, names [][]byte) error {
-	var ids []ulid.ULID
+// hasName tells whether a key of the names, with its value, has one of those; the ID
+// of a message is one too.
+func hasName(key, value []byte, names [][]byte) bool {
 	for _, n := range names {
-		from := append(hourKey(famName, hour), n...)
-		err := eachName(t.db, from, func(id ulid.ULID) error {
-			if ids = append(ids, id); len(ids)%1000 == 0 {
-				err := t.ctx.Err()
-				if len(ids) >= 2*maxIDs {
-					ids = newestIDs(ids)
-				}
-				return err
+		if bytes.HasPrefix(key[len(famName)+hourSize:], n) || bytes.HasPrefix(key[idEnd:], n) {
+			return true
+		}
+		for rest := value; len(rest) >= nameSize; rest = rest[nameSize:] {
+			if bytes.HasPrefix(rest, n) {
+				return true
 			}
-			return nil
-		})
-		if err != nil {
-			return err
 		}
 	}
-	for _, id := range newestIDs(ids) {
-		if err := t.take(hour, id); err != nil {
-			return err
-		}
-	}
-	return nil
+	return false
 }
 
-// maxIDs bounds the messages of one hour that a search looks at: the newest.
-const maxIDs = 200_000
-
-func newestIDs(ids []ulid.ULID) []ulid.ULID {
-	slices.SortFunc(ids, func(a, b ulid.ULID) int { return b.Compare(a) })
-	return ids[:min(len(ids), maxIDs)]
-}
-
-// eachName calls fn with the messages that have a name. The keys only are read.
-func eachName(db pebble.Reader, prefix []byte, fn func(ulid.ULID) error) error {
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	for ok := it.First(); ok; ok = it.Next() {
-		k := it.Key()
-		if len(k) != len(famName)+hourSize+nameSize+16 {
-			continue
-		}
-		if err := fn(ulid.ULID(k[len(k)-16:])); err != nil {
-			return err
-		}
-	}
-	return it.Error()
-}
+// keyID is the message in a key of the history that is long enough.
+func keyID(key []byte) ulid.ULID { return ulid.ULID(key[len(famName)+hourSize : idEnd]) }
 
 // take adds a message to what is found, if it is there and meant.
 func (t *tracer) take(hour uint32, id ulid.ULID) error {
@@ -231,23 +161,31 @@ func (t *tracer) read(hour uint32, id ulid.ULID) (*queue.Traced, error) {
 // newest takes the newest messages of all, from the history and from the queue:
 // one more than is wanted of each.
 func (t *tracer) newest() error {
-	err := t.backward(famPast, func(key []byte) error { return t.take(keyHour(key), ulid.ULID(key[len(famPast)+hourSize:])) })
+	err := t.backward(famPast, func(key, _ []byte) error { return t.take(keyHour(key), keyID(key)) })
 	if err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
 	done := t.out.Found
 	t.out.Found = nil
-	err = t.backward(famMeta, func(key []byte) error {
-		id, _ := parseID(key)
-		return t.take(hourOfID(id), id)
-	})
+	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte(famMeta), UpperBound: after([]byte(famMeta))})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.Last(); ok && err == nil; ok = it.Prev() {
+		if id, ok := parseID(it.Key()); ok {
+			err = t.take(hourOfID(id), id)
+		}
+	}
 	t.out.Found = append(t.out.Found, done...)
-	return err
+	return cmp.Or(err, it.Error())
 }
 
-func (t *tracer) backward(family string, fn func(key []byte) error) error {
+// backward calls fn with the keys of a family and their values, the newest hour
+// first. What was queued for less than a day is filed in the hour of its arrival.
+func (t *tracer) backward(family string, fn func(key, value []byte) error) error {
 	lower := []byte(family)
-	if family == famPast && !t.q.Since.IsZero() {
+	if !t.q.Since.IsZero() {
 		lower = hourKey(family, hourOf(t.q.Since.Add(-lateAfter)))
 	}
 	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after([]byte(family))})
@@ -255,15 +193,19 @@ func (t *tracer) backward(family string, fn func(key []byte) error) error {
 		return err
 	}
 	defer it.Close()
-	size := len(famMeta) + 16
-	if family == famPast {
-		size += hourSize
-	}
+	n := 0
 	for ok := it.Last(); ok; ok = it.Prev() {
-		if len(it.Key()) != size {
+		if len(it.Key()) < idEnd {
 			continue
 		}
-		if err := fn(it.Key()); err != nil {
+		if n++; n%1000 == 0 && t.ctx.Err() != nil {
+			return t.ctx.Err()
+		}
+		value, err := it.ValueAndErr()
+		if err == nil {
+			err = fn(it.Key(), value)
+		}
+		if err != nil {
 			return err
 		}
 	}

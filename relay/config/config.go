@@ -163,7 +163,7 @@ type Bans struct {
 // History says how much is kept of mail that has left the queue.
 type History struct {
 	Keep    time.Duration `key:"keep" min:"0s" max:"365d" default:"14d" doc:"How long after its arrival a message can be traced; of one that was queued for more than a day, how long after it left the queue. '0s': nothing is kept, and what was is deleted."`
-	MaxSize int64         `key:"max_size" min:"1MiB" max:"1024GiB" default:"1GiB" doc:"Bytes on the disk beyond which the oldest hours are forgotten before their time. A message with one recipient takes some 300 bytes."`
+	MaxSize int64         `key:"max_size" min:"1MiB" max:"1024GiB" default:"1GiB" doc:"Bytes on the disk beyond which the oldest hours are forgotten before their time. A message with one recipient takes some 200 bytes."`
 }
 
 // DNS says where names are looked up.
