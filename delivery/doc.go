@@ -133,7 +133,7 @@ func (c Config) withDefaults() Config {
 			if ep.Path != "" {
 				return new(net.Dialer).DialContext(ctx, "unix", ep.Path)
 			}
-			return new(net.Dialer).DialContext(ctx, "tcp", ep.String())
+			return (&net.Dialer{Control: control}).DialContext(ctx, "tcp", ep.String())
 		}
 	}
 	return c

@@ -33,6 +33,7 @@ type Envelope struct {
 	// MessageID is what its header says that it is, without <>; "" = nothing of use.
 	MessageID string      `json:"message_id,omitempty"`
 	To        []Recipient `json:"-"` // recipients; stored on their own
+	Hold      Status      `json:"-"` // Put: with a Reason, the recipients are held from the beginning, for this; see Recipient.Last
 
 	// Prefix is for Put: header fields to stand before the body, each with its
 	// CRLF, at most MaxPrefix bytes. From then on they are a part of the body:
@@ -119,6 +120,19 @@ type Status struct {
 	MTA    string `json:"mta,omitempty"`    // host name of who said Reply
 	Target string `json:"target,omitempty"` // its address and port; not for DSNs
 	Reason string `json:"reason,omitempty"` // stable code, see reason.go
+}
+
+// NoSuchAddress tells whether a recipient failed because there is no such
+// address: by the enhanced status code (RFC 3463 3.2), or by a bare 550, which
+// is "mailbox unavailable" (RFC 5321 4.2.3). 5.1.7 and 5.1.8 are about the sender.
+func (s Status) NoSuchAddress() bool {
+	switch s.Code {
+	case "5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10":
+		return true
+	case "5.0.0":
+		return strings.HasPrefix(s.Reply, "550")
+	}
+	return false
 }
 
 // String is the status in one line for logs and tables.

@@ -48,7 +48,8 @@ func TryLater(err error) bool {
 type Queue interface {
 	// Put streams body and makes the message durable: when it returns nil, the
 	// message is on stable storage and survives a power cut. Put sets env.Size,
-	// the recipients' first state, and env.ID unless the caller has (NewID). env is read after body's EOF,
+	// the recipients' first state (due now, or held, as env.Hold says), and env.ID
+	// unless the caller has (NewID). env is read after body's EOF,
 	// so a body reader may still fill in what only it can see (Has8Bit, Prefix). An
 	// error of body is returned as it is and leaves nothing behind.
 	Put(ctx context.Context, env *Envelope, body io.Reader) (ID, error)
@@ -241,6 +242,8 @@ type Effects struct {
 type Transition struct {
 	ID      ID
 	Sender  string
+	Mode    Mode
+	Client  Client    // who handed the message in
 	Rcpt    Recipient // after the step
 	From    State
 	Hop     string

@@ -24,9 +24,11 @@ func (e deliveryEvents) Hop(h delivery.HopEvent) {
 	e.s.away.Hop(h, time.Now())
 }
 
-// Settled notes that a home takes mail: after a restart nobody has seen it away.
+// Settled tells the doors what became of what was submitted, and notes that a
+// home takes mail: after a restart nobody has seen it away.
 func (e deliveryEvents) Settled(fx queue.Effects) {
 	e.maillog.Settled(fx)
+	e.s.learn(fx)
 	if e.s.away.None() {
 		return
 	}

@@ -15,15 +15,21 @@ func (s *service) backend() admin.Backend {
 		Store: s.store, Routing: func() queue.Routing { return routing(s.now.Load().routes) },
 		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload, Acted: s.log.Settled, Door: s.door,
 		Trace: s.store.Trace, TraceOff: func() bool { return s.now.Load().cfg.History.Keep == 0 },
-		Bans: s.banned, ChangeBans: s.changeBans,
+		Bans: s.banned, ChangeBans: s.changeBans, Suspects: s.suspects, ChangeSuspect: s.changeSuspect,
 	}
 }
 
 // door says whether new mail is taken, and how full the queue is.
 func (s *service) door() admin.Door {
 	u := s.store.Usage()
+	var held []admin.Suspect
+	for _, x := range s.suspects() {
+		if x.Held {
+			held = append(held, x)
+		}
+	}
 	return admin.Door{
-		Messages: u.Messages, MaxMessages: u.MaxMessages, Bytes: u.Bytes, MaxBytes: u.MaxBytes, Connections: s.doors.Connections(),
+		Held: held, Messages: u.Messages, MaxMessages: u.MaxMessages, Bytes: u.Bytes, MaxBytes: u.MaxBytes, Connections: s.doors.Connections(),
 	}.Closed(s.store.Accepting(0))
 }
 
@@ -31,7 +37,7 @@ func (s *service) door() admin.Door {
 func (s *service) explain(ctx context.Context, q admin.Question) admin.Explanation {
 	e := explainWith(ctx, s.now.Load().planner, s.deliver, q, func(ep plan.Endpoint) delivery.TargetInfo { return s.deliver.Target(ep) })
 	door := s.door()
-	e.Refusing, e.Fix = door.Refusing, door.Fix
+	e.Refusing, e.Fix, e.Held = door.Refusing, door.Fix, door.Held
 	hops, err := s.store.Hops(ctx)
 	if err != nil {
 		return e

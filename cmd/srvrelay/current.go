@@ -53,7 +53,8 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, certs *acme.Manager, l
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
 		Limits: limitsOf(cfg), BanRules: banRules(cfg),
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Headers: headerRules(cfg), Homes: homesOf(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Anomaly: anomalyRules(cfg),
+		Headers: headerRules(cfg), Homes: homesOf(cfg),
 	}
 	keys, wrong := dkimKeys(cfg)
 	if len(wrong) > 0 {

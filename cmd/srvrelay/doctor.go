@@ -19,6 +19,7 @@ import (
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 	"srvrelay/relay/doctor"
+	"srvrelay/relay/fetch"
 )
 
 // Exit codes of doctor, as monitoring programs expect them.
@@ -116,6 +117,7 @@ func doctorEnv(ctx context.Context, cfg *config.Config, probes []string, connect
 	e := &doctor.Env{
 		Config: cfg, Resolver: resolver, Plan: planOf(planner), Dial: new(net.Dialer).DialContext, Now: time.Now,
 		Probes: probes, Connect: connect, Machine: doctor.Linux(),
+		Fetch: func(ctx context.Context, f config.Fetch) error { return fetch.Try(ctx, fetchFrom(cfg, f)) },
 	}
 	client := admin.NewClient(adminSocket(cfg))
 	switch _, err := client.Hops(ctx); {
@@ -127,8 +129,12 @@ func doctorEnv(ctx context.Context, cfg *config.Config, probes []string, connect
 		e.Relay = doctor.Running
 		e.Door = func(ctx context.Context) (doctor.Door, error) {
 			d, err := client.Door(ctx)
+			var held []string
+			for _, x := range d.Held {
+				held = append(held, queue.Safe(x.Name, 80)+" is held: "+queue.Safe(x.Why, 300))
+			}
 			return doctor.Door{
-				Refusing: d.Refusing, Fix: d.Fix, Messages: d.Messages, MaxMessages: d.MaxMessages, Bytes: d.Bytes, MaxBytes: d.MaxBytes,
+				Held: held, Refusing: d.Refusing, Fix: d.Fix, Messages: d.Messages, MaxMessages: d.MaxMessages, Bytes: d.Bytes, MaxBytes: d.MaxBytes,
 			}, err
 		}
 		e.PID, _ = client.PID() // without: the limits of this process are looked at

@@ -75,10 +75,17 @@ func fetchKey(cfg *config.Config, f config.Fetch) string {
 }
 
 func (s *service) fetchConfig(cfg *config.Config, f config.Fetch) fetch.Config {
-	deliver := func(_ context.Context, conn net.Conn) error { s.doors.Attend(conn); return nil }
+	c := fetchFrom(cfg, f)
+	c.Deliver = func(_ context.Context, conn net.Conn) error { s.doors.Attend(conn); return nil }
 	if f.DeliverHost != "" {
-		deliver = fetch.ToServer(net.JoinHostPort(f.DeliverHost, strconv.Itoa(int(f.DeliverPort))))
+		c.Deliver = fetch.ToServer(net.JoinHostPort(f.DeliverHost, strconv.Itoa(int(f.DeliverPort))))
 	}
+	c.Events = &fetchLog{log: s.log, from: f.From}
+	return c
+}
+
+// fetchFrom is how a relay is called.
+func fetchFrom(cfg *config.Config, f config.Fetch) fetch.Config {
 	return fetch.Config{
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -90,7 +97,6 @@ func (s *service) fetchConfig(cfg *config.Config, f config.Fetch) fetch.Config {
 		Address: net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))), Host: f.Host, Names: f.Names, Roots: f.Roots,
 		Implicit: f.Implicit, User: f.User, Domains: f.Domains, Hostname: cfg.Hostname,
 		Password: func() (string, error) { return f.Password(os.Getenv) },
-		Deliver:  deliver, Events: &fetchLog{log: s.log, from: f.From},
 	}
 }
 

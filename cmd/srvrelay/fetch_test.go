@@ -61,10 +61,15 @@ routes:
 // mail hands in a message from outside.
 func (e *edge) mail(to, subject string) {
 	e.t.Helper()
-	text := fmt.Sprintf("From: a@stranger.example\r\nSubject: %s\r\n\r\nhello\r\n", subject)
-	if err := smtp.SendMail(e.inbound, nil, "a@stranger.example", []string{to}, []byte(text)); err != nil {
+	if err := smtp.SendMail(e.inbound, nil, "a@stranger.example", []string{to}, []byte(letterText(subject))); err != nil {
 		e.t.Fatal(err)
 	}
+}
+
+// letterText is a message that is easily changed on the way: dots at the
+// beginning of lines, white space at the end, and a folded field.
+func letterText(subject string) string {
+	return "From: a@stranger.example\r\nSubject: " + subject + "\r\nX-Folded: a\r\n\t b \r\n\r\nhello\r\n.\r\n..two \r\n\r\n.end\t\r\n\r\n"
 }
 
 // home is the configuration of a machine that fetches from the edge.
@@ -113,6 +118,10 @@ func TestFetch(t *testing.T) {
 		received(t, mx, 3+i)
 	}
 	e.mail("x@other.example", "not mine")
+	m := received(t, mx, 7)[6]
+	if want := letterText("more4"); !strings.HasSuffix(string(m.Data), "\r\n"+want) {
+		t.Errorf("the bytes that were sent have changed:\n%q\nwant\n%q", m.Data, want)
+	}
 
 	if _, err := home.terminate(); err != nil {
 		t.Fatal(err)
@@ -174,6 +183,18 @@ func TestFetchServerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	startPeerRelay(t, config).sawText("certificate is for relay.test")
+
+	// doctor tries the same, and what a home would find at the edge.
+	finds := func(config, want string) {
+		t.Helper()
+		out, _ := command(t.Context(), config, "doctor", "-v").Output()
+		if !strings.Contains(strings.Join(strings.Fields(string(out)), " "), want) {
+			t.Errorf("doctor does not say %q:\n%s", want, out)
+		}
+	}
+	finds(config, "error fetch mail cannot be fetched from atrn://127.0.0.1:"+e.submit)
+	finds(home.config, "ok fetch atrn://127.0.0.1:"+e.submit+" takes the login of home and hands mail out")
+	finds(e.config, "ok relay domains mail for home.example goes when its server calls")
 }
 
 // sawText waits until the log has some words.

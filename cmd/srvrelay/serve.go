@@ -103,6 +103,7 @@ type service struct {
 
 	meter *relay.Meter // how much was submitted lately
 	bans  *relay.Bans
+	soon  chan struct{}   // of capacity 1: these two are to be written now
 	fails map[string]bool // files of these two that could not be written the last time
 
 	hup  chan os.Signal                 // SIGHUP
@@ -121,7 +122,7 @@ type service struct {
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, load: load, hup: make(chan os.Signal, 1), fails: map[string]bool{}, turns: newTurns()}
+	s = &service{log: log, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{}, turns: newTurns()}
 	// From here to the end of the process: else one that comes during a long
 	// start, or a stop, would end it.
 	signal.Notify(s.hup, syscall.SIGHUP)
@@ -157,7 +158,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if s.bans, err = relay.LoadBans(bansFile(cfg), time.Now()); err != nil {
 		log.Warn("bans: what was kept cannot be read", "error", err)
 	}
-	doors.Queue, doors.Events, doors.Turner = s.store, log, called{s}
+	doors.Queue, doors.Events, doors.Turner = s.store, doorEvents{log, s}, called{s}
 	doors.Meter, doors.Bans, doors.HomeIsBack = s.meter, s.bans, s.homeIsBack
 	if s.doors, err = relay.New(doors); err != nil {
 		return s, err

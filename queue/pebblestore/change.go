@@ -68,7 +68,7 @@ func (c *change) step(n int, from, to queue.Recipient, t queue.Transition) {
 	}
 	c.rcpts[n] = to
 	c.m.armFor(c.rt, &to)
-	t.ID, t.Sender, t.Rcpt, t.From = c.m.ID, c.m.Sender, to, from.State
+	t.ID, t.Sender, t.Mode, t.Client, t.Rcpt, t.From = c.m.ID, c.m.Sender, c.m.Mode, c.m.Client, to, from.State
 	c.effects.Transitions = append(c.effects.Transitions, t)
 	c.stageNextID(&to)
 }

@@ -182,8 +182,11 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	return nil
 }
 
-// count enters a new message into the backlog, unless its hop waits.
+// count enters a new message into the backlog, unless its hop waits or it is held.
 func (in *intake) count(f *fresh) {
+	if len(f.groups) == 0 {
+		return
+	}
 	now := in.s.opt.Now()
 	if _, parked := in.s.parks.get(f.groups[0].hop, now); !parked {
 		f.came = now.Unix()

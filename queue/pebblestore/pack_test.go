@@ -50,7 +50,7 @@ func TestPackPast(t *testing.T) {
 	var n int64
 	full := new(queue.Message)
 	fill(reflect.ValueOf(full).Elem(), &n)
-	full.To, full.Prefix, full.ID = nil, nil, "" // they are elsewhere
+	full.To, full.Prefix, full.ID, full.Hold = nil, nil, "", queue.Status{} // they are elsewhere
 	for i := range full.Attempts {
 		full.Attempts[i].PlanText = nil
 	}

@@ -64,7 +64,7 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 	s.stageIndex(b, id, m, env.To)
 	set(b, metaKey(id), mustJSON(m))
 	s.stageDeadline(b, id, 0, m.deadline(), body.size)
-	m.To = nil // they are in rcpts
+	m.To, m.Hold = nil, queue.Status{} // they are in rcpts
 	return &fresh{meta: m, rcpts: slices.Clone(env.To), groups: groups, once: true}, nil
 }
 

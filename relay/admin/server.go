@@ -30,6 +30,9 @@ type Backend struct {
 
 	Bans       func() Bans
 	ChangeBans func(BanChange) BanChanged
+
+	Suspects      func() []Suspect
+	ChangeSuspect func(SuspectChange) SuspectChanged
 }
 
 // Listen opens the socket in a folder that is the owner's only (0700); a
@@ -95,6 +98,7 @@ func (b Backend) handler() http.Handler {
 	b.handleQueue(mux)
 	b.handleBans(mux)
 	b.handleTrace(mux)
+	b.handleSuspects(mux)
 	mux.HandleFunc("GET /hops", func(w http.ResponseWriter, r *http.Request) {
 		hops, err := b.Store.Hops(r.Context())
 		answer(w, hops, err)

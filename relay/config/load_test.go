@@ -43,15 +43,16 @@ func defaults() *Config {
 		RelayDomains:    []string{},
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
-		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}, OAuth: OAuth{UserClaim: "email"}},
-		DKIM:            []DKIMKey{},
-		Routes:          []Route{},
-		Homes:           []Home{},
-		Fetch:           []Fetch{},
-		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50, MaxConnectionsPerMinute: 6000, MaxCommandsPerSecond: 5000},
-		Bans:            Bans{Failures: 10, Within: 10 * time.Minute, For: time.Hour, Max: 24 * time.Hour, NameFailures: 30, Exempt: prefixes()},
-		DNS:             DNS{Servers: []string{}},
-		History:         History{Keep: 14 * 24 * time.Hour, MaxSize: 1 << 30},
+		Submission: SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}, OAuth: OAuth{UserClaim: "email"},
+			Anomaly: Anomaly{Action: "warn", VolumeFactor: 5, VolumeFloor: 500, UnknownShare: 30, UnknownFloor: 50, Exempt: []string{}, Networks: prefixes()}},
+		DKIM:    []DKIMKey{},
+		Routes:  []Route{},
+		Homes:   []Home{},
+		Fetch:   []Fetch{},
+		Limits:  Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50, MaxConnectionsPerMinute: 6000, MaxCommandsPerSecond: 5000},
+		Bans:    Bans{Failures: 10, Within: 10 * time.Minute, For: time.Hour, Max: 24 * time.Hour, NameFailures: 30, Exempt: prefixes()},
+		DNS:     DNS{Servers: []string{}},
+		History: History{Keep: 14 * 24 * time.Hour, MaxSize: 1 << 30},
 		Delivery: Delivery{
 			Services: []string{"_smtp._tcp"}, MXFallback: true, MXPort: 25, ConnectionsPerTarget: 10, Concurrency: 200,
 			Timeouts: Timeouts{Connect: 10 * time.Second, Greeting: 30 * time.Second},
@@ -120,6 +121,10 @@ func TestExample(t *testing.T) {
 		{User: "*", Messages: "200/h", Recipients: "1000/h", Bytes: "1GiB/d"},
 		{User: "newsletter", Recipients: "20000/h"},
 		{Network: &loop, Messages: "3000/h"},
+	}
+	want.Submission.Anomaly = Anomaly{
+		Action: "hold", VolumeFactor: 5, VolumeFloor: 200, UnknownShare: 30, UnknownFloor: 20,
+		Exempt: []string{"newsletter", "mailserver"}, Networks: prefixes("10.0.0.0/8"),
 	}
 	want.Submission.OAuth = OAuth{
 		IntrospectionURL: "https://login.example.org/introspect", ClientID: "srvrelay", ClientSecretFile: "/etc/srvrelay/oauth.secret",

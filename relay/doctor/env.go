@@ -22,10 +22,11 @@ type Env struct {
 	Now  func() time.Time
 
 	Relay   State
-	Door    func(context.Context) (Door, error) // of the running relay; nil: none, or not known
-	PID     int                                 // of the running relay; 0: none, or not known
-	Connect bool                                // to other machines than the resolvers
-	Probes  []string                            // HOST:PORT in place of the mail servers of big domains
+	Door    func(context.Context) (Door, error)       // of the running relay; nil: none, or not known
+	Fetch   func(context.Context, config.Fetch) error // logs in where mail is fetched from
+	PID     int                                       // of the running relay; 0: none, or not known
+	Connect bool                                      // to other machines than the resolvers
+	Probes  []string                                  // HOST:PORT in place of the mail servers of big domains
 
 	Roots   *x509.CertPool // nil: the system's
 	Machine Machine

@@ -28,6 +28,11 @@ func secretFiles(c *config.Config) []string {
 	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
 		files = append(files, f)
 	}
+	for _, f := range c.Fetch {
+		if f.PasswordFile != "" && !slices.Contains(files, f.PasswordFile) {
+			files = append(files, f.PasswordFile)
+		}
+	}
 	for _, r := range c.Routes {
 		for _, t := range r.To {
 			for _, f := range []string{t.PasswordFile, t.TokenFile} {

@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"srvrelay/delivery/smtpclient"
@@ -132,6 +134,20 @@ func (c *Config) once(ctx context.Context, well func()) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// Try connects and logs in as Run does, sees that ATRN is offered, and asks for
+// no mail.
+func Try(ctx context.Context, c Config) error {
+	s, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Quit()
+	if !slices.ContainsFunc(s.Ext().Lines, func(l string) bool { return strings.EqualFold(l, "ATRN") }) {
+		return fmt.Errorf("%s does not offer ATRN: there must be homes in its configuration, and this a submission listener", c.Address)
+	}
+	return nil
 }
 
 // open connects, and logs in under TLS.
