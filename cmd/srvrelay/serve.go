@@ -154,6 +154,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
 		Sign: cur.signReports(log), Synced: s.metrics.Synced,
+		HistoryKeep: cfg.History.Keep, HistorySize: cfg.History.MaxSize,
 	})
 	if err != nil {
 		return s, err

@@ -16,6 +16,7 @@ import (
 	"srvrelay/relay"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
+	"srvrelay/relay/metrics"
 	"srvrelay/relay/sink"
 )
 
@@ -252,7 +253,7 @@ func TestResultOf(t *testing.T) {
 
 // TestHoldIsKeptAtOnce: it is not left to the next turn of the clock.
 func TestHoldIsKeptAtOnce(t *testing.T) {
-	s := &service{soon: make(chan struct{}, 1)}
+	s := &service{soon: make(chan struct{}, 1), metrics: metrics.New("test", func() metrics.State { return metrics.State{} })}
 	l := doorEvents{newMaillog(new(strings.Builder), "json", "info"), s}
 	for range 3 { // and never waits
 		l.Anomaly(relay.Suspect{Who: "user anna", Held: true})

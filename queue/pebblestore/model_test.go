@@ -157,7 +157,7 @@ func (w *world) routing() queue.Routing {
 func (w *world) options(fs vfs.FS) Options {
 	fatal := make(chan error, 1)
 	w.fatal = fatal
-	return Options{Dir: "queue", FS: fs, Routing: w.routing(), Hostname: "relay.example.net", Postmaster: postmaster,
+	return Options{Dir: "queue", FS: fs, Routing: w.routing(), Hostname: "relay.example.net", Postmaster: postmaster, HistoryKeep: 14 * 24 * time.Hour,
 		Now: func() time.Time { return w.now }, Chance: w.chance.Float64,
 		Fatal: func(err error) {
 			w.ended = w.cut(w.mem) // the process ends here

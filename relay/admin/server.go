@@ -23,6 +23,9 @@ type Backend struct {
 	Acted   func(queue.Effects) // for the log
 	Door    func() Door         // nil: no relay is running
 
+	Trace    func(context.Context, queue.TraceQuery) (queue.Traces, error)
+	TraceOff func() bool // no history is kept; nil = nobody knows
+
 	Bans       func() Bans
 	ChangeBans func(BanChange) BanChanged
 
@@ -71,6 +74,7 @@ func (b Backend) routes() *routes {
 	b.handleHealth(mux)
 	b.handleQueue(mux)
 	b.handleBans(mux)
+	b.handleTrace(mux)
 	b.handleSuspects(mux)
 	mux.HandleFunc("GET /hops", func(w http.ResponseWriter, r *http.Request) {
 		hops, err := b.Store.Hops(r.Context())
