@@ -49,6 +49,7 @@ var keepers = map[string][]string{
 	"blitiri.com.ar/go/spf":               {"srvrelay/relay/mailauth"},
 	"github.com/xdg-go/scram":             {"srvrelay/relay", "srvrelay/delivery/smtpclient"},
 	"github.com/go-jose/go-jose/v4":       {"srvrelay/relay/oauth"},
+	"github.com/coreos/go-systemd/v22":    {"srvrelay/cmd/srvrelay"},
 	"github.com/spf13/cobra":              {"srvrelay/cmd/srvrelay"},
 	"github.com/lmittmann/tint":           {"srvrelay/cmd/srvrelay"},
 	"github.com/go-viper/mapstructure/v2": {"srvrelay/relay/config"},
