@@ -14,7 +14,7 @@ func (s *service) backend() admin.Backend {
 	return admin.Backend{
 		Store: s.store, Routing: func() queue.Routing { return routing(s.now.Load().routes) },
 		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload, Acted: s.log.Settled, Door: s.door,
-		Bans: s.banned, ChangeBans: s.changeBans,
+		Bans: s.banned, ChangeBans: s.changeBans, Backup: s.backup,
 	}
 }
 

@@ -120,7 +120,7 @@ its MX records when there are none; it fails over, retries and reports.`,
 		return usage(fmt.Errorf("%w\nSee: %s --help", err, c.CommandPath()))
 	})
 	group(root, "Try it and set it up:", demoCommand(), configCommand(), checkConfigCommand("check-config"), userCommand(), dkimCommand())
-	group(root, "Run it:", serveCommand(), reloadCommand())
+	group(root, "Run it:", serveCommand(), reloadCommand(), backupCommand(), restoreCommand())
 	group(root, "Why is my mail not delivered?", explainCommand(), queueCommand(), doctorCommand())
 	group(root, "Who is shut out?", banCommand())
 	root.AddCommand(labCommand(), versionCommand())

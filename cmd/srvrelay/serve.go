@@ -112,6 +112,7 @@ type service struct {
 	hup  chan os.Signal                 // SIGHUP
 	load func() (*config.Config, error) // reads the configuration again
 	turn sync.Mutex                     // of reloads
+	copy sync.Mutex                     // of backups
 	now  atomic.Pointer[current]
 
 	away  *delivery.Absences // homes that are away
@@ -153,6 +154,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if err != nil {
 		return s, err
 	}
+	s.forgetBackup(cfg)
 	doors := cur.doors
 	if s.meter, err = relay.LoadMeter(meterFile(cfg), time.Now()); err != nil {
 		log.Warn("limits: what was used before cannot be read", "error", err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -22,8 +23,9 @@ type Backend struct {
 	Explain func(ctx context.Context, q Question) Explanation
 	Reload  func(ctx context.Context) Reloaded
 	Unpark  func(ctx context.Context, hop string) error
-	Acted   func(queue.Effects) // for the log
-	Door    func() Door         // nil: no relay is running
+	Acted   func(queue.Effects)                            // for the log
+	Door    func() Door                                    // nil: no relay is running
+	Backup  func(ctx context.Context, tar io.Writer) error // of the data folder
 
 	Bans       func() Bans
 	ChangeBans func(BanChange) BanChanged
@@ -99,6 +101,7 @@ func (b Backend) handler() http.Handler {
 	mux.HandleFunc("GET /explain", b.explain)
 	mux.HandleFunc("GET /explain/{id}", withID(b.explainMessage))
 	mux.HandleFunc("POST /reload", b.reload)
+	mux.HandleFunc("POST /backup", b.backup)
 	return mux
 }
 
