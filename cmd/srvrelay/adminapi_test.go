@@ -176,6 +176,7 @@ func TestCommandsSpeakTheDocument(t *testing.T) {
 		{0, "submission list"}, {-1, "submission release 192.0.2.1"},
 		{0, "queue export --all -o " + export}, {0, "queue delete --yes " + ids[0]}, {-1, "queue import " + export}, {-1, "queue import " + export},
 		{0, "queue fail --yes " + ids[1]}, {-1, "reload"}, {-1, "doctor --connect=false"},
+		{-1, "backup " + filepath.Join(t.TempDir(), "backup")},
 		{0, "trace --json one.test"},
 	} {
 		code, out := invoke(t, through, "", strings.Fields(c.line)...)

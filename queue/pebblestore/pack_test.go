@@ -52,7 +52,7 @@ func TestPackPast(t *testing.T) {
 	fill(reflect.ValueOf(full).Elem(), &n)
 	full.To, full.Prefix, full.ID, full.Hold = nil, nil, "", queue.Status{} // they are elsewhere
 	for i := range full.Attempts {
-		full.Attempts[i].PlanText = nil
+		full.Attempts[i].PlanText, full.Attempts[i].Took = nil, queue.Took{} // not for the disk
 	}
 	full.Recipients[1].Address = "x@" + full.Recipients[1].Domain
 	for _, m := range []*queue.Message{full, {Recipients: []queue.Recipient{{Address: "bob", Domain: "b.example"}}}} {
