@@ -21,10 +21,11 @@ type walk struct {
 	hop       *hop // nil: of a question
 	lease     *queue.Lease
 	plan      plan.Plan
-	plannedAt time.Time // when the first plan was made
-	asked     string    // fingerprint of the first plan, which is the one that explain shows
-	forced    bool      // look at targets that are down before their time
-	asks      bool      // nothing is sent: the targets are asked about a recipient, see callforward.go
+	plannedAt time.Time  // when the first plan was made
+	asked     string     // fingerprint of the first plan, which is the one that explain shows
+	firstPlan *plan.Plan // when another one has taken its place
+	forced    bool       // look at targets that are down before their time
+	asks      bool       // nothing is sent: the targets are asked about a recipient, see callforward.go
 
 	rcpts    []progress // one for each of lease.Rcpts
 	results  []string   // one line for each target, for people
@@ -143,6 +144,8 @@ func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 		w.walkTargets(ctx)
 		if w.plan.Source == queue.ReasonSRV && w.allWantAuth() {
 			// Records for submission, not for mail transfer: they say nothing about where mail goes.
+			first := w.plan
+			w.firstPlan = &first
 			w.plan = w.d.cfg.Planner.PlanMX(ctx, w.lease.Hop)
 			if w.rerouted() {
 				return nil, hopOutcome{}

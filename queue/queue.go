@@ -210,6 +210,9 @@ type Attempt struct {
 	TLS     string    `json:"tls,omitempty"`    // "TLS 1.3", "" = clear text
 	Results []string  `json:"results"`          // one line for each target that was tried
 	Took    Took      `json:"-"`
+
+	// PlanText is for Settle: the plan in words, for the history. nil = nobody knows.
+	PlanText func() string `json:"-"`
 }
 
 // Took is how long an attempt and its parts took; a part that there was not is
@@ -248,6 +251,7 @@ type Message struct {
 	Envelope
 	Recipients []Recipient `json:"recipients"`
 	Attempts   []Attempt   `json:"attempts,omitempty"` // Get only
+	Notes      []Note      `json:"notes,omitempty"`    // what happened to it beside attempts, the newest MaxNotes
 }
 
 // Effects is what a Settle or Sweep changed, for the log and the metrics.

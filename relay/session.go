@@ -256,13 +256,15 @@ func (s *session) Data(r io.Reader) error {
 		defer msg.seal.end()
 		msg.header.watchers = append(msg.header.watchers, msg.seal)
 	}
+	name := new(idField)
+	msg.header.watchers = append(msg.header.watchers, name)
 	msg.begin(appendStamp(nil, s.trace()))
 	check := s.verify(msg)
 	if check != nil {
 		defer check.Abandon()
 	}
 	settled := s.watch(env)
-	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8, check, s.conn.set.Hostname})
+	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, name, s.txn.utf8, check, s.conn.set.Hostname})
 	settled(err == nil)
 	if err != nil {
 		return s.refusal(err)
@@ -327,6 +329,7 @@ func (s *session) refusal(err error) *smtp.SMTPError {
 type noting struct {
 	*message
 	env      *queue.Envelope
+	name     *idField
 	utf8     bool
 	check    Check // nil = no results are to stand before the message
 	hostname string
@@ -336,6 +339,7 @@ func (n *noting) Read(p []byte) (int, error) {
 	got, err := n.message.Read(p)
 	if err == io.EOF {
 		n.env.Has8Bit = n.has8 || n.header.has8
+		n.env.MessageID = n.name.value()
 		if n.seal != nil {
 			var serr error
 			if n.env.Prefix, serr = n.seal.fields(); serr != nil {

@@ -28,6 +28,7 @@ type settings struct {
 type door struct {
 	net.Listener
 	address string // as configured
+	lent    bool   // by whoever has started us, who has it open too
 }
 
 // takesLogins tells whether anybody could log in.
@@ -77,13 +78,20 @@ func (set settings) with(doors []*door) *settings {
 	return &set
 }
 
-// Listen binds all listeners, or none.
-func (s *Server) Listen() error {
+// Listen binds all listeners, or none. Those whose address one of the sockets
+// has take that socket instead; a socket that is nobody's is ErrSocket. The
+// sockets are the server's from here on, whatever comes of it.
+func (s *Server) Listen(sockets ...net.Listener) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := s.current.Load()
-	doors, _, _, err := openDoors(set.Listeners, nil)
+	lent, err := lentDoors(set.Listeners, sockets)
 	if err != nil {
+		return err
+	}
+	doors, _, _, err := openDoors(set.Listeners, lent)
+	if err != nil {
+		closeAll(lent)
 		return err
 	}
 	s.doors = doors
@@ -115,7 +123,11 @@ func (s *Server) Reconfigure(cfg Config) error {
 		return errClosed
 	}
 	doors, fresh, gone, err := openDoors(set.Listeners, s.doors)
+	if err == nil {
+		err = mayClose(gone)
+	}
 	if err != nil {
+		closeAll(fresh)
 		return err
 	}
 	s.doors = doors
@@ -123,10 +135,14 @@ func (s *Server) Reconfigure(cfg Config) error {
 	if s.serving {
 		s.open(fresh)
 	}
-	for _, d := range gone {
+	closeAll(gone)
+	return nil
+}
+
+func closeAll(doors []*door) {
+	for _, d := range doors {
 		_ = d.Close()
 	}
-	return nil
 }
 
 // quiet listens without keep-alive probes: every wait for a client has an end
@@ -146,12 +162,10 @@ func openDoors(listeners []Listener, have []*door) (doors, fresh, gone []*door, 
 		}
 		n, err := quiet.Listen(context.Background(), "tcp", l.Address)
 		if err != nil {
-			for _, d := range fresh {
-				_ = d.Close()
-			}
+			closeAll(fresh)
 			return nil, nil, nil, fmt.Errorf("listeners[%d]: %w%s", i, err, overlap(err, l.Address, have))
 		}
-		d := &door{n, l.Address}
+		d := &door{Listener: n, address: l.Address}
 		doors, fresh = append(doors, d), append(fresh, d)
 	}
 	return doors, fresh, gone, nil

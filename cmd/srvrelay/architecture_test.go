@@ -58,6 +58,7 @@ var keepers = map[string][]string{
 	"github.com/lmittmann/tint":             {"srvrelay/cmd/srvrelay"},
 	"github.com/go-viper/mapstructure/v2":   {"srvrelay/relay/config"},
 	"github.com/prometheus":                 {"srvrelay/relay/metrics"},
+	"github.com/coreos/go-systemd/v22":      {"srvrelay/cmd/srvrelay"},
 }
 
 // TestImports keeps the packages blind to what they must not know.

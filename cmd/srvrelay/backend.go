@@ -14,8 +14,10 @@ func (s *service) backend() admin.Backend {
 	return admin.Backend{
 		Store: s.store, Routing: func() queue.Routing { return routing(s.now.Load().routes) },
 		Unpark: s.deliver.Unpark, Explain: s.explain, Reload: s.reload, Acted: s.settled, Door: s.door,
+		Trace: s.store.Trace, TraceOff: func() bool { return s.now.Load().cfg.History.Keep == 0 },
 		Bans: s.banned, ChangeBans: s.changeBans, Suspects: s.suspects, ChangeSuspect: s.changeSuspect,
 		Ready: s.ready, Denied: s.adminDenied,
+		Backup: s.backup,
 	}
 }
 

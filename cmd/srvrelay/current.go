@@ -240,6 +240,7 @@ func (cur *current) storeSettings(log maillog) pebblestore.Settings {
 	return pebblestore.Settings{
 		Hostname: cfg.Hostname, Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+		HistoryKeep: cfg.History.Keep, HistorySize: cfg.History.MaxSize,
 		Sign: cur.signReports(log),
 	}
 }

@@ -121,8 +121,8 @@ its MX records when there are none; it fails over, retries and reports.`,
 		return usage(fmt.Errorf("%w\nSee: %s --help", err, c.CommandPath()))
 	})
 	group(root, "Try it and set it up:", demoCommand(), configCommand(), checkConfigCommand("check-config"), userCommand(), dkimCommand(), dnsCommand())
-	group(root, "Run it:", serveCommand(), reloadCommand(), sendmailCommand())
-	group(root, "Why is my mail not delivered?", explainCommand(), queueCommand(), doctorCommand())
+	group(root, "Run it:", serveCommand(), reloadCommand(), sendmailCommand(), backupCommand(), restoreCommand())
+	group(root, "Why is my mail not delivered?", explainCommand(), queueCommand(), traceCommand(), doctorCommand())
 	group(root, "Who is shut out, or held?", banCommand(), submissionCommand())
 	root.AddCommand(labCommand(), versionCommand())
 	return root

@@ -88,6 +88,7 @@ func printReloaded(s screen, r admin.Reloaded) {
 func (s *service) reload(ctx context.Context) admin.Reloaded {
 	s.turn.Lock()
 	defer s.turn.Unlock()
+	defer s.manager.reloading()()
 	r, err := s.tryReload(ctx)
 	if err != nil {
 		var problems config.Problems

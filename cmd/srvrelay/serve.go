@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"srvrelay/delivery"
@@ -78,6 +79,8 @@ func startError(err error) error {
 		return damagedError(err)
 	case errors.Is(err, queue.ErrFormat):
 		return &exitError{exitConfig, err}
+	case errors.Is(err, relay.ErrSocket):
+		return &exitError{exitConfig, err}
 	case errors.Is(err, syscall.EADDRINUSE):
 		return &exitError{exitUnavailable, fmt.Errorf("%w\nAnother program listens there; see: ss -ltnp", err)}
 	case errors.Is(err, fs.ErrPermission):
@@ -95,6 +98,7 @@ func damagedError(err error) error {
 // admin socket.
 type service struct {
 	log     maillog
+	manager manager
 	store   *pebblestore.Store
 	doors   *relay.Server
 	deliver *delivery.Deliverer
@@ -111,6 +115,7 @@ type service struct {
 	hup  chan os.Signal                 // SIGHUP
 	load func() (*config.Config, error) // reads the configuration again
 	turn sync.Mutex                     // of reloads
+	copy sync.Mutex                     // of backups
 	now  atomic.Pointer[current]
 
 	away  *delivery.Absences // homes that are away
@@ -128,7 +133,7 @@ type service struct {
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{}, turns: newTurns()}
+	s = &service{log: log, manager: manager{log}, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{}, turns: newTurns()}
 	// From here to the end of the process: else one that comes during a long
 	// start, or a stop, would end it.
 	signal.Notify(s.hup, syscall.SIGHUP)
@@ -154,10 +159,12 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
 		Sign: cur.signReports(log), Synced: s.metrics.Synced,
+		HistoryKeep: cfg.History.Keep, HistorySize: cfg.History.MaxSize,
 	})
 	if err != nil {
 		return s, err
 	}
+	s.forgetBackup(cfg)
 	doors := cur.doors
 	if s.meter, err = relay.LoadMeter(meterFile(cfg), time.Now()); err != nil {
 		log.Warn("limits: what was used before cannot be read", "error", err)
@@ -170,7 +177,11 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if s.doors, err = relay.New(doors); err != nil {
 		return s, err
 	}
-	if err = s.doors.Listen(); err != nil {
+	sockets, err := handedOver()
+	if err != nil {
+		return s, err
+	}
+	if err = s.doors.Listen(sockets...); err != nil {
 		return s, err
 	}
 	s.memory = delivery.NewMemory(s.store)
@@ -283,6 +294,8 @@ func (s *service) run(ctx context.Context) error {
 	s.saysMetrics()
 	served := make(chan error, 1)
 	go func() { served <- s.doors.Serve() }()
+	wg.Go(func() { s.manager.watchdog(running, s.alive) })
+	s.manager.tell(daemon.SdNotifyReady)
 	s.log.Info("ready", "hostname", cfg.Hostname, "data_dir", cfg.DataDir, "admin", adminSocket(cfg), "pid", os.Getpid())
 
 	var err error
@@ -292,6 +305,7 @@ func (s *service) run(ctx context.Context) error {
 	case err = <-served:
 		err = &exitError{exitUnavailable, fmt.Errorf("a listener has failed: %w", err)}
 	}
+	s.manager.tell(daemon.SdNotifyStopping)
 	stop()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
 	defer cancel()

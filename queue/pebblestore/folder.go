@@ -55,6 +55,8 @@ type folder struct {
 	spared  int64 // bytes in spare
 	readers map[uint64]int
 	removed []uint64 // of messages whose removal is committed but not synced
+	holds   int      // backups that are being made
+	held    []uint64 // that were to be released meanwhile
 
 	asked  atomic.Uint64 // syncs of the folder
 	syncMu sync.Mutex
@@ -168,14 +170,17 @@ func (d *folder) sync() error {
 }
 
 // release takes back the file of a message that is gone, durably. A file that
-// somebody still reads is not written over: it leaves the folder, and the
-// reader goes on.
+// somebody still reads, or that is a backup's too, is not written over: it
+// leaves the folder, and the reader and the backup keep it.
 func (d *folder) release(number uint64) {
+	if d.waits(number) {
+		return
+	}
 	info, err := d.fs.Stat(d.path(number))
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	if err == nil && d.keep(bodyFile{number, info.Size()}) {
+	if err == nil && !shared(info) && d.keep(bodyFile{number, info.Size()}) {
 		return
 	}
 	d.remove(number)

@@ -155,7 +155,7 @@ func (w *world) routing() queue.Routing {
 
 func (w *world) options(fs vfs.FS) Options {
 	f := w.faults // of this process: Fatal may be called when the next one is up
-	return Options{Dir: "queue", FS: fs, Routing: w.routing(), Hostname: "relay.example.net", Postmaster: postmaster,
+	return Options{Dir: "queue", FS: fs, Routing: w.routing(), Hostname: "relay.example.net", Postmaster: postmaster, HistoryKeep: 14 * 24 * time.Hour,
 		Now: func() time.Time { return w.now }, Chance: w.chance.Float64,
 		Fatal: func(err error) {
 			f.ended = w.cut(f.mem) // the process ends here

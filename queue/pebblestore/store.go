@@ -39,6 +39,8 @@ type Options struct {
 
 	MaxMessages int64 // see Settings
 	MaxBytes    int64
+	HistoryKeep time.Duration
+	HistorySize int64
 	Sign        func(report []byte) []byte
 
 	Now    func() time.Time // the clock; nil: time.Now
@@ -75,6 +77,7 @@ type Store struct {
 	health    health
 	usage     usage
 	progress  progress
+	history   history
 	opening   atomic.Bool  // the engine is being opened
 	refusing  atomic.Bool  // new mail is refused, and the log says so
 	flushed   atomic.Int64 // when there was a flush for space, Unix time in ns

@@ -82,6 +82,8 @@ func (g *guard) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	case !sameOrigin(r):
 		wrongOrigin.send(w, "browsers may not bring requests of other sites here")
 	case g.remote != nil && !open(r) && !g.known(w, r, client, remote.Token):
+	case g.remote != nil && r.URL.Path == "/"+apiVersion+backupPath:
+		notRemote.send(w, "a backup has the private keys of the relay: it is made on its machine only, over the socket")
 	default:
 		g.pass(w, r)
 	}

@@ -143,6 +143,8 @@ func TestAttacks(t *testing.T) {
 		"a wrong token, then a right": {get("/v1/queue/count", host+"Authorization: Bearer x\r\n"+auth), 401, "unauthorized"},
 		"no route, no token":          {get("/v1/nothing", host), 401, "unauthorized"}, // what there is, strangers do not learn
 
+		"a backup, which has keys": {post("/v1/backup", host+auth, ""), 403, "not-remote"},
+
 		"DNS rebinding":                 {get("/v1/queue/count", "Host: evil.test\r\n"+auth), 421, "wrong-host"},
 		"DNS rebinding of health":       {get("/healthz", "Host: evil.test\r\n"), 421, "wrong-host"},
 		"our name inside another":       {get("/v1/queue/count", "Host: relay.test.evil.test\r\n"+auth), 421, "wrong-host"},

@@ -33,6 +33,7 @@ var (
 	badRequest  = kind{"bad-request", http.StatusBadRequest, "The request makes no sense"}
 	noToken     = kind{"unauthorized", http.StatusUnauthorized, "A token is needed"}
 	wrongOrigin = kind{"wrong-origin", http.StatusForbidden, "Another web site asks"}
+	notRemote   = kind{"not-remote", http.StatusForbidden, "Only on the machine itself"}
 	noMessage   = kind{"no-such-message", http.StatusNotFound, "There is no such message"}
 	noRoute     = kind{"no-such-route", http.StatusNotFound, "The relay does not know this request"}
 	wrongMethod = kind{"wrong-method", http.StatusMethodNotAllowed, "The method does not fit"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,8 +21,12 @@ type Backend struct {
 	Explain func(ctx context.Context, q Question) Explanation
 	Reload  func(ctx context.Context) Reloaded
 	Unpark  func(ctx context.Context, hop string) error
-	Acted   func(queue.Effects) // for the log
-	Door    func() Door         // nil: no relay is running
+	Acted   func(queue.Effects)                            // for the log
+	Door    func() Door                                    // nil: no relay is running
+	Backup  func(ctx context.Context, tar io.Writer) error // of the data folder
+
+	Trace    func(context.Context, queue.TraceQuery) (queue.Traces, error)
+	TraceOff func() bool // no history is kept; nil = nobody knows
 
 	Bans       func() Bans
 	ChangeBans func(BanChange) BanChanged
@@ -71,6 +76,7 @@ func (b Backend) routes() *routes {
 	b.handleHealth(mux)
 	b.handleQueue(mux)
 	b.handleBans(mux)
+	b.handleTrace(mux)
 	b.handleSuspects(mux)
 	mux.HandleFunc("GET /hops", func(w http.ResponseWriter, r *http.Request) {
 		hops, err := b.Store.Hops(r.Context())
@@ -80,5 +86,6 @@ func (b Backend) routes() *routes {
 	mux.HandleFunc("GET /explain", b.explain)
 	mux.HandleFunc("GET /explain/{id}", withID(b.explainMessage))
 	mux.HandleFunc("POST /reload", b.reload)
+	mux.HandleFunc("POST "+backupPath, b.backup)
 	return mux
 }

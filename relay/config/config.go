@@ -42,6 +42,7 @@ type Config struct {
 
 	Limits   Limits   `key:"limits" doc:"What a client may ask for at most."`
 	DNS      DNS      `key:"dns" doc:"Where names are looked up."`
+	History  History  `key:"history" doc:"What happened to mail that has left the queue, for 'srvrelay trace' (docs/history.md). It is kept in data_dir beside the queue."`
 	Delivery Delivery `key:"delivery" doc:"How mail goes out."`
 	Admin    Admin    `key:"admin" doc:"Where the commands 'queue', 'explain', 'reload' and 'doctor' ask the relay, and other programs by the same API (docs/admin-api.md)."`
 	Metrics  Metrics  `key:"metrics" doc:"What Prometheus reads: docs/metrics.md."`
@@ -158,6 +159,12 @@ type Bans struct {
 	Max          time.Duration  `key:"max" min:"1s" max:"365d" default:"1d" doc:"The longest ban. So long after its end, a ban is forgotten, and the next one is a first one."`
 	NameFailures int            `key:"name_failures" min:"0" max:"10000" default:"30" doc:"Failed logins for one name, from addresses where nobody has logged in by it, after which the name is guarded for the time of 'for': who has logged in by it before can do so from the same address, and nobody from elsewhere (454). '0': no name is guarded."`
 	Exempt       []netip.Prefix `key:"exempt" check:"network" example:"[198.51.100.0/24]" doc:"Networks that are never banned, such as an office whose people share an address. This machine, trusted_networks and the addresses of proxy_from and xclient_from never are."`
+}
+
+// History says how much is kept of mail that has left the queue.
+type History struct {
+	Keep    time.Duration `key:"keep" min:"0s" max:"365d" default:"14d" doc:"How long after its arrival a message can be traced; of one that was queued for more than a day, how long after it left the queue. '0s': nothing is kept, and what was is deleted."`
+	MaxSize int64         `key:"max_size" min:"1MiB" max:"1024GiB" default:"1GiB" doc:"Bytes on the disk beyond which the oldest hours are forgotten before their time. A message with one recipient takes some 200 bytes."`
 }
 
 // DNS says where names are looked up.

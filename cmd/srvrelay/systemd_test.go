@@ -1,0 +1,210 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// plainConfig writes a configuration with one submission listener; more is laid below it.
+func plainConfig(t *testing.T, address, more string) string {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "srvrelay.yaml")
+	text := fmt.Sprintf("hostname: relay.test\ndata_dir: %s/data\ndns: { servers: [\"127.0.0.1:1\"] }\n"+
+		"listeners: [{ address: %q, mode: submission, tls: none }]\nlog: { format: json }\n%s", dir, address, more)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestNotify: the service manager hears when the relay is ready, that it is
+// alive, when it reads its configuration and when it stops, in this order.
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	config := plainConfig(t, "127.0.0.1:0", "")
+	path := filepath.Join(filepath.Dir(config), "notify")
+	heard, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	next := func(but string) string {
+		t.Helper()
+		buf := make([]byte, 4096)
+		for {
+			_ = heard.SetReadDeadline(time.Now().Add(waitLimit))
+			n, err := heard.Read(buf)
+			if err != nil {
+				t.Fatal("nothing more is heard:", err)
+			}
+			if s := string(buf[:n]); s != but {
+				return s
+			}
+		}
+	}
+	cmd := command(context.Background(), config, "serve")
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=60000")
+	relay, err := startProcess(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(relay.kill)
+	if s := next("WATCHDOG=1"); s != "READY=1" {
+		t.Fatalf("%q, want READY=1", s)
+	}
+	for range 3 {
+		if s := next(""); s != "WATCHDOG=1" {
+			t.Errorf("%q, want WATCHDOG=1", s)
+		}
+	}
+	_ = cmd.Process.Signal(syscall.SIGHUP)
+	if s := next("WATCHDOG=1"); !regexp.MustCompile(`^RELOADING=1\nMONOTONIC_USEC=[1-9][0-9]*$`).MatchString(s) {
+		t.Errorf("%q, want RELOADING=1 with the time", s)
+	}
+	if s := next("WATCHDOG=1"); s != "READY=1" {
+		t.Errorf("%q after the reload, want READY=1", s)
+	}
+	go func() { _, _ = relay.terminate() }()
+	if s := next("WATCHDOG=1"); s != "STOPPING=1" {
+		t.Errorf("%q, want STOPPING=1", s)
+	}
+}
+
+// TestSocketActivation: a client that comes before the relay runs waits, and is
+// served when it does. The other side is systemd's own.
+func TestSocketActivation(t *testing.T) {
+	t.Parallel()
+	activate := needs(t, "systemd-socket-activate")["systemd-socket-activate"]
+	addr := "127.0.0.1:" + freePort(t)
+	config := plainConfig(t, addr, "")
+	inner := command(context.Background(), config, "serve")
+	args := []string{"-l", addr}
+	for _, e := range inner.Env {
+		name, _, _ := strings.Cut(e, "=")
+		args = append(args, "-E", name)
+	}
+	cmd := exec.Command(activate, append(args, inner.Args...)...)
+	cmd.Env = inner.Env
+	log, err := os.Create(filepath.Join(filepath.Dir(config), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			text, _ := os.ReadFile(log.Name())
+			t.Errorf("the relay: %v\n%s", err, text)
+		}
+	}()
+	var c net.Conn
+	poll(t, waitLimit, "the port is open", func() bool { c, err = net.Dial("tcp", addr); return err == nil })
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(waitLimit))
+	if line, err := bufio.NewReader(c).ReadString('\n'); !strings.HasPrefix(line, "220 relay.test") {
+		t.Errorf("banner %q, %v", line, err)
+	}
+
+	// The socket is the manager's too: without its listener, clients would wait for ever.
+	if err := os.WriteFile(config, []byte(strings.Replace(mustRead(t, config), addr, "127.0.0.1:0", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := command(context.Background(), config, "reload").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "disable its socket unit and restart") {
+		t.Errorf("a reload that gives up the socket: %v\n%s", err, out)
+	}
+}
+
+// TestSocketOfNobody: a socket that no listener is for is a mistake that is named.
+func TestSocketOfNobody(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	u, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "u"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	for _, x := range []struct {
+		socket interface{ File() (*os.File, error) }
+		code   int
+		say    string
+	}{
+		{l.(*net.TCPListener), exitConfig, l.Addr().String() + ", and no listener has that address"},
+		{u, exitUnavailable, "is not one that listens for TCP"},
+	} {
+		f, err := x.socket.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner := command(context.Background(), plainConfig(t, "127.0.0.1:0", ""), "serve")
+		cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=smtp exec "$0" serve`, inner.Path)
+		cmd.Env, cmd.ExtraFiles = inner.Env, []*os.File{f}
+		out, _ := cmd.CombinedOutput()
+		f.Close()
+		if got := cmd.ProcessState.ExitCode(); got != x.code || !strings.Contains(string(out), x.say) {
+			t.Errorf("exit code %d, want %d and %q:\n%s", got, x.code, x.say, out)
+		}
+	}
+}
+
+// TestUnits: systemd understands the units, and rates the sandbox.
+func TestUnits(t *testing.T) {
+	analyze := needs(t, "systemd-analyze")["systemd-analyze"]
+	dir := t.TempDir()
+	files, err := filepath.Glob("../../packaging/systemd/*.s[eo][rc]*")
+	if err != nil || len(files) != 4 {
+		t.Fatalf("%d units, %v", len(files), err)
+	}
+	var units []string
+	for _, f := range files { // the program need not be installed here, nor its pages
+		text := strings.ReplaceAll(mustRead(t, f), "/usr/bin/srvrelay", os.Args[0])
+		text = strings.ReplaceAll(text, "Documentation=man:srvrelay(1)\n", "")
+		unit := filepath.Join(dir, filepath.Base(f))
+		if err := os.WriteFile(unit, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		units = append(units, unit)
+	}
+	if out, err := exec.Command(analyze, append([]string{"verify"}, units...)...).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	out, err := exec.Command(analyze, "security", "--offline=true", "--no-pager", filepath.Join(dir, "srvrelay.service")).CombinedOutput()
+	rated := regexp.MustCompile(`exposure level for srvrelay.service: ([0-9.]+)`).FindSubmatch(out)
+	if err != nil || rated == nil {
+		t.Fatalf("systemd-analyze security: %v\n%s", err, out)
+	}
+	if level, _ := strconv.ParseFloat(string(rated[1]), 64); level > 2.0 {
+		t.Errorf("exposure %.1f, at most 2.0 is wanted\n%s", level, out)
+	}
+}
+
+func mustRead(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

@@ -1,0 +1,140 @@
+package pebblestore
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"srvrelay/queue"
+)
+
+// A backup is the queue at its moment, whatever becomes of the queue and of the
+// files of its large bodies afterwards.
+func TestBackup(t *testing.T) {
+	for name, fs := range map[string]vfs.FS{"memory": vfs.NewMem(), "disk": nil} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			at := func(o *Options) { o.Dir = filepath.Join(dir, "queue") }
+			s := openMem(t, fs, at)
+			want := map[queue.ID]string{}
+			keep := func(domain, letter string, size int) {
+				body := strings.Repeat(letter, size)
+				id, err := s.Put(ctx, message("x@"+domain), strings.NewReader(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				want[id] = body
+			}
+			keep("small.example", "s", 10)
+			for range 3 {
+				keep("large.example", "a", large)
+			}
+			backup := filepath.Join(dir, "backup")
+			if err := s.Backup(backup); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 { // their files become others', or nobody's
+				settle(t, s, claim(t, s, "large.example"), queue.Sent)
+			}
+			settle(t, s, claim(t, s, "small.example"), queue.Sent)
+			for range 3 {
+				if _, err := s.Put(ctx, message("x@new.example"), strings.NewReader(strings.Repeat("z", large))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			copied := openMem(t, fs, func(o *Options) { o.Dir = backup })
+			if n, err := copied.Count(ctx, ""); n != len(want) || err != nil {
+				t.Errorf("%d messages, %v; want %d", n, err, len(want))
+			}
+			for id, body := range want {
+				if got := readBody(t, copied, id); got != body {
+					t.Errorf("%s: %d bytes, %.10q", id, len(got), got)
+				}
+			}
+			checkStore(t, copied)
+			checkStore(t, s)
+			if err := s.Backup(backup); err == nil {
+				t.Error("a backup went into a folder that was there")
+			}
+		})
+	}
+}
+
+// TestBackupUnderLoad: messages come and go while backups are made, and each has
+// all that was acknowledged before and nothing that was half done.
+func TestBackupUnderLoad(t *testing.T) {
+	dir := t.TempDir()
+	s := openMem(t, nil, func(o *Options) { o.Dir = filepath.Join(dir, "queue") })
+	stays := map[queue.ID]string{}
+	for i := range 5 {
+		body := strings.Repeat(fmt.Sprint(i), large)
+		id, err := s.Put(ctx, message("x@stays.example"), strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stays[id] = body
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for w := range 3 {
+		wg.Go(func() {
+			hop := fmt.Sprintf("w%d.example", w)
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := s.Put(ctx, message("x@"+hop), strings.NewReader(strings.Repeat("w", chunkSize+n%5000))); err != nil {
+					t.Error(err)
+					return
+				}
+				settle(t, s, claim(t, s, hop), queue.Sent)
+			}
+		})
+	}
+	for n := range 8 {
+		backup := filepath.Join(dir, fmt.Sprint("backup", n))
+		if err := s.Backup(backup); err != nil {
+			t.Fatal(err)
+		}
+		copied := openBriefly(t, nil, func(o *Options) { o.Dir = backup })
+		seen := 0
+		err := copied.List(ctx, "", func(m *queue.Message) bool {
+			seen++
+			got := readBody(t, copied, m.ID)
+			if want := stays[m.ID]; want != "" && got != want || want == "" && strings.Trim(got, "w") != "" {
+				t.Errorf("backup %d, %s: %d bytes, %.10q", n, m.ID, len(got), got)
+			}
+			return true
+		})
+		if err != nil || seen < len(stays) || seen > len(stays)+3 {
+			t.Errorf("backup %d: %d messages, %v", n, seen, err)
+		}
+		copied.Close()
+	}
+	close(stop)
+	wg.Wait()
+	checkStore(t, s)
+}
+
+// While a backup is being made, the file of a message that is done stays as it is.
+func TestBackupHoldsFiles(t *testing.T) {
+	s := openMem(t, vfs.NewMem())
+	put(t, s, large, "b@b.example")
+	s.folder.hold()
+	settle(t, s, claim(t, s, "b.example"), queue.Sent)
+	put(t, s, large, "c@c.example")
+	if n := files(t, s); len(n) != 2 || spares(s) != 0 {
+		t.Errorf("files %v, %d spare, while they must stay", n, spares(s))
+	}
+	s.folder.letGo()
+	if spares(s) != 1 {
+		t.Errorf("%d spare files afterwards", spares(s))
+	}
+	checkStore(t, s)
+}
