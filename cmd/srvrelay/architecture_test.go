@@ -31,7 +31,7 @@ var allowed = map[string][]string{
 	"srvrelay/relay/publish":       {},
 	"srvrelay/relay/fetch":         {"srvrelay/delivery/smtpclient"},
 	"srvrelay/relay/admin":         {"srvrelay/queue", "srvrelay/delivery", "srvrelay/delivery/plan"},
-	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config", "srvrelay/relay/acme", "srvrelay/relay/dkim", "srvrelay/relay/publish"},
+	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config", "srvrelay/relay/acme", "srvrelay/relay/dkim", "srvrelay/relay/mailauth", "srvrelay/relay/publish"},
 	"srvrelay/cmd/srvrelay":        nil, // wires: everything
 	"srvrelay/cmd/relaybench":      {"srvrelay/dnsutil/dnsserver"},
 }
