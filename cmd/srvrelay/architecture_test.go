@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"srvrelay/relay/acme/acmetest": {},
 	"srvrelay/relay/config":        {},
 	"srvrelay/relay/metrics":       {"srvrelay/queue"},
+	"srvrelay/relay/tracing":       {"srvrelay/queue"},
 	"srvrelay/relay/oauth":         {},
 	"srvrelay/relay/publish":       {},
 	"srvrelay/relay/fetch":         {"srvrelay/delivery/smtpclient"},
@@ -58,6 +59,8 @@ var keepers = map[string][]string{
 	"github.com/lmittmann/tint":             {"srvrelay/cmd/srvrelay"},
 	"github.com/go-viper/mapstructure/v2":   {"srvrelay/relay/config"},
 	"github.com/prometheus":                 {"srvrelay/relay/metrics"},
+	"go.opentelemetry.io":                   {"srvrelay/relay/tracing"},
+	"github.com/go-logr/logr":               {"srvrelay/relay/tracing"},
 	"github.com/coreos/go-systemd/v22":      {"srvrelay/cmd/srvrelay"},
 }
 
