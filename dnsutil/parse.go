@@ -15,6 +15,7 @@ const (
 	maxMX    = 64
 	maxAddrs = 40
 	maxTXT   = 32
+	maxTLSA  = 32
 	maxText  = 4 << 10 // bytes of one TXT record: a DKIM key of 4096 bits has a fifth of it
 	maxChain = 8       // CNAMEs followed from one name
 )
@@ -41,6 +42,7 @@ type facts struct {
 	mx    []MX
 	addrs []netip.Addr
 	txt   []string
+	tlsa  []TLSA
 	cut   int
 	chain
 }
@@ -80,7 +82,7 @@ func readAnswer(m *dns.Msg, q question, c chain) (step, error) {
 	}
 	f := facts{chain: c}
 	bad := f.read(m.Answer, question{end, q.qtype})
-	found := len(f.srv)+len(f.mx)+len(f.addrs)+len(f.txt) > 0
+	found := len(f.srv)+len(f.mx)+len(f.addrs)+len(f.txt)+len(f.tlsa) > 0
 	switch {
 	case found && m.Rcode == dns.RcodeNameError:
 		return step{}, problem("contradictory answer")
@@ -178,6 +180,8 @@ func (f *facts) read(answer []dns.RR, q question) (bad int) {
 			ok = f.readAddr(rr.AAAA)
 		case *dns.TXT:
 			ok = f.readTXT(rr)
+		case *dns.TLSA:
+			ok = f.readTLSA(rr)
 		}
 		if !ok {
 			bad++
@@ -241,10 +245,13 @@ func unescape(s string) string {
 
 func isDigits(s string) bool { return strings.Trim(s, "0123456789") == "" }
 
-// texts is what TXT records cost, in records of the usual size.
+// texts is what TXT and TLSA records cost, in records of the usual size.
 func (f *facts) texts() (n int) {
 	for _, t := range f.txt {
 		n += 1 + len(t)/64
+	}
+	for _, r := range f.tlsa {
+		n += 1 + len(r.Data)/64
 	}
 	return n
 }

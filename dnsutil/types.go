@@ -1,5 +1,5 @@
-// Package dnsutil owns DNS facts: a caching resolver for SRV, MX, address and
-// TXT records, the three ways in which a look-up can come out, and the order that
+// Package dnsutil owns DNS facts: a caching resolver for SRV, MX, address,
+// TXT and TLSA records, the three ways in which a look-up can come out, and the order that
 // RFC 2782 gives to SRV records. It knows no mail queue, no routes and no SMTP.
 // Types of the DNS library do not leave it.
 package dnsutil

@@ -21,6 +21,16 @@ func NewID(now time.Time) ID {
 	return ID(ulid.MustNew(ulid.Timestamp(now), idEntropy).String())
 }
 
+// Time is when the ID was made, to the millisecond: for a message of a door, at MAIL. The
+// zero time if it is no ID.
+func (id ID) Time() time.Time {
+	u, err := ulid.ParseStrict(string(id))
+	if err != nil {
+		return time.Time{}
+	}
+	return ulid.Time(u.Time())
+}
+
 // ParseID checks an ID from outside.
 func ParseID(s string) (ID, error) {
 	u, err := ulid.ParseStrict(s)

@@ -27,11 +27,12 @@ var allowed = map[string][]string{
 	"srvrelay/relay/acme/acmetest": {},
 	"srvrelay/relay/config":        {},
 	"srvrelay/relay/metrics":       {"srvrelay/queue"},
+	"srvrelay/relay/tracing":       {"srvrelay/queue"},
 	"srvrelay/relay/oauth":         {},
 	"srvrelay/relay/publish":       {},
 	"srvrelay/relay/fetch":         {"srvrelay/delivery/smtpclient"},
 	"srvrelay/relay/admin":         {"srvrelay/queue", "srvrelay/delivery", "srvrelay/delivery/plan"},
-	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config", "srvrelay/relay/acme", "srvrelay/relay/dkim", "srvrelay/relay/publish"},
+	"srvrelay/relay/doctor":        {"srvrelay/queue", "srvrelay/dnsutil", "srvrelay/delivery/plan", "srvrelay/relay/config", "srvrelay/relay/acme", "srvrelay/relay/dkim", "srvrelay/relay/mailauth", "srvrelay/relay/publish"},
 	"srvrelay/cmd/srvrelay":        nil, // wires: everything
 	"srvrelay/cmd/relaybench":      {"srvrelay/dnsutil/dnsserver"},
 }
@@ -58,6 +59,8 @@ var keepers = map[string][]string{
 	"github.com/lmittmann/tint":             {"srvrelay/cmd/srvrelay"},
 	"github.com/go-viper/mapstructure/v2":   {"srvrelay/relay/config"},
 	"github.com/prometheus":                 {"srvrelay/relay/metrics"},
+	"go.opentelemetry.io":                   {"srvrelay/relay/tracing"},
+	"github.com/go-logr/logr":               {"srvrelay/relay/tracing"},
 	"github.com/coreos/go-systemd/v22":      {"srvrelay/cmd/srvrelay"},
 }
 

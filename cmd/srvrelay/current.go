@@ -23,6 +23,7 @@ import (
 	"srvrelay/relay/config"
 	"srvrelay/relay/dkim"
 	"srvrelay/relay/mailauth"
+	"srvrelay/relay/tracing"
 )
 
 // current is what a configuration amounts to. A reload makes another one; this
@@ -34,6 +35,7 @@ type current struct {
 	acme     *acme.Settings // the certificate to fetch; nil = none
 	remote   admin.Remote   // who may ask at admin.listen
 	adminTLS *tls.Config    // and what that shows; nil = clear text
+	traces   tracing.Config
 	watched  []watched
 	resolver dnsutil.Resolver
 	planner  *plan.Planner
@@ -75,6 +77,9 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, certs *acme.Manager, l
 	if cur.remote, err = remoteAccess(cfg); err != nil {
 		return nil, err
 	}
+	if cur.traces, err = tracesOf(cfg); err != nil {
+		return nil, err
+	}
 	if err := cur.recipients(ask); err != nil {
 		return nil, err
 	}
@@ -85,6 +90,22 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, certs *acme.Manager, l
 		return nil, err
 	}
 	return cur, cur.certificateForAdmin()
+}
+
+// tracesOf is whom to tell of each message.
+func tracesOf(cfg *config.Config) (c tracing.Config, err error) {
+	t := cfg.Tracing
+	if t.Endpoint == "" {
+		return c, nil
+	}
+	c = tracing.Config{Endpoint: t.Endpoint, OneIn: t.OneIn, Addresses: t.Addresses, Hostname: cfg.Hostname, Version: version}
+	if c.Headers, err = t.Headers(); err != nil {
+		return c, fmt.Errorf("tracing.headers_file: %w", err)
+	}
+	if c.Roots, err = t.Roots(); err != nil {
+		return c, fmt.Errorf("tracing.ca_file: %w", err)
+	}
+	return c, nil
 }
 
 func limitsOf(cfg *config.Config) relay.Limits {

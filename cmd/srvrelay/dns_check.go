@@ -20,9 +20,10 @@ func dnsCheckCommand() *cobra.Command {
 		Long: `Looks up what is published for a domain, with the resolvers of the configuration, plans
 with it as delivery would, and says what is wrong and which line to publish instead:
 SRV and MX records and their order, addresses, how long they are kept, SPF, the DKIM
-keys of the configuration, and the names of this relay's addresses (PTR). With --connect
-it connects to the servers too, reads their banner and quits. Nothing is changed. A
-resolver may remember for some time what was there before.
+keys of the configuration, DMARC, the keys of the servers (TLSA), TLSRPT, and the names
+of this relay's addresses (PTR). With --connect it connects to the servers too, reads
+their banner, looks at their certificate if its key is published, and quits. Nothing is
+changed. A resolver may remember for some time what was there before.
 
 Exit code: 0 nothing is wrong (there may be notes), 1 warnings, 2 errors, 75 the DNS did
 not answer, 78 the configuration is wrong.`,

@@ -47,7 +47,8 @@ func TestPeersDNS(t *testing.T) {
 	if code != 0 || strings.Contains(out, "\nnote ") {
 		t.Errorf("exit code %d of what was suggested\n%s\nof\n%s", code, out, text)
 	}
-	for _, want := range []string{"SPF of example.org lets 203.0.113.5, 2001:db8::5 send", "the key s1._domainkey.example.org is published", "hostname edge.example.net is 203.0.113.5, and back", "3 SRV records"} {
+	for _, want := range []string{"SPF of example.org lets 203.0.113.5, 2001:db8::5 send", "the key s1._domainkey.example.org is published", "hostname edge.example.net is 203.0.113.5, and back", "3 SRV records",
+		"the certificate of edge.example.net port 25 is that of its TLSA records", "DMARC of example.org asks for none", "example.org has a TLSRPT record"} {
 		if !strings.Contains(strings.Join(strings.Fields(out), " "), want) {
 			t.Errorf("%q is missing in\n%s", want, out)
 		}
@@ -63,6 +64,7 @@ func TestPeersDNS(t *testing.T) {
 		"a:edge.example.net -all", "mx -all").Replace(zones["example.org."])
 	all := maps.Clone(zones)
 	all["example.org."] = broken
+	all["example.net."] = strings.Replace(zones["example.net."], "TLSA 3 1 1 a", "TLSA 3 1 1 b", 1)
 	startNSD(t, nsd, faultyPort, all)
 	code, out = invoke(t, at(faultyPort), "", "dns", "check", "example.org")
 	flat := strings.Join(strings.Fields(out), " ")

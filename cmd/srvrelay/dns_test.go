@@ -165,6 +165,9 @@ home.example.org. 300 CNAME home.dyn.example.
 home.dyn.example. 86400 A 5.5.100.8
 example.org. A 5.5.100.9
 example.org. TXT "v=spf1 a mx -all"
+_dmarc.example.org. TXT "v=DMARC1; p=quarantine; rua=mailto:postmaster@example.org"
+_smtp._tls.example.org. TXT "v=TLSRPTv1; rua=postmaster@example.org"
+_2525._tcp.home.example.org. TLSA 1 0 1 a0e78cb6da349638abbb670a802f10b9f84f7075df0d74e627bb1d86e6ec0902
 
 warn.example. MX 10 edge.example.net.
 warn.example. TXT "v=spf1 a:edge.example.net -all"
@@ -212,6 +215,46 @@ func TestDNSCheck(t *testing.T) {
 	var r doctor.Report
 	if err := json.Unmarshal([]byte(out), &r); err != nil || code != exitErrors || r.Level != doctor.Error || r.Findings[0].Fix == "" {
 		t.Errorf("--json: exit code %d, %v\n%s", code, err, out)
+	}
+}
+
+// TestDNSSuggestIsClean: of what is suggested, once it is published, the check has
+// nothing to say, also where it is signed.
+func TestDNSSuggestIsClean(t *testing.T) {
+	t.Parallel()
+	dns, err := dnsserver.Start("127.0.0.1:0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dns.Close() })
+	config := dnsConfig(t, dns.Addr(), "")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := writeFile(t, t.TempDir(), "srvrelay.yaml", strings.Replace(string(text), "dns: {", "dns: { trust_ad: true,", 1))
+	const ends = "\n. SOA ns.invalid. h.invalid. 1 3600 600 86400 5\n"
+	for _, more := range []string{"--target home:2525", "--target home:2525,home:2526", "--target home:2525,home:2526 --share", "--target home:25 --mx edge.example.net --reports reports@example.com"} {
+		args := append([]string{"dns", "suggest", "example.org", "--address", "home.example.org=5.5.100.8"}, strings.Fields(more)...)
+		code, text := invoke(t, config, "", args...)
+		if code != 0 {
+			t.Fatalf("%s: exit code %d\n%s", more, code, text)
+		}
+		for with, head := range map[string]string{config: "", signed: ";!ad\n"} {
+			if err := dns.SetZone(head + text + ends); err != nil {
+				t.Fatal(err)
+			}
+			code, out := invoke(t, with, "", "dns", "check", "example.org", "-v")
+			flat := strings.Join(strings.Fields(out), " ")
+			if code != 0 || strings.Contains(out, "\nnote ") {
+				t.Errorf("%s %q: exit code %d\n%s\nof\n%s", more, head, code, out, text)
+			}
+			for _, want := range []string{"the certificate of edge.example.net port 25 is that of its TLSA records", "ok DMARC", "ok TLSRPT", "ok DKIM"} {
+				if !strings.Contains(flat, want) {
+					t.Errorf("%s %q: %q is missing in\n%s", more, head, want, out)
+				}
+			}
+		}
 	}
 }
 

@@ -12,10 +12,12 @@ import (
 	"srvrelay/relay/metrics"
 )
 
-// Received counts and logs a message that came in.
+// Received counts, logs and traces a message that came in.
 func (e doorEvents) Received(env *queue.Envelope) {
-	e.s.metrics.Received(env, time.Now()) // first: the log takes time
+	now := time.Now() // first: the log takes time
+	e.s.metrics.Received(env, now)
 	e.maillog.Received(env)
+	e.s.tracer.Received(env, now)
 }
 
 // Refused counts and logs what the doors refuse.
@@ -48,10 +50,11 @@ func (e doorEvents) Fault(where string, err error) {
 	e.s.metrics.Fault()
 }
 
-// Attempted counts and logs an attempt.
+// Attempted counts, logs and traces an attempt.
 func (e deliveryEvents) Attempted(lease *queue.Lease, a *queue.Attempt) {
 	e.maillog.Attempted(lease, a)
 	e.s.metrics.Attempted(lease, a)
+	e.s.tracer.Attempted(lease, a)
 }
 
 // Trouble counts and logs what waits for a person.
@@ -62,10 +65,12 @@ func (e deliveryEvents) Trouble(t delivery.Trouble) {
 	}
 }
 
-// settled logs and counts what has changed in the queue.
+// settled logs, counts and traces what has changed in the queue.
 func (s *service) settled(fx queue.Effects) {
+	now := time.Now()
 	s.log.Settled(fx)
 	s.metrics.Settled(fx)
+	s.tracer.Settled(fx, now)
 }
 
 // saysMetrics logs where the metrics are.
@@ -97,6 +102,8 @@ func (s *service) state() (m metrics.State) {
 		m.ByState = *counted
 	}
 	m.Store = engineState(s.store.Engine())
+	c := s.tracer.Counts()
+	m.Spans = metrics.Spans{Sent: c.Sent, Dropped: c.Dropped, Failed: c.Failed}
 	return m
 }
 

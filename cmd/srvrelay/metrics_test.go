@@ -16,6 +16,7 @@ import (
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
 	"srvrelay/relay/metrics"
+	"srvrelay/relay/tracing"
 )
 
 // TestEventsAreCounted: each event of the doors, of deliveries and of what an
@@ -23,6 +24,7 @@ import (
 func TestEventsAreCounted(t *testing.T) {
 	var out strings.Builder
 	s := &service{log: newMaillog(&out, "json", "debug"), away: &delivery.Absences{}}
+	s.tracer = tracing.New(s.log.Logger)
 	s.metrics = metrics.New("test", func() metrics.State { return metrics.State{} })
 	doors, deliveries := doorEvents{s.log, s}, deliveryEvents{s.log, s}
 	var _ relay.Events = doors

@@ -159,6 +159,9 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	if err := s.store.Reroute(ctx, routing(cur.routes)); err != nil {
 		r.Notes = append(r.Notes, err.Error()) // the rest is filed anew as its turn comes
 	}
+	if err := s.tracer.Reconfigure(cur.traces); err != nil {
+		r.Notes = append(r.Notes, err.Error()) // the traces go on as before
+	}
 	if show(); cfg.Metrics.Address() != old.cfg.Metrics.Address() {
 		s.saysMetrics()
 	}

@@ -27,6 +27,7 @@ import (
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 	"srvrelay/relay/metrics"
+	"srvrelay/relay/tracing"
 )
 
 func serveCommand() *cobra.Command {
@@ -125,6 +126,7 @@ type service struct {
 
 	fetchers fetchers
 
+	tracer  *tracing.Tracer
 	metrics *metrics.Metrics
 	shown   *metrics.Server
 	counted atomic.Pointer[metrics.ByState] // by countStates
@@ -133,7 +135,7 @@ type service struct {
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, manager: manager{log}, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{}, turns: newTurns()}
+	s = &service{log: log, manager: manager{log}, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{}, turns: newTurns(), tracer: tracing.New(log.Logger)}
 	// From here to the end of the process: else one that comes during a long
 	// start, or a stop, would end it.
 	signal.Notify(s.hup, syscall.SIGHUP)
@@ -202,6 +204,9 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		return s, err
 	}
 	s.remote.use(cfg, remote, s.remoteTLS(cfg))
+	if err = s.tracer.Reconfigure(cur.traces); err != nil {
+		return s, err
+	}
 	show, _, err := s.shown.Next(cfg.Metrics.Address())
 	if err == nil {
 		show()
@@ -351,4 +356,10 @@ func (s *service) close() {
 			s.log.Error("closing the queue", "error", err)
 		}
 	}
+	bounded, cancel := context.WithTimeout(context.Background(), traceLimit)
+	defer cancel()
+	s.tracer.Close(bounded)
 }
+
+// traceLimit is for how long a stop waits for the collector of traces.
+const traceLimit = 2 * time.Second

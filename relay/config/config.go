@@ -46,6 +46,7 @@ type Config struct {
 	Delivery Delivery `key:"delivery" doc:"How mail goes out."`
 	Admin    Admin    `key:"admin" doc:"Where the commands 'queue', 'explain', 'reload' and 'doctor' ask the relay, and other programs by the same API (docs/admin-api.md)."`
 	Metrics  Metrics  `key:"metrics" doc:"What Prometheus reads: docs/metrics.md."`
+	Tracing  Tracing  `key:"tracing" doc:"What an OpenTelemetry collector is told of each message: docs/tracing.md."`
 	Log      Log      `key:"log" doc:"The log on standard error."`
 
 	origins origins             // where each value was written
@@ -215,6 +216,15 @@ type Egress struct {
 // Metrics says where the metrics are.
 type Metrics struct {
 	Listen string `key:"listen" check:"optlisten" default:"" shown:"not shown" example:"\"127.0.0.1:9587\"" doc:"Where the metrics are shown, at /metrics, in clear text and without a password. ':9587' is this machine only; '0.0.0.0:9587' would be every address of it, which is for a network where nobody else is. There are counts in it and no names."`
+}
+
+// Tracing says whom to tell of each message.
+type Tracing struct {
+	Endpoint    string `key:"endpoint" check:"collector" default:"" shown:"no traces" example:"\"http://127.0.0.1:4318\"" doc:"The collector, by OTLP over HTTP; without a path it is /v1/traces. In clear text ('http:') only to where nobody else can read."`
+	OneIn       int    `key:"one_in" min:"1" max:"1000000" default:"1" example:"100" doc:"One of so many messages is traced, chosen by its queue id, with all of its attempts."`
+	Addresses   bool   `key:"addresses" default:"false" doc:"Addresses of mail and of clients, and names of users, are in the traces too, and not only domains."`
+	HeadersFile string `key:"headers_file" check:"secretpath" secret:"true" default:"" example:"/etc/srvrelay/tracing.headers" doc:"The file that holds header fields for the collector, such as 'Authorization: Bearer ...', one in a line, readable by the relay only."`
+	CAFile      string `key:"ca_file" check:"optpath" default:"" shown:"those of the system" example:"/etc/srvrelay/collector-ca.pem" doc:"The authorities of the collector's certificate, in PEM."`
 }
 
 // Log says what is logged, and how.

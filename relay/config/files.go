@@ -41,6 +41,7 @@ func (c *Config) CheckFiles() Problems {
 	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
 		c.warnReadable("submission.oauth.client_secret_file", f)
 	}
+	c.checkTracing(add)
 	for i, k := range c.DKIM {
 		c.warnReadable(fmt.Sprintf("dkim[%d].key_file", i), k.KeyFile)
 	}

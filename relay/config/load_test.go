@@ -63,8 +63,9 @@ func defaults() *Config {
 			HomeRetry: HomeRetry{ExpireAfter: 14 * 24 * time.Hour}, AwayNoticeAfter: 24 * time.Hour,
 			Egress: Egress{Allow: prefixes(), AllowPorts: []uint16{}, DenyPorts: []uint16{}},
 		},
-		Admin: Admin{Socket: "/home/test/.local/state/srvrelay/admin.sock", Hosts: []string{}},
-		Log:   Log{Level: "info", Format: "auto"},
+		Admin:   Admin{Socket: "/home/test/.local/state/srvrelay/admin.sock", Hosts: []string{}},
+		Tracing: Tracing{OneIn: 1},
+		Log:     Log{Level: "info", Format: "auto"},
 	}
 }
 

@@ -64,6 +64,8 @@ func checks(name string) func(string) (string, error) {
 		return optional(secretPath)
 	case "httpsurl":
 		return optional(httpsURL)
+	case "collector":
+		return optional(collectorURL)
 	case "argument":
 		return argument
 	case "network":

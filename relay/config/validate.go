@@ -62,6 +62,7 @@ func (c *Config) validate(before Problems) Problems {
 	v.submission()
 	v.bans()
 	v.metrics()
+	v.tracing()
 	v.dkim()
 	v.homes()
 	v.fetch()

@@ -2,12 +2,14 @@ package doctor
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"srvrelay/delivery/plan"
 	"srvrelay/dnsutil"
@@ -42,11 +44,19 @@ type published struct {
 	relayed  bool                // it takes the domain's mail
 	routed   bool                // its mail does not go from here: by a route, or there is no relay here
 	connect  bool
+	trustAD  bool                // the resolver is believed that an answer is signed
+	chain    []*x509.Certificate // of this relay, as far as it stays
+	newKeys  bool                // this relay's certificate gets new keys by itself
+	now      time.Time
 
 	srv   looked[dnsutil.SRV]
 	mx    looked[dnsutil.MX]
 	texts looked[string] // of the domain itself
 	keys  []looked[string]
+	tlsa  []keyed // a server each
+
+	tlsrpt, mtasts, dmarc looked[string]
+	dmarcAt               string // the domain whose DMARC record it is
 
 	plan    plan.Plan // of who knows SRV
 	mxPlan  plan.Plan // of everybody else
@@ -82,6 +92,8 @@ type visit struct {
 	mx     bool
 	banner string
 	err    error
+	chain  []*x509.Certificate // asked for if its key is published
+	tls    error               // why there is none
 }
 
 // CheckDomain looks at what is published for a domain, and returns what is to be
@@ -123,12 +135,17 @@ func (e *Env) look(ctx context.Context, d Domain) published {
 		relayed: e.has(config.Inbound, nil) && slices.ContainsFunc(e.Config.RelayDomains, func(r string) bool {
 			return r == d.Name || strings.HasPrefix(r, ".") && strings.HasSuffix(d.Name, r)
 		}),
-		keys: make([]looked[string], len(d.Keys)),
+		keys:    make([]looked[string], len(d.Keys)),
+		trustAD: e.Config.DNS.TrustAD, chain: e.ownChain(), now: e.Now(),
+		newKeys: e.Config.TLS.ACME.On() || e.Config.TLS.Certificate == "",
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { p.srv.Answer, p.srv.err = e.Resolver.SRV(ctx, "_smtp._tcp."+d.Name) })
 	wg.Go(func() { p.mx.Answer, p.mx.err = e.Resolver.MX(ctx, d.Name) })
 	wg.Go(func() { p.texts.Answer, p.texts.err = e.Resolver.TXT(ctx, d.Name) })
+	wg.Go(func() { p.tlsrpt.Answer, p.tlsrpt.err = e.Resolver.TXT(ctx, "_smtp._tls."+d.Name) })
+	wg.Go(func() { p.mtasts.Answer, p.mtasts.err = e.Resolver.TXT(ctx, "_mta-sts."+d.Name) })
+	wg.Go(func() { p.dmarc, p.dmarcAt = e.dmarcOf(ctx, d.Name) })
 	for i, k := range d.Keys {
 		wg.Go(func() { p.keys[i].Answer, p.keys[i].err = e.Resolver.TXT(ctx, k.Name()) })
 	}
@@ -138,6 +155,7 @@ func (e *Env) look(ctx context.Context, d Domain) published {
 		wg.Go(func() { p.senders = e.senders(ctx, d.Name) })
 	}
 	wg.Wait()
+	p.tlsa = e.keysOf(ctx, p)
 	if e.Connect {
 		p.tried = e.visits(ctx, p)
 	}
@@ -197,12 +215,20 @@ func (e *Env) visits(ctx context.Context, p published) (all []visit) {
 			c, err := e.connect(ctx, all[i].ep.String(), starts[i])
 			if all[i].err = err; err == nil {
 				all[i].banner = c.banner
+				if p.hasKey(all[i].host, all[i].ep.Port()) {
+					all[i].chain, all[i].tls = c.certificate(p.hostname, all[i].host)
+				}
 				c.quit()
 			}
 		})
 	}
 	wg.Wait()
 	return all
+}
+
+// hasKey tells whether the key of a server is published.
+func (p published) hasKey(host string, port uint16) bool {
+	return slices.ContainsFunc(p.tlsa, func(k keyed) bool { return k.Host == host && k.Port == port && len(k.usable()) > 0 })
 }
 
 // bySRV tells whether who knows SRV goes by it.

@@ -35,6 +35,10 @@ var judges = []struct {
 	{"TTL", judgeTTL},
 	{"SPF", judgeSPF},
 	{"DKIM", judgeDKIM},
+	{"DMARC", judgeDMARC},
+	{"TLSA", judgeTLSA},
+	{"TLSRPT", judgeTLSRPT},
+	{"MTA-STS", judgeMTASTS},
 }
 
 // judgeLookups: without an answer for the ways in, nothing can be said of them.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"srvrelay/delivery/plan"
+	"srvrelay/dnsutil"
 	"srvrelay/relay/dkim"
 )
 
@@ -22,6 +23,8 @@ d.example. 3600 MX 10 relay.example.net.
 d.example. 3600 TXT "v=spf1 a:relay.example.net -all"
 k._domainkey.d.example. TXT "v=DKIM1; k=ed25519; p=6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw="
 home.d.example. 60 A 5.5.100.8
+_dmarc.d.example. 3600 TXT "v=DMARC1; p=quarantine; rua=mailto:a@d.example!10m,mailto:b@x.example"
+_smtp._tls.d.example. 3600 TXT "v=TLSRPTv1; rua=mailto:a@d.example, https://x.example/r"
 relay.example.net. 3600 A 5.5.100.1
 1.100.5.5.in-addr.arpa. PTR relay.example.net.
 `
@@ -62,6 +65,7 @@ func newDomainWorld(t *testing.T, zone, more string, sinks map[string]string) *w
 // "LEVEL CHECK text of What => text of Fix".
 func TestCheckDomain(t *testing.T) {
 	const homeSRV, edgeSRV = "10 0 2525 home.d.example.", "20 0 25 relay.example.net."
+	const digest = "a0e78cb6da349638abbb670a802f10b9f84f7075df0d74e627bb1d86e6ec0902"
 	for _, c := range []struct {
 		what    string
 		changes string
@@ -160,9 +164,48 @@ func TestCheckDomain(t *testing.T) {
 		{what: "a key in test", changes: "k=ed25519; => k=ed25519; t=y;", want: `
 			warning DKIM says t=y (a test) => k._domainkey.d.example. 3600 IN TXT "v=DKIM1; k=ed25519; p=`},
 		{what: "a key that does not sign", changes: "k._domainkey => l._domainkey", change: func(d *Domain, _ *world) { d.Keys[0].Signs = false }, want: `
-			note DKIM there is no TXT record => k._domainkey.d.example.`},
+			note DKIM there is no TXT record => k._domainkey.d.example.
+			note DMARC DMARC of d.example asks for quarantine, and no key`},
 		{what: "nothing signs", change: func(d *Domain, _ *world) { d.Keys = nil }, want: `
-			note DKIM no key of the configuration signs mail of d.example => srvrelay dkim keygen --domain d.example`},
+			note DKIM no key of the configuration signs mail of d.example => srvrelay dkim keygen --domain d.example
+			note DMARC DMARC of d.example asks for quarantine, and no key of the configuration signs => srvrelay dkim keygen --domain d.example`},
+		{what: "no DMARC", changes: "_dmarc.d. => _x.d.", want: `
+			note DMARC d.example has no DMARC record => _dmarc.d.example. 3600 IN TXT "v=DMARC1; p=none; rua=mailto:postmaster@d.example"`},
+		{what: "two DMARC", changes: ` => _dmarc.d.example. TXT "v=DMARC1; p=none"`, want: `
+			warning DMARC d.example has 2 DMARC records => remove all but one at _dmarc.d.example`},
+		{what: "DMARC without a policy", changes: "p=quarantine; => ", want: `
+			warning DMARC the DMARC record of d.example cannot be read: record is missing a 'p' parameter => _dmarc.d.example. 3600 IN TXT "v=DMARC1; p=none; `},
+		{what: "DMARC with an unknown policy", changes: "p=quarantine => p=refuse", want: `
+			warning DMARC the DMARC record of d.example cannot be read: invalid policy => _dmarc.d.example. 3600 IN TXT`},
+		{what: "DMARC of another version", changes: "v=DMARC1 => v=DMARC2", want: `
+			warning DMARC does not begin with v=DMARC1; => _dmarc.d.example. 3600 IN TXT`},
+		{what: "DMARC reports to no address", changes: "mailto:a@d.example!10m => a@d.example", want: `
+			warning DMARC names "a@d.example" in rua= => _dmarc.d.example. 3600 IN TXT`},
+		{what: "no TLSRPT", changes: "_smtp._tls.d. => _x.d.", want: `
+			note TLSRPT d.example has no TLSRPT record => _smtp._tls.d.example. 3600 IN TXT "v=TLSRPTv1; rua=mailto:postmaster@d.example"`},
+		{what: "two TLSRPT", changes: ` => _smtp._tls.d.example. TXT "v=TLSRPTv1; rua=mailto:x@d.example"`, want: `
+			warning TLSRPT d.example has 2 TLSRPT records => remove all but one at _smtp._tls.d.example`},
+		{what: "TLSRPT of another version", changes: "v=TLSRPTv1 => v=TLSRPT1", want: `
+			warning TLSRPT does not begin with v=TLSRPTv1; => _smtp._tls.d.example. 3600 IN TXT`},
+		{what: "TLSRPT without an address", changes: "rua=mailto:a@d.example, https => ruf=mailto:a@d.example, https", want: `
+			warning TLSRPT the TLSRPT record of d.example has no rua= => _smtp._tls.d.example. 3600 IN TXT`},
+		{what: "TLSRPT to a page in clear", changes: "https://x => http://x", want: `
+			warning TLSRPT names "http://x.example/r" in rua= => _smtp._tls.d.example. 3600 IN TXT`},
+		{what: "TLSA does not answer", changes: " => ;!servfail _2525._tcp.home.d.example. TLSA", want: `
+			warning TLSA the DNS does not answer for the TLSA records of _2525._tcp.home.d.example: SERVFAIL => dig +trace _2525._tcp.home.d.example TLSA`},
+		{what: "TLSA of a usage that is not for SMTP", changes: " => _2525._tcp.home.d.example. TLSA 1 1 1 " + digest, want: `
+			warning TLSA a TLSA record of _2525._tcp.home.d.example is of no use: usage 1 is not for SMTP => remove: _2525._tcp.home.d.example. 3600 IN TLSA 1 1 1 ` + digest},
+		{what: "TLSA that is cut off", changes: " => _2525._tcp.home.d.example. TLSA 3 1 1 abcd\n => _2525._tcp.home.d.example. TLSA 3 1 1 " + digest, want: `
+			warning TLSA is of no use: a SHA-256 digest has 32 bytes, and not 2 => remove: _2525._tcp.home.d.example. 3600 IN TLSA 3 1 1 abcd`},
+		{what: "TLSA at port 25 of a server that has another", changes: " => _25._tcp.home.d.example. TLSA 1 1 1 " + digest},
+		{what: "TLSA, signed, and none where it might be", changes: " => _2525._tcp.home.d.example. TLSA 3 1 1 " + digest + "\n => ;!ad", more: edge + "dns: { servers: [RESOLVER], trust_ad: true }\n", want: `
+			note TLSA relay.example.net port 25 has no TLSA record, and its zone is signed => srvrelay dns suggest d.example --target relay.example.net:25 --certificate FILE`},
+		{what: "TLSA, not signed", changes: " => _2525._tcp.home.d.example. TLSA 3 1 1 " + digest, more: edge + "dns: { servers: [RESOLVER], trust_ad: true }\n", want: `
+			note TLSA the TLSA records of _2525._tcp.home.d.example do nothing: the answer is not signed => switch DNSSEC on for the zone of home.d.example`},
+		{what: "TLSA of a key that changes by itself", changes: " => _25._tcp.relay.example.net. TLSA 3 1 1 " + digest, want: `
+			warning TLSA relay.example.net port 25 has TLSA records of a key, and this relay's certificate gets another key by itself => remove the TLSA records of _25._tcp.relay.example.net`},
+		{what: "MTA-STS twice", changes: " => _mta-sts.d.example. TXT \"v=STSv1; id=1\"\n => _mta-sts.d.example. TXT \"v=STSv1; id=2\"", want: `
+			warning MTA-STS d.example has 2 MTA-STS records => remove all but one at _mta-sts.d.example`},
 		{what: "no PTR", changes: "1.100.5.5.in-addr.arpa. PTR relay.example.net. => ", want: `
 			warning PTR the address 5.5.100.1 has no name (PTR) => 1.100.5.5.in-addr.arpa. 3600 IN PTR relay.example.net.`},
 		{what: "a route", change: func(d *Domain, _ *world) { d.Route = "route 1" }, want: `
@@ -271,6 +314,8 @@ d.example. TXT "v=spf1 mx -all"
 home.d.example. 60 A 127.0.0.1
 backup.d.example. 60 A 127.0.0.1
 mx.d.example. A 127.0.0.1
+_dmarc.d.example. TXT "v=DMARC1; p=none"
+_smtp._tls.d.example. TXT "v=TLSRPTv1; rua=mailto:a@d.example"
 relay.example.net. A 5.5.100.1
 1.100.5.5.in-addr.arpa. PTR relay.example.net.
 `
@@ -294,6 +339,69 @@ delivery: { mx_port: @mx@, egress: { allow: [127.0.0.1/32] } }
 	w.judged(d, strings.Replace(other, "\n", "\nwarning servers home.d.example port @home@ (127.0.0.1) does not answer: connection refused => nc -v 127.0.0.1 @home@\n", 1)+noKey)
 	w.sinks["backup"].Stop()
 	w.judged(d, "error servers home.d.example port @home@ (127.0.0.1) does not answer, and no other server does\nerror servers backup.d.example port @backup@\n"+other+noKey)
+}
+
+// TestCheckDomainKeys: the certificate that a server shows is compared with its TLSA
+// records, and the line that is proposed is right: with it nothing is wrong.
+func TestCheckDomainKeys(t *testing.T) {
+	const zone = `
+_smtp._tcp.d.example. 300 SRV 10 0 @home@ home.d.example.
+d.example. MX 10 relay.example.net.
+d.example. TXT "v=spf1 mx -all"
+_dmarc.d.example. TXT "v=DMARC1; p=none"
+_smtp._tls.d.example. TXT "v=TLSRPTv1; rua=mailto:a@d.example"
+_mta-sts.d.example. TXT "v=STSv1; id=1"
+home.d.example. 60 A 127.0.0.1
+relay.example.net. A 5.5.100.1
+1.100.5.5.in-addr.arpa. PTR relay.example.net.
+k._domainkey.d.example. TXT "v=DKIM1; k=ed25519; p=6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw="
+_@home@._tcp.home.d.example. 3600 TLSA 3 1 1 a0e78cb6da349638abbb670a802f10b9f84f7075df0d74e627bb1d86e6ec0902
+. SOA ns.invalid. h.invalid. 1 3600 600 86400 5
+`
+	const more = edge + "delivery: { egress: { allow: [127.0.0.1/32] } }\n"
+	d := Domain{Name: "d.example", Keys: []Key{signs()}}
+	w := newDomainWorld(t, zone, more, map[string]string{"home": "offer STARTTLS"})
+	fixed := ""
+	for _, f := range CheckDomain(t.Context(), w.Env, d) {
+		if f.Check == "TLSA" && f.Level == Error {
+			fixed, _, _ = strings.Cut(f.Fix, "   ;")
+		}
+	}
+	w.judged(d, "error TLSA the certificate of home.d.example port @home@ is not that of any of its TLSA records => _@home@._tcp.home.d.example. 3600 IN TLSA 3 1 1 ")
+	lines := strings.Split(w.filled(zone), "\n")
+	for i, line := range lines {
+		if strings.Contains(line, " TLSA ") {
+			lines[i] = fixed
+		}
+	}
+	publish := func(lines ...string) {
+		t.Helper()
+		if err := w.dns.SetZone(strings.Join(lines, "\n")); err != nil {
+			t.Fatal(err)
+		}
+		resolver, err := dnsutil.New(dnsutil.Config{Servers: w.Config.DNS.Servers}) // without what it remembers
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Resolver = resolver
+	}
+	publish(lines...)
+	w.judged(d, "")
+	seen := false
+	for _, f := range CheckDomain(t.Context(), w.Env, d) {
+		seen = seen || f.Check == "TLSA" && f.Level == OK && strings.HasSuffix(f.What, "is that of its TLSA records")
+	}
+	if !seen {
+		t.Error("the certificate was not looked at")
+	}
+	said := strings.Join(w.sinks["home"].Dialogue(), "\n")
+	if !strings.Contains(said, "STARTTLS") || !strings.Contains(said, "QUIT") || strings.Contains(said, "MAIL") {
+		t.Errorf("not a short and polite visit:\n%s", said)
+	}
+	if err := w.sinks["home"].SetScript(""); err != nil {
+		t.Fatal(err)
+	}
+	w.judged(d, "error TLSA home.d.example port @home@ has TLSA records and shows no certificate: it offers no STARTTLS => switch STARTTLS on there")
 }
 
 // TestStrangeAnswers: what strangers publish is shown so that it cannot harm a

@@ -54,12 +54,12 @@ func aligned(domain, from string, mode dmarc.AlignmentMode) bool {
 	if mode == dmarc.AlignmentStrict || domain == from {
 		return domain == from
 	}
-	return domain != "" && organization(domain) == organization(from)
+	return domain != "" && Organization(domain) == Organization(from)
 }
 
-// organization is the name that somebody has registered, or the name itself
+// Organization is the name that somebody has registered, or the name itself
 // (RFC 7489 3.2).
-func organization(domain string) string {
+func Organization(domain string) string {
 	if org, err := publicsuffix.EffectiveTLDPlusOne(domain); err == nil {
 		return org
 	}
@@ -70,7 +70,7 @@ func organization(domain string) string {
 func dmarcRecord(q *questions, domain string) (*dmarc.Record, error) {
 	options := &dmarc.LookupOptions{LookupTXT: q.txt}
 	record, err := dmarc.LookupWithOptions(domain, options)
-	if org := organization(domain); errors.Is(err, dmarc.ErrNoPolicy) && org != domain {
+	if org := Organization(domain); errors.Is(err, dmarc.ErrNoPolicy) && org != domain {
 		if record, err = dmarc.LookupWithOptions(org, options); err == nil && record.SubdomainPolicy != "" {
 			record.Policy = record.SubdomainPolicy
 		}
@@ -116,4 +116,23 @@ func authorDomain(header []byte) (domain string) {
 		domain = d
 	}
 	return domain
+}
+
+// Policy is what a domain asks for by DMARC.
+type Policy struct {
+	Ask, Subdomains       string // none, quarantine or reject; Subdomains may be ""
+	StrictDKIM, StrictSPF bool   // the very same domain is wanted
+	Reports               []string
+}
+
+// ReadPolicy reads a DMARC record (RFC 7489 6.3).
+func ReadPolicy(text string) (Policy, error) {
+	r, err := dmarc.Parse(text)
+	if err != nil {
+		return Policy{}, err
+	}
+	return Policy{
+		Ask: string(r.Policy), Subdomains: string(r.SubdomainPolicy), Reports: r.ReportURIAggregate,
+		StrictDKIM: r.DKIMAlignment == dmarc.AlignmentStrict, StrictSPF: r.SPFAlignment == dmarc.AlignmentStrict,
+	}, nil
 }

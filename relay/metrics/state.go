@@ -23,8 +23,12 @@ type State struct {
 	Bans, Guards         int       // in force
 	Certificate          time.Time // end of the certificate of the doors; zero = there is none
 
+	Spans Spans
 	Store *Store // nil: it is closed
 }
+
+// Spans is what became of the spans of traces since the start.
+type Spans struct{ Sent, Dropped, Failed int64 }
 
 // Store is how the queue's storage engine is; counts are since the start.
 type Store struct {
@@ -103,6 +107,9 @@ var gauges = []gauge{
 	{desc("certificate_expiry_timestamp_seconds", "End of the certificate that the doors show, as Unix time; not there without one."), isGauge, func(s *State, _ time.Time) (float64, bool) {
 		return float64(s.Certificate.Unix()), !s.Certificate.IsZero()
 	}},
+	spans("trace_spans_sent_total", "Spans of traces that the collector has taken.", func(s Spans) int64 { return s.Sent }),
+	spans("trace_spans_dropped_total", "Spans of traces that were dropped, as too many waited for the collector.", func(s Spans) int64 { return s.Dropped }),
+	spans("trace_spans_failed_total", "Spans of traces that the collector did not take.", func(s Spans) int64 { return s.Failed }),
 	engine(isGauge, "disk_free_bytes", "Free space on the disk of the queue.", func(s *Store) float64 { return float64(s.Free) }),
 	engine(isGauge, "store_disk_bytes", "Size of the queue's database with its log, without the files of large bodies.", func(s *Store) float64 { return float64(s.Disk) }),
 	engine(isGauge, "store_log_bytes", "Size of the write-ahead log.", func(s *Store) float64 { return float64(s.Log) }),
@@ -114,6 +121,11 @@ var gauges = []gauge{
 	engine(isCounter, "store_compactions_failed_total", "Compactions that failed and are tried again.", func(s *Store) float64 { return float64(s.Failed) }),
 	engine(isCounter, "store_stalls_total", "Times that writes had to wait for flushes or compactions.", func(s *Store) float64 { return float64(s.Stalls) }),
 	engine(isCounter, "store_slow_disk_total", "Operations of the disk that took unusually long.", func(s *Store) float64 { return float64(s.Slow) }),
+}
+
+// spans counts those of traces.
+func spans(name, help string, value func(s Spans) int64) gauge {
+	return gauge{desc(name, help), isCounter, func(s *State, _ time.Time) (float64, bool) { return float64(value(s.Spans)), true }}
 }
 
 var (

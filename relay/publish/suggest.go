@@ -207,11 +207,20 @@ func TLSA(t Target, cert *x509.Certificate) Record {
 	return Record{Name: fmt.Sprintf("_%d._tcp.%s", t.Port, t.Host), Type: "TLSA", TTL: TTLFixed, Value: "3 1 1 " + hex.EncodeToString(sum[:])}
 }
 
+// TLSRPT says where failures of TLS are reported.
+func TLSRPT(domain, address string) Record {
+	return TXT("_smtp._tls."+domain, "v=TLSRPTv1; rua=mailto:"+address)
+}
+
+// DMARC says what to do with mail that fails (none, quarantine, reject), and where to report.
+func DMARC(domain, policy, address string) Record {
+	return TXT("_dmarc."+domain, "v=DMARC1; p="+policy+"; rua=mailto:"+address)
+}
+
 // reports are where others tell what they see: TLSRPT (RFC 8460) and DMARC (RFC
 // 7489).
 func (w Wanted) reports() Group {
-	tls := TXT("_smtp._tls."+w.Domain, "v=TLSRPTv1; rua=mailto:"+w.Reports)
-	dmarc := TXT("_dmarc."+w.Domain, "v=DMARC1; p=none; rua=mailto:"+w.Reports)
+	tls, dmarc := TLSRPT(w.Domain, w.Reports), DMARC(w.Domain, "none", w.Reports)
 	dmarc.Note = "to begin with; p=quarantine once the reports show that all of your own mail passes"
 	g := Group{Title: "Where others report what they see (TLSRPT, DMARC)", Records: []Record{tls, dmarc}}
 	if _, domain, _ := strings.Cut(w.Reports, "@"); domain != w.Domain && !strings.HasSuffix(w.Domain, "."+domain) {
