@@ -2,7 +2,7 @@
 
 GO ?= go
 
-.PHONY: help build test race stress soak kill-rounds bench bench-short fuzz lint fmt demo clean
+.PHONY: help build test race stress soak kill-rounds bench bench-short fuzz lint fmt demo release clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,5 +52,8 @@ fmt: ## format the code
 demo: ## see it work
 	$(GO) run ./cmd/srvrelay demo
 
-clean: ## remove what build made
-	rm -rf bin
+release: ## dist/: archives, deb, rpm, formula, SBOM, checksums; VERSION=1.2.3, the same bytes each time
+	.ci/release/build
+
+clean: ## remove what build and release made
+	rm -rf bin dist
