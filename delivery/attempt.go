@@ -21,10 +21,11 @@ type walk struct {
 	hop       *hop // nil: of a question
 	lease     *queue.Lease
 	plan      plan.Plan
-	plannedAt time.Time // when the first plan was made
-	asked     string    // fingerprint of the first plan, which is the one that explain shows
-	forced    bool      // look at targets that are down before their time
-	asks      bool      // nothing is sent: the targets are asked about a recipient, see callforward.go
+	plannedAt time.Time  // when the first plan was made
+	asked     string     // fingerprint of the first plan, which is the one that explain shows
+	firstPlan *plan.Plan // when another one has taken its place
+	forced    bool       // look at targets that are down before their time
+	asks      bool       // nothing is sent: the targets are asked about a recipient, see callforward.go
 
 	rcpts    []progress // one for each of lease.Rcpts
 	results  []string   // one line for each target, for people
@@ -46,10 +47,12 @@ type walk struct {
 	first      string        // the target that comes first, see queue.Outcome.SameFirst; "" = none
 	triedFirst bool          // it has had its turn
 	spent      time.Duration // on connecting and greeting
+	began      time.Time
+	took       queue.Took // but for All
 }
 
 func (d *Deliverer) newWalk(lease *queue.Lease, forced bool) *walk {
-	w := &walk{d: d, lease: lease, forced: forced, first: lease.Rcpts[0].SameFirst}
+	w := &walk{d: d, lease: lease, forced: forced, first: lease.Rcpts[0].SameFirst, began: time.Now()}
 	w.begin()
 	return w
 }
@@ -128,8 +131,10 @@ func (w *walk) settle(ctx context.Context, outcomes []queue.Outcome) {
 
 // run plans, walks the targets and says what each recipient came to.
 func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
+	begin := time.Now()
 	w.plan = w.d.cfg.Planner.Plan(ctx, w.lease.Hop)
 	w.plannedAt = time.Now()
+	w.took.Plan = w.plannedAt.Sub(begin)
 	if ctx.Err() != nil || w.rerouted() {
 		return nil, hopOutcome{}
 	}
@@ -139,6 +144,8 @@ func (w *walk) run(ctx context.Context) ([]queue.Outcome, hopOutcome) {
 		w.walkTargets(ctx)
 		if w.plan.Source == queue.ReasonSRV && w.allWantAuth() {
 			// Records for submission, not for mail transfer: they say nothing about where mail goes.
+			first := w.plan
+			w.firstPlan = &first
 			w.plan = w.d.cfg.Planner.PlanMX(ctx, w.lease.Hop)
 			if w.rerouted() {
 				return nil, hopOutcome{}
@@ -306,6 +313,9 @@ func (w *walk) timed(ctx context.Context, s step, open func(context.Context) (*c
 	defer cancel()
 	c, v := open(ctx)
 	w.spent += time.Since(begin)
+	if c != nil {
+		w.took.Add(c.took)
+	}
 	return c, v
 }
 
@@ -319,7 +329,10 @@ func (w *walk) unreached(s step, v Verdict) {
 	if s.target.Named && v.Result == queue.Fail && !v.Client {
 		v = w.unwelcome(s, v)
 	}
-	w.greeted = w.greeted || v.Client
+	if v.Client {
+		w.greeted = true
+		w.d.wakeParked(w.d.health.succeeded(s.addr))
+	}
 	v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
 	if v.Down {
 		w.news = true

@@ -170,12 +170,26 @@ func (a *Absences) Told(list []Absence, now time.Time) {
 
 // Save writes down what has changed.
 func (a *Absences) Save(ctx context.Context) error {
+	text, changed, err := a.toSave()
+	if err != nil || !changed {
+		return err
+	}
+	// Not under the lock: every delivery asks, and the disk may take its time.
+	if err = a.facts.SetFact(ctx, awayFact, text); err != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.changed = true
+	}
+	return err
+}
+
+// toSave is the list as it is written down, if it has changed; "" is nobody.
+func (a *Absences) toSave() (text string, changed bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.changed {
-		return nil
+		return "", false, nil
 	}
-	text := ""
 	if len(a.list) > 0 {
 		list := make([]Absence, 0, len(a.list))
 		for _, x := range a.list {
@@ -183,13 +197,12 @@ func (a *Absences) Save(ctx context.Context) error {
 		}
 		b, err := json.Marshal(list)
 		if err != nil {
-			return err
+			return "", false, err
 		}
 		text = string(b)
 	}
-	err := a.facts.SetFact(ctx, awayFact, text)
-	a.changed = err != nil
-	return err
+	a.changed = false
+	return text, true, nil
 }
 
 // None tells whether nobody is away.

@@ -82,14 +82,17 @@ func (r *callers) wishes(c *call) (out []wish) {
 }
 
 // take gives an attempt a connection; nil: none is free. busy: one is in use.
-// The hop is remembered until served.
+// A hop with mail is remembered until it is served or has none any more; a
+// question (hop "") is not.
 func (r *callers) take(ep plan.Endpoint, hop string) (c *call, busy bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.wanted[ep.Path] == nil {
-		r.wanted[ep.Path] = map[string]plan.Endpoint{}
+	if hop != "" {
+		if r.wanted[ep.Path] == nil {
+			r.wanted[ep.Path] = map[string]plan.Endpoint{}
+		}
+		r.wanted[ep.Path][hop] = ep
 	}
-	r.wanted[ep.Path][hop] = ep
 	for _, have := range r.calls[ep.Path] {
 		switch {
 		case !have.serves(ep):
@@ -112,6 +115,17 @@ func (r *callers) served(ep plan.Endpoint, hop string) {
 	delete(r.wanted[ep.Path], hop)
 	if len(r.wanted[ep.Path]) == 0 {
 		delete(r.wanted, ep.Path)
+	}
+}
+
+// forget drops what a hop waits for that has no mail any more.
+func (r *callers) forget(hop string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for path, hops := range r.wanted {
+		if delete(hops, hop); len(hops) == 0 {
+			delete(r.wanted, path)
+		}
 	}
 }
 
@@ -204,8 +218,19 @@ func (d *Deliverer) come(wishes []wish) {
 
 // tryCaller is try for a target that calls us.
 func (w *walk) tryCaller(ctx context.Context, s step) Step {
+	wants := w.lease.Hop
+	if w.asks {
+		wants = ""
+	}
 	for {
-		have, busy := w.d.callers.take(s.addr, w.lease.Hop)
+		switch {
+		case ctx.Err() != nil:
+			return Stop
+		case w.spent >= w.d.cfg.Budget: // a call is not to be used up for nothing
+			w.leaveOut(s)
+			return NextAddress
+		}
+		have, busy := w.d.callers.take(s.addr, wants)
 		switch {
 		case have == nil && busy:
 			w.isBusy(s.addr)
@@ -235,7 +260,7 @@ func (w *walk) tryCaller(ctx context.Context, s step) Step {
 		if w.hop != nil {
 			w.d.reached(w.hop)
 		}
-		w.d.callers.served(s.addr, w.lease.Hop)
+		w.d.callers.served(s.addr, wants)
 		w.d.wakeParked(parked)
 		if w.use(ctx, c, s) {
 			return NextTarget
@@ -259,6 +284,9 @@ func (w *walk) isAway(s step) {
 	why.Target = s.addr.String()
 	w.verdictForOpen(Verdict{Step: NextAddress, Result: queue.Defer, Status: why}, &s)
 }
+
+// Targets tells how the targets are, all together.
+func (d *Deliverer) Targets() Targets { return d.health.all() }
 
 // Target returns what is known of a target, for explain.
 func (d *Deliverer) Target(ep plan.Endpoint) TargetInfo {

@@ -25,8 +25,9 @@ type conn struct {
 	// (proxied), or until the next XCLIENT.
 	origin  smtpclient.Origin
 	proxied bool
-	untold  bool // it has been said that the server is not told of clients
-	fresh   bool // not used for a transaction before this attempt
+	untold  bool       // it has been said that the server is not told of clients
+	fresh   bool       // not used for a transaction before this attempt
+	took    queue.Took // until it was ready
 }
 
 // connect opens and greets a session with one address of a target. With rule
@@ -81,6 +82,8 @@ func (d *Deliverer) open(ctx context.Context, domain string, t plan.Target, ep p
 // greet waits for the banner, says EHLO and, as the target's rule says, starts
 // TLS and logs in. On failure the session is closed.
 func (d *Deliverer) greet(ctx context.Context, c *conn, t plan.Target, wantTLS bool, seen *Contact) *Verdict {
+	begin, handshakes := time.Now(), c.took.TLS // of implicit TLS, before this
+	defer func() { c.took.Greeting = time.Since(begin) - (c.took.TLS - handshakes) }()
 	if err := c.Greet(ctx); err != nil {
 		c.Close()
 		return c.greeted(err)
@@ -167,6 +170,7 @@ func (d *Deliverer) dial(ctx context.Context, domain string, t plan.Target, ep p
 	set := d.set.Load()
 	dialCtx, cancel := context.WithTimeout(ctx, set.Connect)
 	defer cancel()
+	begin := time.Now()
 	nc, err := d.cfg.Dial(dialCtx, ep)
 	if err != nil {
 		return nil, classified(&smtpclient.Error{Stage: smtpclient.StageConnect, Err: err})
@@ -177,19 +181,21 @@ func (d *Deliverer) dial(ctx context.Context, domain string, t plan.Target, ep p
 			return nil, classified(&smtpclient.Error{Stage: smtpclient.StageConnect, Err: err})
 		}
 	}
+	took := queue.Took{Connect: time.Since(begin)}
 	if t.TLS.Implicit {
+		begin = time.Now()
 		tc := tls.Client(nc, tlsConfig(t))
 		if err := tc.HandshakeContext(dialCtx); err != nil {
 			nc.Close()
 			return nil, classified(&smtpclient.Error{Stage: smtpclient.StageStartTLS, Err: err})
 		}
-		nc = tc
+		nc, took.TLS = tc, time.Since(begin)
 	}
 	session := smtpclient.New
 	if t.LMTP {
 		session = smtpclient.NewLMTP
 	}
-	c := &conn{Session: session(nc, set.Hostname, set.Timeouts), ep: ep, born: time.Now(), fresh: true}
+	c := &conn{Session: session(nc, set.Hostname, set.Timeouts), ep: ep, born: time.Now(), fresh: true, took: took}
 	if c.proxied = t.Origin == plan.OriginProxy; c.proxied {
 		c.origin = from
 		c.SpeakFor(from)
@@ -217,7 +223,10 @@ func startTLS(ctx context.Context, c *conn, t plan.Target) *Verdict {
 			Code: "4.7.5", Text: "the server does not offer STARTTLS, which is required", Reason: queue.ReasonTLS,
 		}}
 	}
-	if err := c.StartTLS(ctx, tlsConfig(t)); err != nil {
+	begin := time.Now()
+	err := c.StartTLS(ctx, tlsConfig(t))
+	c.took.TLS = time.Since(begin)
+	if err != nil {
 		c.Close()
 		return classified(err)
 	}

@@ -78,6 +78,12 @@ type Trouble struct {
 	Alarm  bool // mail waits until somebody has looked
 }
 
+// Targets is how the next servers are, all together.
+type Targets struct {
+	Down        int // do not answer
+	Connections int // open, idle ones too
+}
+
 // Config is what a Deliverer needs.
 type Config struct {
 	Queue   queue.Queue
@@ -133,7 +139,7 @@ func (c Config) withDefaults() Config {
 			if ep.Path != "" {
 				return new(net.Dialer).DialContext(ctx, "unix", ep.Path)
 			}
-			return new(net.Dialer).DialContext(ctx, "tcp", ep.String())
+			return (&net.Dialer{Control: control}).DialContext(ctx, "tcp", ep.String())
 		}
 	}
 	return c

@@ -129,6 +129,19 @@ func (h *health) info(ep plan.Endpoint) TargetInfo {
 	return TargetInfo{ep, t.fails > 0, t.since, t.probeAt, t.status, t.conns, t.limit}
 }
 
+// all counts the targets and their connections.
+func (h *health) all() (sum Targets) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.targets {
+		if t.fails > 0 {
+			sum.Down++
+		}
+		sum.Connections += t.conns
+	}
+	return sum
+}
+
 func (h *health) get(ep plan.Endpoint) *targetState {
 	t := h.targets[ep]
 	if t == nil {

@@ -165,6 +165,7 @@ func (d *Deliverer) forget(h *hop, now time.Time) {
 		d.schedule(h, h.parked, 0)
 	default:
 		delete(d.hops, h.name)
+		d.callers.forget(h.name)
 	}
 }
 

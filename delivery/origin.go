@@ -60,12 +60,20 @@ func sayProxy(ctx context.Context, nc net.Conn, from smtpclient.Origin) error {
 // for is about his mail: that he is on some list, or comes too often, makes the
 // server neither down nor the relay unwelcome.
 func (c *conn) greeted(err *smtpclient.Error) *Verdict {
-	if err.Reply == nil || c.origin.IsZero() {
+	if err.Reply == nil || c.origin.IsZero() || outOfStep(err.Reply) {
 		return classified(err)
 	}
 	v := Classify(&smtpclient.Error{Stage: smtpclient.StageMail, Reply: err.Reply})
 	v.Client, v.Slower = true, false
 	return &v
+}
+
+// outOfStep tells whether a server may have taken the header of the proxy for
+// commands: one that does not expect it refuses the syntax, or without a code says
+// that we talk out of turn (Exim). Such a refusal is about the route, and no
+// message is returned for it.
+func outOfStep(r *smtpclient.Reply) bool {
+	return r.Permanent() && (r.Code <= 504 || r.Enhanced == "" || strings.HasPrefix(r.Enhanced, "5.5."))
 }
 
 // introduce tells the server whom the message is from, where the route wants it

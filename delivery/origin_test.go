@@ -305,6 +305,10 @@ func TestProxyRefusals(t *testing.T) {
 		{"203.0.113.7", "banner", "421 4.7.0 too many from you", queue.Defer, false, false},
 		{"203.0.113.7", "EHLO", "550 5.7.1 no such name", queue.Fail, false, false},
 		{"203.0.113.7", "banner", "drop", queue.Defer, true, false},
+		// Servers that do not expect the header.
+		{"203.0.113.7", "banner", "554 SMTP synchronization error", queue.Defer, true, true},
+		{"203.0.113.7", "banner", "554 5.5.0 synchronization", queue.Defer, true, true},
+		{"203.0.113.7", "EHLO", "554 5.5.1 out of turn", queue.Defer, true, true},
 		{"", "banner", "554 5.7.1 you are listed", queue.Defer, true, true},
 		{"", "banner", "421 4.7.0 too many from you", queue.Defer, true, false},
 	} {

@@ -122,11 +122,20 @@ func (w *walk) allWantAuth() bool {
 
 // record is the attempt as people will read it.
 func (w *walk) record() *queue.Attempt {
-	a := &queue.Attempt{Time: time.Now(), Hop: w.lease.Hop, Plan: w.asked, Target: w.lastName, Results: w.results}
+	a := &queue.Attempt{Time: time.Now(), Hop: w.lease.Hop, Plan: w.asked, Target: w.lastName, Results: w.results, Took: w.took, PlanText: w.firstWords}
+	a.Took.All = a.Time.Sub(w.began)
 	if w.last != nil {
 		a.TLS = w.last.tls
 	}
 	return a
+}
+
+// firstWords is the plan of the record in words.
+func (w *walk) firstWords() string {
+	if w.firstPlan != nil {
+		return w.firstPlan.Words()
+	}
+	return w.plan.Words()
 }
 
 // outcomes says what each recipient came to once the targets have run out.

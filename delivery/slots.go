@@ -72,7 +72,7 @@ func (d *Deliverer) wake(name string, ep plan.Endpoint) bool {
 		return false
 	}
 	d.unwait(h)
-	return true
+	return !time.Now().Before(h.parked) // it has been parked since
 }
 
 // unwait puts a hop that waits for a slot back into the rings. The caller

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"srvrelay/delivery/smtpclient"
 	"srvrelay/queue"
@@ -145,7 +146,9 @@ func (w *walk) speak(ctx context.Context, c *conn, m *smtpclient.Mail) (res smtp
 	}
 	defer body.Close()
 	m.Body = body
+	begin := time.Now()
 	res = c.Send(ctx, m)
+	w.took.Transfer += time.Since(begin)
 	if res.Err != nil && errors.Is(res.Err, smtpclient.ErrBody) { // not to be blamed on the server
 		v := w.unreadable(res.Err)
 		return res, &v

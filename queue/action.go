@@ -67,8 +67,8 @@ func (r Recipient) hold(now time.Time) Recipient {
 
 // Offer is a held recipient that is due now.
 func (r Recipient) Offer(now time.Time) Recipient {
-	if r.HeldByRoute() {
-		r.Last = Status{} // the route may be gone
+	if r.HeldByRoute() || r.HeldByAnomaly() {
+		r.Last = Status{} // it was about the hold, and that is over
 	}
 	r.State, r.Next, r.Settled = Queued, now, now
 	return r
@@ -82,3 +82,6 @@ func (r Recipient) end(now time.Time, why Status) Recipient {
 // HeldByRoute tells a route's hold from a person's, which leaves the last
 // status as it was.
 func (r Recipient) HeldByRoute() bool { return r.State == Held && r.Last.Reason == ReasonRouteHold }
+
+// HeldByAnomaly tells the hold of a suspicious submission from others.
+func (r Recipient) HeldByAnomaly() bool { return r.State == Held && r.Last.Reason == ReasonAnomalyHold }

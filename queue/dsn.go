@@ -90,13 +90,14 @@ func (s ReportSpec) envelope(size int64, has8Bit bool) *Envelope {
 	}
 	native := !sevenBit([]byte(s.To))
 	return &Envelope{
-		ID:       s.ID,
-		Received: s.Date,
-		Size:     size,
-		Mode:     Internal,
-		Has8Bit:  has8Bit || native,
-		UTF8:     native,
-		To:       []Recipient{{Address: s.To, Domain: domain, Notify: NotifyNever, State: Queued, Next: s.Date}},
+		ID:        s.ID,
+		Received:  s.Date,
+		Size:      size,
+		Mode:      Internal,
+		Has8Bit:   has8Bit || native,
+		UTF8:      native,
+		MessageID: s.messageID(),
+		To:        []Recipient{{Address: s.To, Domain: domain, Notify: NotifyNever, State: Queued, Next: s.Date}},
 	}
 }
 
@@ -106,7 +107,7 @@ func (s ReportSpec) header(w *writer, parts []part, boundary string) {
 	w.field("From", "Mail Delivery System <MAILER-DAEMON@"+host+">")
 	w.field("To", "<"+Safe(s.To, 900)+">")
 	w.field("Date", s.Date.Format(time.RFC1123Z))
-	w.field("Message-ID", "<"+ascii(string(s.ID), 64)+"@"+host+">")
+	w.field("Message-ID", "<"+s.messageID()+">")
 	if id := messageID(s.Content); id != "" {
 		w.field("In-Reply-To", id)
 		w.field("References", id)
@@ -121,6 +122,11 @@ func (s ReportSpec) header(w *writer, parts []part, boundary string) {
 		w.field("Content-Transfer-Encoding", "8bit")
 	}
 	w.line("")
+}
+
+// messageID is the report's own, without <>.
+func (s ReportSpec) messageID() string {
+	return ascii(string(s.ID), 64) + "@" + ascii(s.Reporter, 255)
 }
 
 func (s ReportSpec) subject() string {

@@ -20,17 +20,20 @@ const (
 
 // Envelope is what is known of a message beside its bytes and recipients.
 type Envelope struct {
-	ID       ID          `json:"id"`
-	Sender   string      `json:"sender"`   // reverse-path without <>; "" = null sender
-	Received time.Time   `json:"received"` // when it was accepted
-	Size     int64       `json:"size"`     // bytes as stored, with our header additions
-	Mode     Mode        `json:"mode"`
-	Client   Client      `json:"client,omitzero"`
-	Has8Bit  bool        `json:"has_8bit,omitempty"` // some byte >= 0x80: the next hop must offer 8BITMIME
-	UTF8     bool        `json:"utf8,omitempty"`     // sender or header needs SMTPUTF8 (RFC 6531); see Recipient.NeedsUTF8
-	Ret      string      `json:"ret,omitempty"`      // FULL, HDRS or "" (RFC 3461 4.3)
-	EnvID    string      `json:"envid,omitempty"`    // decoded (RFC 3461 4.4)
-	To       []Recipient `json:"-"`                  // recipients; stored on their own
+	ID       ID        `json:"id"`
+	Sender   string    `json:"sender"`   // reverse-path without <>; "" = null sender
+	Received time.Time `json:"received"` // when it was accepted
+	Size     int64     `json:"size"`     // bytes as stored, with our header additions
+	Mode     Mode      `json:"mode"`
+	Client   Client    `json:"client,omitzero"`
+	Has8Bit  bool      `json:"has_8bit,omitempty"` // some byte >= 0x80: the next hop must offer 8BITMIME
+	UTF8     bool      `json:"utf8,omitempty"`     // sender or header needs SMTPUTF8 (RFC 6531); see Recipient.NeedsUTF8
+	Ret      string    `json:"ret,omitempty"`      // FULL, HDRS or "" (RFC 3461 4.3)
+	EnvID    string    `json:"envid,omitempty"`    // decoded (RFC 3461 4.4)
+	// MessageID is what its header says that it is, without <>; "" = nothing of use.
+	MessageID string      `json:"message_id,omitempty"`
+	To        []Recipient `json:"-"` // recipients; stored on their own
+	Hold      Status      `json:"-"` // Put: with a Reason, the recipients are held from the beginning, for this; see Recipient.Last
 
 	// Prefix is for Put: header fields to stand before the body, each with its
 	// CRLF, at most MaxPrefix bytes. From then on they are a part of the body:
@@ -117,6 +120,19 @@ type Status struct {
 	MTA    string `json:"mta,omitempty"`    // host name of who said Reply
 	Target string `json:"target,omitempty"` // its address and port; not for DSNs
 	Reason string `json:"reason,omitempty"` // stable code, see reason.go
+}
+
+// NoSuchAddress tells whether a recipient failed because there is no such
+// address: by the enhanced status code (RFC 3463 3.2), or by a bare 550, which
+// is "mailbox unavailable" (RFC 5321 4.2.3). 5.1.7 and 5.1.8 are about the sender.
+func (s Status) NoSuchAddress() bool {
+	switch s.Code {
+	case "5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10":
+		return true
+	case "5.0.0":
+		return strings.HasPrefix(s.Reply, "550")
+	}
+	return false
 }
 
 // String is the status in one line for logs and tables.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,8 @@ type Filter struct {
 	Hops       []string      `json:"hops,omitempty"`       // likewise
 	Senders    []string      `json:"senders,omitempty"`    // "a@b.example", "@b.example", "a*@*", "<>"
 	Recipients []string      `json:"recipients,omitempty"` // likewise
+	Users      []string      `json:"users,omitempty"`      // who had logged in to submit it: "anna", "an*"; as written
+	Clients    []string      `json:"clients,omitempty"`    // who handed it in: "192.0.2.1", "10.0.0.0/8"
 	OlderThan  time.Duration `json:"older_than,omitempty"` // ns since the message came
 	States     []string      `json:"states,omitempty"`     // a State, or "parked"
 	Reasons    []string      `json:"reasons,omitempty"`
@@ -33,7 +36,7 @@ const (
 
 // Check says what is wrong with a filter from outside.
 func (f Filter) Check() error {
-	for _, list := range [][]string{f.Domains, f.Hops, f.Senders, f.Recipients, f.States, f.Reasons} {
+	for _, list := range [][]string{f.Domains, f.Hops, f.Senders, f.Recipients, f.Users, f.Clients, f.States, f.Reasons} {
 		if len(list) > maxFilterValues {
 			return fmt.Errorf("a filter has %d values of one kind, %d at most are accepted", len(list), maxFilterValues)
 		}
@@ -48,6 +51,11 @@ func (f Filter) Check() error {
 			return fmt.Errorf("%q is not a state: use one of %s", Safe(s, 40), strings.Join(FilterStates, ", "))
 		}
 	}
+	for _, c := range f.Clients {
+		if _, err := network(c); err != nil {
+			return fmt.Errorf("%q is not an address or a network, such as 192.0.2.1 or 10.0.0.0/8", Safe(c, 60))
+		}
+	}
 	if f.OlderThan < 0 {
 		return fmt.Errorf("an age of %v is before its time", f.OlderThan)
 	}
@@ -56,12 +64,13 @@ func (f Filter) Check() error {
 
 // Empty tells whether nothing was given.
 func (f Filter) Empty() bool {
-	return len(f.Domains)+len(f.Hops)+len(f.Senders)+len(f.Recipients)+len(f.States)+len(f.Reasons) == 0 && f.OlderThan == 0
+	return len(f.Domains)+len(f.Hops)+len(f.Senders)+len(f.Recipients)+len(f.Users)+len(f.Clients)+len(f.States)+len(f.Reasons) == 0 && f.OlderThan == 0
 }
 
 // MatchEnvelope is the part that is the same for all recipients of a message.
 func (f Filter) MatchEnvelope(env *Envelope, now time.Time) bool {
-	return now.Sub(env.Received) >= f.OlderThan && anyAddress(f.Senders, env.Sender)
+	return now.Sub(env.Received) >= f.OlderThan && anyAddress(f.Senders, env.Sender) && anyUser(f.Users, env.Client.User) &&
+		anyNetwork(f.Clients, env.Client.Addr.Addr())
 }
 
 // Match tells whether the recipient is chosen, MatchEnvelope aside.
@@ -85,6 +94,28 @@ func anyName(patterns []string, name string) bool {
 		}
 		return glob(p, strings.ToLower(name))
 	})
+}
+
+// anyUser matches names of users, which are told apart by case. Who has not
+// logged in is no user.
+func anyUser(patterns []string, name string) bool {
+	return len(patterns) == 0 || name != "" && slices.ContainsFunc(patterns, func(p string) bool { return glob(p, name) })
+}
+
+// anyNetwork matches addresses of clients. Mail that was made here has none.
+func anyNetwork(networks []string, a netip.Addr) bool {
+	return len(networks) == 0 || slices.ContainsFunc(networks, func(text string) bool {
+		n, err := network(text)
+		return err == nil && n.Contains(a.Unmap().WithZone(""))
+	})
+}
+
+// network reads a network, or an address.
+func network(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	return netip.ParsePrefix(text)
 }
 
 // anyAddress matches addresses, in any case; "<>" is the null sender and

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -8,7 +9,7 @@ import (
 
 func TestFilter(t *testing.T) {
 	now := time.Unix(100000, 0)
-	env := &Envelope{Sender: "App@client.example", Received: now.Add(-2 * time.Hour)}
+	env := &Envelope{Sender: "App@client.example", Received: now.Add(-2 * time.Hour), Client: Client{User: "anna", Addr: netip.MustParseAddrPort("[::ffff:10.1.2.3]:4711")}}
 	waits := Recipient{Address: "You@b.example", Domain: "b.example", State: Deferred, Attempts: 1, Next: now.Add(-time.Minute), Last: Status{Reason: ReasonTempReply}}
 	parked := HopInfo{Parked: now.Add(time.Minute), Status: Status{Reason: ReasonConnectRefused}}
 	for _, c := range []struct {
@@ -33,6 +34,12 @@ func TestFilter(t *testing.T) {
 		{"not the end of a domain", Filter{Senders: []string{"@example"}}, nil, false},
 		{"sender by star", Filter{Senders: []string{"a*@*.example"}}, nil, true},
 		{"null sender", Filter{Senders: []string{"<>"}}, nil, false},
+		{"user", Filter{Users: []string{"bert", "anna"}}, nil, true},
+		{"user by star", Filter{Users: []string{"an*"}}, nil, true},
+		{"another user", Filter{Users: []string{"Anna"}}, nil, false},
+		{"client", Filter{Clients: []string{"10.1.2.3"}}, nil, true},
+		{"client's network", Filter{Clients: []string{"2001:db8::/32", "10.0.0.0/8"}}, nil, true},
+		{"another client", Filter{Clients: []string{"10.1.2.4", "2001:db8::/32"}}, nil, false},
 		{"recipient", Filter{Recipients: []string{"you@b.example"}}, nil, true},
 		{"another recipient", Filter{Recipients: []string{"you"}}, nil, false},
 		{"both must hold", Filter{Domains: []string{"b.example"}, Senders: []string{"@x.example"}}, nil, false},
@@ -46,6 +53,8 @@ func TestFilter(t *testing.T) {
 		{"the hop's reason, of what was tried", Filter{Reasons: []string{ReasonConnectRefused}}, nil, false},
 		{"the hop's reason, of what was not", Filter{Reasons: []string{ReasonConnectRefused}}, func(r *Recipient) { r.Attempts, r.Last = 0, Status{} }, true},
 		{"held by a person", Filter{Reasons: []string{ReasonOperatorHold}}, func(r *Recipient) { r.State = Held }, true},
+		{"held by a person, after another reason", Filter{Reasons: []string{ReasonAnomalyHold}}, func(r *Recipient) { r.State = Held }, false},
+		{"held for an anomaly", Filter{Reasons: []string{ReasonAnomalyHold}}, func(r *Recipient) { r.State, r.Last.Reason = Held, ReasonAnomalyHold }, true},
 		{"held by a route", Filter{Reasons: []string{ReasonRouteHold}}, func(r *Recipient) { r.State, r.Last.Reason = Held, ReasonRouteHold }, true},
 	} {
 		r := waits
@@ -62,9 +71,16 @@ func TestFilter(t *testing.T) {
 	if !(Filter{Senders: []string{"<>"}}).MatchEnvelope(&Envelope{}, now) {
 		t.Error("the null sender is not found")
 	}
+	if (Filter{Clients: []string{"0.0.0.0/0", "::/0"}}).MatchEnvelope(&Envelope{}, now) {
+		t.Error("mail without a client is found by its client")
+	}
+	if (Filter{Users: []string{"*"}}).MatchEnvelope(&Envelope{}, now) {
+		t.Error("who has not logged in is found as a user")
+	}
 	for want, f := range map[string]Filter{
 		"is not a state": {States: []string{"stuck"}}, "empty": {Domains: []string{""}},
 		"1001 values": {Hops: make([]string, 1001)}, "before its time": {OlderThan: -1},
+		"not an address or a network": {Clients: []string{"10.0.0"}},
 	} {
 		if err := f.Check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

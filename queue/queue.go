@@ -48,7 +48,8 @@ func TryLater(err error) bool {
 type Queue interface {
 	// Put streams body and makes the message durable: when it returns nil, the
 	// message is on stable storage and survives a power cut. Put sets env.Size,
-	// the recipients' first state, and env.ID unless the caller has (NewID). env is read after body's EOF,
+	// the recipients' first state (due now, or held, as env.Hold says), and env.ID
+	// unless the caller has (NewID). env is read after body's EOF,
 	// so a body reader may still fill in what only it can see (Has8Bit, Prefix). An
 	// error of body is returned as it is and leaves nothing behind.
 	Put(ctx context.Context, env *Envelope, body io.Reader) (ID, error)
@@ -208,6 +209,32 @@ type Attempt struct {
 	Target  string    `json:"target,omitempty"` // "host address:port" of the last server that was tried
 	TLS     string    `json:"tls,omitempty"`    // "TLS 1.3", "" = clear text
 	Results []string  `json:"results"`          // one line for each target that was tried
+	Took    Took      `json:"-"`
+
+	// PlanText is for Settle: the plan in words, for the history. nil = nobody knows.
+	PlanText func() string `json:"-"`
+}
+
+// Took is how long an attempt and its parts took; a part that there was not is
+// 0. Connections, greetings and handshakes are those that came about: what a
+// failed one cost is in All.
+type Took struct {
+	All      time.Duration // from the claim until the outcome was known
+	Plan     time.Duration // to ask the DNS, or to remember its answers
+	Connect  time.Duration // to open connections
+	TLS      time.Duration // handshakes
+	Greeting time.Duration // banner, EHLO and login
+	Transfer time.Duration // MAIL to the reply to the end of data, over all transactions
+}
+
+// Add adds the parts of another one.
+func (t *Took) Add(u Took) {
+	t.All += u.All
+	t.Plan += u.Plan
+	t.Connect += u.Connect
+	t.TLS += u.TLS
+	t.Greeting += u.Greeting
+	t.Transfer += u.Transfer
 }
 
 // HopInfo is the state of a hop with waiting recipients.
@@ -224,6 +251,7 @@ type Message struct {
 	Envelope
 	Recipients []Recipient `json:"recipients"`
 	Attempts   []Attempt   `json:"attempts,omitempty"` // Get only
+	Notes      []Note      `json:"notes,omitempty"`    // what happened to it beside attempts, the newest MaxNotes
 }
 
 // Effects is what a Settle or Sweep changed, for the log and the metrics.
@@ -237,6 +265,8 @@ type Effects struct {
 type Transition struct {
 	ID      ID
 	Sender  string
+	Mode    Mode
+	Client  Client    // who handed the message in
 	Rcpt    Recipient // after the step
 	From    State
 	Hop     string

@@ -10,6 +10,7 @@ const (
 	// What the operator said.
 	ReasonRouteHold       = "route-hold"       // a route holds mail for the recipient
 	ReasonOperatorHold    = "operator-hold"    // queue hold
+	ReasonAnomalyHold     = "anomaly-hold"     // who submitted it does what they never did (submission.anomaly)
 	ReasonOperatorFailed  = "operator-failed"  // queue fail
 	ReasonOperatorDeleted = "operator-deleted" // queue delete
 

@@ -12,6 +12,7 @@ var ReasonDocs = []ReasonDoc{
 
 	{ReasonRouteHold, "A route of the operator says `action: hold` for this recipient.", "`srvrelay queue release` sends the message past the route; when the routes change, it is looked at anew."},
 	{ReasonOperatorHold, "The operator holds the message (`srvrelay queue hold`).", "`srvrelay queue release` lets it go."},
+	{ReasonAnomalyHold, "Who submitted the message sends far more than they ever did, or to many addresses that do not exist, so that a stolen password is likely (`submission.anomaly`).", "`srvrelay submission list` says who and why. Look at the mail: `srvrelay queue delete --user NAME` or `release --user NAME`; `srvrelay submission release NAME` lets new mail of the user go out again."},
 	{ReasonOperatorFailed, "The operator has given the message up (`srvrelay queue fail`).", "Nothing: the sender has a report with the operator's words."},
 	{ReasonOperatorDeleted, "The operator has removed the message (`srvrelay queue delete`).", "Nothing. Nobody was told."},
 

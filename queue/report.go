@@ -102,8 +102,22 @@ func domainOf(addr string) (string, error) {
 	if strings.HasPrefix(d, "[") {
 		return d, nil
 	}
+	if plainDomain(d) {
+		return d, nil
+	}
 	if a, err := idna.Lookup.ToASCII(d); err == nil {
 		return a, nil
 	}
 	return d, nil
+}
+
+// plainDomain tells that a domain has only what stays as it is, which spares the
+// look into the tables of IDNA.
+func plainDomain(d string) bool {
+	for i := range len(d) {
+		if c := d[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
+			return false
+		}
+	}
+	return !strings.Contains(d, "xn--")
 }

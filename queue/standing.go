@@ -16,7 +16,7 @@ type Standing struct {
 func StandingOf(r *Recipient, hop string, park HopInfo) Standing {
 	st := Standing{Hop: hop, Next: r.Next, Status: r.Last, Reason: r.Last.Reason}
 	switch {
-	case r.State == Held && !r.HeldByRoute():
+	case r.State == Held && !r.HeldByRoute() && !r.HeldByAnomaly():
 		st.Reason = ReasonOperatorHold
 	case r.State.Waits() && park.Parked.After(r.Next):
 		st.Next, st.Parked = park.Parked, true

@@ -86,7 +86,8 @@ func (c *conn) hello(cmd command) *smtp.SMTPError {
 	if c.mayXClient() {
 		c.put(xclientOffer)
 	}
-	if mechs := c.sess.AuthMechanisms(); len(mechs) > 0 {
+	mechs := c.sess.AuthMechanisms()
+	if len(mechs) > 0 {
 		c.put("250-AUTH")
 		for _, m := range mechs {
 			c.put(" " + m)
@@ -96,7 +97,7 @@ func (c *conn) hello(cmd command) *smtp.SMTPError {
 	if c.offersTurn() {
 		c.put("250-ATRN\r\n") // RFC 2645 5.1
 	}
-	if c.offersETRN() {
+	if c.offersETRN(len(mechs) > 0) {
 		c.put("250-ETRN\r\n")
 	}
 	c.put("250-SMTPUTF8\r\n250-DSN\r\n250-LIMITS RCPTMAX=") // RFC 9422

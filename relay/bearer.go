@@ -73,7 +73,12 @@ func (s *session) loginByToken(user, token string) error {
 	var name string
 	var fault error
 	err := s.attempt(user, func() verdict {
-		name, fault = s.conn.set.Tokens.User(s.srv.ctx, token)
+		tokens := s.conn.set.Tokens
+		if tokens == nil {
+			fault = errNoTokens
+			return neither
+		}
+		name, fault = tokens.User(s.srv.ctx, token)
 		switch {
 		case fault != nil:
 			return neither
@@ -91,6 +96,8 @@ func (s *session) loginByToken(user, token string) error {
 	s.loggedIn(name)
 	return nil
 }
+
+var errNoTokens = errors.New("a reload has taken the login with a token away")
 
 var errBearer = errors.New("bearer: not of the form of the mechanism")
 

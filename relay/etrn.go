@@ -106,12 +106,12 @@ func (c *conn) answersETRN() bool {
 }
 
 // offersETRN tells whether EHLO names it: to who may log in next, or has.
-func (c *conn) offersETRN() bool {
+func (c *conn) offersETRN(mayLogIn bool) bool {
 	if !c.answersETRN() {
 		return false
 	}
 	if c.sess.user == "" {
-		return len(c.sess.AuthMechanisms()) > 0
+		return mayLogIn
 	}
 	_, has := c.set.homes[c.sess.user]
 	return has

@@ -131,6 +131,7 @@ type recorder struct {
 	faults   []string
 	bans     []Ban
 	guards   []Guard
+	suspects []Suspect
 }
 
 func (r *recorder) lock() func() { r.mu.Lock(); return r.mu.Unlock }
@@ -146,6 +147,7 @@ func (r *recorder) AuthFailed(_ queue.Client, name string, _ int) {
 }
 func (r *recorder) NearLimit(n NearLimit) { defer r.lock()(); r.near = append(r.near, n) }
 func (r *recorder) Banned(b Ban)          { defer r.lock()(); r.bans = append(r.bans, b) }
+func (r *recorder) Anomaly(s Suspect)     { defer r.lock()(); r.suspects = append(r.suspects, s) }
 func (r *recorder) Guarded(g Guard)       { defer r.lock()(); r.guards = append(r.guards, g) }
 func (r *recorder) Fault(where string, err error) {
 	defer r.lock()()

@@ -10,7 +10,7 @@ import (
 )
 
 // maxKeptFile bounds the files that readKept reads, in bytes.
-const maxKeptFile = 16 << 20
+const maxKeptFile = 64 << 20
 
 // readKept reads a small file of JSON that replaceFile has written; into has a
 // field "format", which must be the one that is known. A file that is not there

@@ -17,18 +17,19 @@ import (
 
 // Server is the doors, open or not yet.
 type Server struct {
-	queue    Queue
-	events   Events
-	meter    *Meter
-	turner   Turner
-	current  atomic.Pointer[settings]
-	throttle throttle
-	bans     *Bans
-	unknown  tally         // unknown recipients named, by client
-	arrivals tally         // connections, by client and by network
-	pace     pace          // of the commands of clients
-	checks   chan struct{} // a place for each password check under way
-	sleep    func(context.Context, time.Duration) error
+	queue      Queue
+	events     Events
+	meter      *Meter
+	turner     Turner
+	homeIsBack HomeIsBack
+	current    atomic.Pointer[settings]
+	throttle   throttle
+	bans       *Bans
+	unknown    tally         // unknown recipients named, by client
+	arrivals   tally         // connections, by client and by network
+	pace       pace          // of the commands of clients
+	checks     chan struct{} // a place for each password check under way
+	sleep      func(context.Context, time.Duration) error
 
 	ctx      context.Context // ends when connections must end at once
 	cancel   context.CancelFunc
@@ -55,20 +56,21 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		queue:    set.Queue,
-		events:   set.Events,
-		meter:    set.Meter,
-		bans:     set.Bans,
-		turner:   set.Turner,
-		throttle: throttle{keys: make(map[string]*failures)},
-		unknown:  newTally(),
-		arrivals: newTally(),
-		pace:     pace{paid: make(map[string]time.Time)},
-		checks:   make(chan struct{}, 2),
-		sleep:    sleepFor,
-		conns:    make(map[*conn]struct{}),
-		counts:   admission{perKey: make(map[string]int)},
-		ended:    make(chan struct{}),
+		queue:      set.Queue,
+		events:     set.Events,
+		meter:      set.Meter,
+		bans:       set.Bans,
+		turner:     set.Turner,
+		homeIsBack: set.HomeIsBack,
+		throttle:   throttle{keys: make(map[string]*failures)},
+		unknown:    newTally(),
+		arrivals:   newTally(),
+		pace:       pace{paid: make(map[string]time.Time)},
+		checks:     make(chan struct{}, 2),
+		sleep:      sleepFor,
+		conns:      make(map[*conn]struct{}),
+		counts:     admission{perKey: make(map[string]int)},
+		ended:      make(chan struct{}),
 	}
 	s.current.Store(set)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -103,6 +105,13 @@ func (s *Server) Serve() error {
 	s.mu.Unlock()
 	<-s.ended
 	return nil
+}
+
+// Serving tells whether the doors take connections now.
+func (s *Server) Serving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.serving && !s.draining.Load()
 }
 
 // open begins to take connections at doors. The caller holds s.mu.
@@ -158,19 +167,21 @@ func (s *Server) take(c *conn) {
 
 // Attend serves a client that has not come through a door: mail is taken from it
 // as at an inbound listener without TLS of its own. It returns when the
-// connection has ended.
-func (s *Server) Attend(raw net.Conn) {
+// connection has ended. An error: it was turned away.
+func (s *Server) Attend(raw net.Conn) error {
 	c := newConn(s, s.current.Load(), nil, Listener{Mode: queue.Inbound, TLS: TLSNone}, raw)
 	if t, ok := raw.(*tls.Conn); ok {
 		state := t.ConnectionState()
 		c.secured = &tls.ConnectionState{Version: state.Version, CipherSuite: state.CipherSuite}
+		c.exact = true
 	}
 	if r := s.admit(c); r != nil {
 		s.turnAway(c, r)
 		_ = raw.Close()
-		return
+		return r
 	}
 	c.serve()
+	return nil
 }
 
 // turnAway refuses a connection instead of the banner.

@@ -279,9 +279,13 @@ func (h *header) additions() string {
 	if h.add == nil {
 		return ""
 	}
+	texts := h.add(h.date, h.messageID, h.from)
 	out, gone := "", h.gone
+	if len(texts) > 0 && h.mid { // the last field of the message has no end yet, see finish
+		h.more([]byte("\r\n"))
+	}
 	h.gone = false
-	for _, text := range h.add(h.date, h.messageID, h.from) {
+	for _, text := range texts {
 		name, _, _ := strings.Cut(text, ":")
 		h.field([]byte(name), []byte(text))
 		h.has8 = h.has8 || !isASCII(text)

@@ -52,7 +52,7 @@ type Events interface {
 	Received(env *queue.Envelope)
 	// Refused: a command, a message or a connection was refused.
 	Refused(Refusal)
-	// AuthFailed: a name and password were wrong.
+	// AuthFailed: a name and password, a token or a certificate were wrong.
 	AuthFailed(client queue.Client, name string, failures int)
 	// NearLimit: most of a limit is used; once until the use has fallen again.
 	NearLimit(NearLimit)
@@ -60,6 +60,9 @@ type Events interface {
 	Banned(Ban)
 	// Guarded: the password of a name is being guessed from many addresses.
 	Guarded(Guard)
+	// Anomaly: somebody submits as they never did; once until it is lifted, or,
+	// if their mail is not held, once a day.
+	Anomaly(Suspect)
 	// Fault: something of our own went wrong (a store error, a bad users file).
 	Fault(where string, err error)
 }
@@ -137,8 +140,9 @@ type Config struct {
 	Verify func(ctx context.Context, client netip.Addr, helo, sender string) Check
 	// Senders says who may submit as whom; none = everybody as anybody.
 	Senders    []SenderRule
-	Rates      []RateRule  // how much may be submitted; none = no limit
-	Meter      *Meter      // what was submitted so far; nil = nothing
+	Rates      []RateRule // how much may be submitted; none = no limit
+	Meter      *Meter     // what was submitted so far; nil = nothing
+	Anomaly    AnomalyRules
 	BanRules   BanRules    // who is shut out for guessing passwords
 	Bans       *Bans       // who is shut out; nil = nobody yet
 	Homes      []Home      // who may ask for the mail of which domains
@@ -227,6 +231,9 @@ func (c *Config) check() error {
 	}
 	if c.MaxMessageSize < 0 || c.MaxRecipients < 0 {
 		bad("limits must not be negative")
+	}
+	if err := c.Anomaly.check(); err != nil {
+		errs = append(errs, err)
 	}
 	for i := range c.Listeners {
 		if err := c.checkListener(&c.Listeners[i]); err != nil {
@@ -344,4 +351,5 @@ func (silent) AuthFailed(queue.Client, string, int) {}
 func (silent) NearLimit(NearLimit)                  {}
 func (silent) Banned(Ban)                           {}
 func (silent) Guarded(Guard)                        {}
+func (silent) Anomaly(Suspect)                      {}
 func (silent) Fault(string, error)                  {}

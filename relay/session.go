@@ -104,6 +104,9 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if may := s.senders(); sender.text != "" && !may.may(sender.addr) {
 		return may.refuse(sender.text, "")
 	}
+	if who := s.watched(); s.srv.meter.full(&s.conn.set.Anomaly, who) {
+		return refuseHeld(who)
+	}
 	if err := s.srv.queue.Accepting(opts.Size); err != nil {
 		if !queue.TryLater(err) { // that is told with the refusal, for each MAIL
 			s.srv.events.Fault("queue", err)
@@ -253,12 +256,16 @@ func (s *session) Data(r io.Reader) error {
 		defer msg.seal.end()
 		msg.header.watchers = append(msg.header.watchers, msg.seal)
 	}
+	name := new(idField)
+	msg.header.watchers = append(msg.header.watchers, name)
 	msg.begin(appendStamp(nil, s.trace()))
 	check := s.verify(msg)
 	if check != nil {
 		defer check.Abandon()
 	}
-	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, s.txn.utf8, check, s.conn.set.Hostname})
+	settled := s.watch(env)
+	id, err := s.srv.queue.Put(s.srv.ctx, env, &noting{msg, env, name, s.txn.utf8, check, s.conn.set.Hostname})
+	settled(err == nil)
 	if err != nil {
 		return s.refusal(err)
 	}
@@ -266,6 +273,42 @@ func (s *session) Data(r io.Reader) error {
 	s.txn.cost.keep(env.Received, env.Size)
 	s.srv.events.Received(env)
 	return reply(250, 2, 0, 0, "queued as "+string(id))
+}
+
+// watched is the key of the client if it is watched for anomalies, else "".
+func (s *session) watched() string {
+	if s.conn.listener.Mode != queue.Submission {
+		return ""
+	}
+	return s.conn.set.Anomaly.who(s.user, s.conn.remote.Addr())
+}
+
+// watch looks at what the client submits, and holds the message if it is unlike
+// what they do, or something was before. settled is to be told whether it is
+// in the queue.
+func (s *session) watch(env *queue.Envelope) (settled func(queued bool)) {
+	rules, who, n, m := &s.conn.set.Anomaly, s.watched(), int64(len(env.To)), s.srv.meter
+	held, news := m.submit(rules, who, n, env.Received)
+	if news != nil {
+		s.srv.events.Anomaly(*news)
+	}
+	if held != nil {
+		env.Hold = queue.Status{Code: "4.7.0", Text: "the mail of " + held.Name() + " is on hold: " + held.Why, Reason: queue.ReasonAnomalyHold}
+	}
+	return func(queued bool) {
+		switch {
+		case who == "":
+		case held != nil && queued:
+			m.kept(who, env.Size)
+		case held == nil && !queued:
+			m.unsent(who, n, env.Received)
+		}
+	}
+}
+
+// refuseHeld answers to somebody of whom too much is on hold.
+func refuseHeld(who string) *smtp.SMTPError {
+	return reply(450, 4, 7, 1, shownName(who)+": your mail is on hold here, and so much of it that no more is taken; tell the administrator")
 }
 
 // refusal turns an error of Put into a reply.
@@ -286,6 +329,7 @@ func (s *session) refusal(err error) *smtp.SMTPError {
 type noting struct {
 	*message
 	env      *queue.Envelope
+	name     *idField
 	utf8     bool
 	check    Check // nil = no results are to stand before the message
 	hostname string
@@ -295,6 +339,7 @@ func (n *noting) Read(p []byte) (int, error) {
 	got, err := n.message.Read(p)
 	if err == io.EOF {
 		n.env.Has8Bit = n.has8 || n.header.has8
+		n.env.MessageID = n.name.value()
 		if n.seal != nil {
 			var serr error
 			if n.env.Prefix, serr = n.seal.fields(); serr != nil {

@@ -30,6 +30,9 @@ func TestSubmissionFromTrusted(t *testing.T) {
 		e.Client.Helo != "client.example" || e.Client.User != "" || e.Client.TLS != "" || !e.Client.Addr.Addr().IsLoopback() {
 		t.Errorf("envelope %+v", e)
 	}
+	if e.MessageID == "" || !strings.Contains(hello, "<"+e.MessageID+">") {
+		t.Errorf("Message-ID %q of %q", e.MessageID, hello)
+	}
 	if len(e.To) != 1 || e.To[0].Address != "b@anywhere.example" || e.To[0].Domain != "anywhere.example" {
 		t.Errorf("recipients %+v", e.To)
 	}

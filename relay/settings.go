@@ -107,10 +107,11 @@ var errClosed = errors.New("the doors are closed for good")
 // command outside of a transaction. Their listener's mode and TLS are theirs
 // for life; whom it trusts is not, while it is open. A listener that is new is
 // bound first; one that is gone stops accepting. One whose Address stays is
-// never closed, whatever else of it changes. Queue, Events, Meter
-// and Bans stay those of New.
+// never closed, whatever else of it changes. What
+// there is one of for good (Queue, Events, Meter, Bans, Turner, HomeIsBack) stays
+// that of New.
 func (s *Server) Reconfigure(cfg Config) error {
-	cfg.Queue, cfg.Events, cfg.Turner = s.queue, s.events, s.turner
+	cfg.Queue, cfg.Events, cfg.Turner, cfg.HomeIsBack = s.queue, s.events, s.turner, s.homeIsBack
 	cfg.Meter, cfg.Bans = s.meter, s.bans
 	set, err := newSettings(cfg)
 	if err != nil {

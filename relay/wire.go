@@ -14,12 +14,13 @@ import (
 // the socket's own is left alone as long as it is not too late, and when it
 // passes before its time, it is set anew and the wait goes on.
 //
-// All methods but interrupt, cut and kill belong to the one goroutine of the
-// connection.
+// All methods but interrupt, cut, kill, stopWaiting and Close belong to the one
+// goroutine of the connection.
 type wire struct {
 	net.Conn
 	draining *atomic.Bool // of the server
 	early    []byte       // came with the header of a proxy, and is read first
+	exact    bool         // Conn is TLS, which is broken for good when a write has missed its deadline
 
 	mu    sync.Mutex
 	read  deadline
@@ -59,6 +60,9 @@ func (w *wire) arm(d time.Duration, idle bool) {
 	}
 	if w.read.move(until) {
 		w.setRead(until)
+	}
+	if w.exact {
+		w.setWrite(w.write.until)
 	}
 }
 
@@ -158,7 +162,7 @@ func (w *wire) again() bool {
 
 // allow sets the time by which replies must have been taken.
 func (w *wire) allow(d time.Duration) {
-	if until := time.Now().Add(d); w.write.move(until) {
+	if until := time.Now().Add(d); w.write.move(until) || w.exact {
 		w.setWrite(until)
 	}
 }
@@ -174,7 +178,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	for {
 		n, err := w.Conn.Write(p[sent:])
 		sent += n
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !w.write.early() {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !w.write.early() || w.exact {
 			return sent, err
 		}
 		w.setWrite(w.write.until)

@@ -136,6 +136,7 @@ func (c *conn) actAs(arg string) *smtp.SMTPError {
 	if x.hasAddr || x.proto != "" {
 		c.proto = x.proto
 	}
+	c.certNames = nil // the peer's certificate is not this client's
 	c.commands, c.bad, c.authFailed = 0, 0, 0
 	if r := c.srv.rekey(c); r != nil {
 		c.bye(r)

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"srvrelay/delivery"
+	"srvrelay/delivery/plan"
 	"srvrelay/queue"
 	"srvrelay/relay/config"
 )
 
-// deliveryEvents is the log, and what else must hear of deliveries.
+// deliveryEvents is the log, the metrics, and what else must hear of deliveries.
 type deliveryEvents struct {
 	maillog
 	s *service
@@ -21,12 +22,20 @@ type deliveryEvents struct {
 // Hop notes homes that are away, or back.
 func (e deliveryEvents) Hop(h delivery.HopEvent) {
 	e.maillog.Hop(h)
+	if h.Parked {
+		e.s.metrics.Parked()
+	}
+	if h.Alarm {
+		e.s.metrics.Alarm()
+	}
 	e.s.away.Hop(h, time.Now())
 }
 
-// Settled notes that a home takes mail: after a restart nobody has seen it away.
+// Settled tells the doors what became of what was submitted, and notes that a
+// home takes mail: after a restart nobody has seen it away.
 func (e deliveryEvents) Settled(fx queue.Effects) {
-	e.maillog.Settled(fx)
+	e.s.settled(fx)
+	e.s.learn(fx)
 	if e.s.away.None() {
 		return
 	}
@@ -41,6 +50,7 @@ func (e deliveryEvents) Settled(fx queue.Effects) {
 func (s *service) watchHomes(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	failed := false // said once until it works again
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,9 +58,11 @@ func (s *service) watchHomes(ctx context.Context) {
 		case <-timer.C:
 		}
 		after := s.now.Load().cfg.Delivery.AwayNoticeAfter
-		if err := s.tellOfHomes(ctx, after, time.Now()); err != nil && ctx.Err() == nil {
+		err := s.tellOfHomes(ctx, after, time.Now())
+		if err != nil && ctx.Err() == nil && !failed {
 			s.log.Error("homes that are away could not be told of; it is tried again", "error", queue.Safe(err.Error(), 1000))
 		}
+		failed = err != nil
 		timer.Reset(awayEvery(after))
 	}
 }
@@ -98,20 +110,23 @@ func (s *service) tellOfHomes(ctx context.Context, after time.Duration, now time
 
 // tellPostmaster queues the notice; without a postmaster the log must do.
 func (s *service) tellPostmaster(ctx context.Context, list []delivery.Absence, now time.Time) error {
-	cfg := s.now.Load().cfg
-	if cfg.Postmaster == "" {
+	cur := s.now.Load()
+	if cur.cfg.Postmaster == "" {
 		return nil
 	}
-	env, body := queue.BuildNotice(awayNotice(cfg, list, now))
+	env, body := queue.BuildNotice(awayNotice(cur.cfg, cur.routes, list, now))
+	if sign := cur.signReports(s.log); sign != nil {
+		env.Prefix = sign(body)
+	}
 	_, err := s.store.Put(ctx, env, bytes.NewReader(body))
 	if err == nil {
-		s.log.event(slog.LevelInfo, "notice", idOf(env.ID), text("to", cfg.Postmaster), text("about", list[0].Hop))
+		s.log.event(slog.LevelInfo, "notice", idOf(env.ID), text("to", cur.cfg.Postmaster), text("about", list[0].Hop))
 	}
 	return err
 }
 
 // awayNotice is what the postmaster reads.
-func awayNotice(cfg *config.Config, list []delivery.Absence, now time.Time) queue.NoticeSpec {
+func awayNotice(cfg *config.Config, routes *plan.Routes, list []delivery.Absence, now time.Time) queue.NoticeSpec {
 	subject := list[0].Hop + " has been away since " + list[0].Since.Format(time.DateTime) + " UTC"
 	if n := len(list); n > 1 {
 		subject += fmt.Sprintf(", and %d more", n-1)
@@ -125,10 +140,13 @@ func awayNotice(cfg *config.Config, list []delivery.Absence, now time.Time) queu
 			"    because     "+x.Why, "")
 	}
 	text = append(text,
-		"The server is looked for every minute, and when it is back its mail comes by itself.",
+		"When the server is back, or calls, its mail comes by itself.",
 		"Mail is given up, and its senders are told, "+config.FormatDuration(cfg.Delivery.HomeRetry.ExpireAfter)+" after it came",
-		"(delivery.home_retry.expire_after, or the times of a route).", "",
-		"What stands in the way:  srvrelay explain "+list[0].Hop,
+		"(delivery.home_retry.expire_after, or the times of a route).", "")
+	if domain := routes.DomainOf(list[0].Hop); domain != "" {
+		text = append(text, "What stands in the way:  srvrelay explain "+domain)
+	}
+	text = append(text,
 		"What waits:              srvrelay queue list --hop '"+list[0].Hop+"'", "",
 		"There is no other notice until the server has been back.")
 	return queue.NoticeSpec{ID: queue.NewID(now), From: cfg.Hostname, To: cfg.Postmaster, Date: now, Subject: subject, Text: text}

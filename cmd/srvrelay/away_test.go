@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"srvrelay/delivery"
+	"srvrelay/delivery/plan"
 	"srvrelay/queue"
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay/config"
+	"srvrelay/relay/dkim"
 )
 
 // tornFacts is facts that cannot be written while they are torn.
@@ -79,4 +81,54 @@ func TestAwayCrash(t *testing.T) {
 	look(true, 2)
 	start()
 	look(true, 2)
+}
+
+// TestAwayNotice: the notice is signed as the relay, and what it says to type can
+// be typed: explain wants a domain, and the hop of a route may have none.
+func TestAwayNotice(t *testing.T) {
+	t.Parallel()
+	st, err := pebblestore.Open(pebblestore.Options{Dir: t.TempDir(), Hostname: "relay.test", MaxMessages: 10, MaxBytes: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	s := &service{store: st, log: newMaillog(io.Discard, "json", "info")}
+	cur := &current{cfg: &config.Config{Hostname: "relay.test", Postmaster: "admin@admin.test"}}
+	cur.doors.Keys = dkim.NewKeys([]dkim.Key{dkim.NewKey("relay.test", "s1", fixedKey(1))})
+	cur.routes = plan.NewRoutes([]plan.Route{
+		{Domains: []string{"home.test"}, To: []plan.NextHop{{URL: "atrn:", Kind: plan.ByCaller}}},
+		{Name: "backend", Domains: []string{"other.test"}, To: []plan.NextHop{{URL: "smtp://backend.test", Kind: plan.ByHost, Host: "backend.test", Port: 25}}},
+	}, nil, plan.Times{})
+	s.now.Store(cur)
+	for hop, explain := range map[string]string{
+		cur.routes.HopOf("", "home.test", false):  "srvrelay explain home.test\r\n",
+		cur.routes.HopOf("", "other.test", false): "",
+		"plain.test": "srvrelay explain plain.test\r\n",
+	} {
+		if err := s.tellPostmaster(t.Context(), []delivery.Absence{{Hop: hop, Since: time.Now(), Waiting: 1, Why: "away"}}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		var notice *queue.Message
+		if err := st.List(t.Context(), "", func(m *queue.Message) bool { notice = m; return true }); err != nil {
+			t.Fatal(err)
+		}
+		body, err := st.Body(t.Context(), notice.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(body)
+		body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(string(text), "DKIM-Signature:") || !strings.Contains(string(text), "d=relay.test") {
+			t.Errorf("%s: the notice is not signed:\n%s", hop, text)
+		}
+		if _, said, has := strings.Cut(string(text), "stands in the way:  "); has != (explain != "") || !strings.HasPrefix(said, explain) {
+			t.Errorf("%s: want %q in\n%s", hop, explain, text)
+		}
+		if !strings.Contains(string(text), "queue list --hop '"+hop+"'") {
+			t.Errorf("%s: no word of what waits:\n%s", hop, text)
+		}
+	}
 }

@@ -136,7 +136,7 @@ Exit code: 0 it is banned, 65 it cannot be, 69 no relay is running.`,
 
 func banRemoveCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "remove [ADDRESS|NETWORK]", Short: "End a ban, or the guard of a user", Args: cobra.MaximumNArgs(1),
+		Use: "remove [ADDRESS|NETWORK]", Short: "End a ban, or the guard of a user", Args: args(cobra.MaximumNArgs(1)),
 		Long: `Failures so far do not count any more. With --user a guarded user may log in from
 everywhere again.
 

@@ -107,7 +107,7 @@ func checkFiles(cfg *config.Config) config.Problems {
 	if _, err := relay.LoadUsers(cfg.Auth.UsersFile); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 		problems = append(problems, cfg.Problem("auth.users_file", queue.Safe(err.Error(), 400), err))
 	}
-	_, wrong := dkimKeys(cfg)
+	_, wrong := dkimKeys(cfg, "")
 	return append(problems, wrong...).Sorted()
 }
 

@@ -85,8 +85,14 @@ var updateInit = flag.Bool("update-init", false, "write testdata/init anew")
 
 func checkInitText(t *testing.T, name, got string) {
 	t.Helper()
-	file := filepath.Join("../../testdata/init", name)
-	if *updateInit {
+	checkWritten(t, "../../testdata/init/"+name, got, "-update-init", *updateInit)
+}
+
+// checkWritten compares a text with a file, or writes the file anew, which the
+// flag with this name asks for.
+func checkWritten(t *testing.T, file, got, flag string, update bool) {
+	t.Helper()
+	if update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +103,7 @@ func checkInitText(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("got:\n%s\nwant (%s; go test -update-init if it is meant):\n%s", got, file, want)
+		t.Errorf("got:\n%s\nwant (%s; go test %s if it is meant):\n%s", got, file, flag, want)
 	}
 }
 

@@ -1,13 +1,14 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 
 	"srvrelay/relay/config"
+	"srvrelay/relay/publish"
 )
 
 // profile is one of the tasks that init writes a configuration for.
@@ -145,37 +146,27 @@ var cgnat = netip.MustParsePrefix("100.64.0.0/10")
 
 // zoneLines are the addresses of a name as lines of a zone, and their reverse.
 func zoneLines(name, addresses string) string {
-	var b strings.Builder
-	for _, text := range strings.Split(addresses, ",") {
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			continue
-		}
-		kind := "A"
-		if a.Is6() {
-			kind = "AAAA"
-		}
-		fmt.Fprintf(&b, "%s. 3600 IN %s %s\n", name, kind, a)
-	}
+	var there, back []publish.Record
 	for _, text := range strings.Split(addresses, ",") {
 		if a, err := netip.ParseAddr(text); err == nil {
-			fmt.Fprintf(&b, "%s 3600 IN PTR %s.   ; where the address comes from: your provider\n", reverseName(a), name)
+			there = append(there, publish.Address(name, publish.TTLFixed, a))
+			back = append(back, publish.PTR(a, name))
 		}
 	}
-	return b.String()
+	return publish.Lines(append(there, back...)...)
 }
 
-// reverseName is the name of an address in in-addr.arpa or ip6.arpa.
-func reverseName(a netip.Addr) string {
-	var labels []string
-	if a.Is4() {
-		for _, b := range a.As4() {
-			labels = append([]string{fmt.Sprint(b)}, labels...)
-		}
-		return strings.Join(labels, ".") + ".in-addr.arpa."
+// mailLines are the records of a domain whose mail an edge takes, and brings to a
+// port of a server at home, if there is one.
+func mailLines(domain, edge, home string) string {
+	w := publish.Wanted{Domain: domain, MX: []string{edge}}
+	if home != "" {
+		host, port := splitHome(home)
+		n, _ := strconv.ParseUint(port, 10, 16) // the answer was a port
+		w.Targets = []publish.Target{{Host: host, Port: uint16(n)}}
 	}
-	for _, b := range a.As16() {
-		labels = append([]string{fmt.Sprintf("%x", b&15), fmt.Sprintf("%x", b>>4)}, labels...)
-	}
-	return strings.Join(labels, ".") + ".ip6.arpa."
+	return publish.Lines(w.Mail()...)
 }
+
+// spfLine lets one host alone send the mail of a domain.
+func spfLine(domain, host string) string { return publish.Lines(publish.OnlySender(domain, host)) }

@@ -27,6 +27,8 @@ func fillTemplate(name string, a answers) (string, error) {
 	t, err := template.New(name).Funcs(template.FuncMap{
 		"words": func(s string) []string { return strings.FieldsFunc(s, func(r rune) bool { return r == ',' }) },
 		"zone":  zoneLines,
+		"mail":  mailLines,
+		"spf":   spfLine,
 		"quote": config.YAMLText,
 		"host":  func(s string) string { host, _ := splitHome(s); return host },
 		"port":  func(s string) string { _, port := splitHome(s); return port },

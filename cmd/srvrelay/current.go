@@ -19,6 +19,7 @@ import (
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
 	"srvrelay/relay/acme"
+	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 	"srvrelay/relay/dkim"
 	"srvrelay/relay/mailauth"
@@ -31,6 +32,8 @@ type current struct {
 	routes   *plan.Routes
 	doors    relay.Config   // but for Queue and Events
 	acme     *acme.Settings // the certificate to fetch; nil = none
+	remote   admin.Remote   // who may ask at admin.listen
+	adminTLS *tls.Config    // and what that shows; nil = clear text
 	watched  []watched
 	resolver dnsutil.Resolver
 	planner  *plan.Planner
@@ -53,9 +56,10 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, certs *acme.Manager, l
 		Hostname: cfg.Hostname, RelayDomains: cfg.RelayDomains, Postmaster: cfg.Postmaster,
 		MaxMessageSize: cfg.Limits.MaxMessageSize, MaxRecipients: cfg.Limits.MaxRecipients,
 		Limits: limitsOf(cfg), BanRules: banRules(cfg),
-		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Headers: headerRules(cfg), Homes: homesOf(cfg),
+		Reject: cur.routes.Refused, Senders: senderRules(cfg), Rates: rateRules(cfg), Anomaly: anomalyRules(cfg),
+		Headers: headerRules(cfg), Homes: homesOf(cfg),
 	}
-	keys, wrong := dkimKeys(cfg)
+	keys, wrong := dkimKeys(cfg, "")
 	if len(wrong) > 0 {
 		return nil, wrong
 	}
@@ -68,13 +72,19 @@ func newCurrent(cfg *config.Config, ask relay.Recipients, certs *acme.Manager, l
 	if cur.doors.Tokens, err = tokenChecker(cfg); err != nil {
 		return nil, err
 	}
+	if cur.remote, err = remoteAccess(cfg); err != nil {
+		return nil, err
+	}
 	if err := cur.recipients(ask); err != nil {
 		return nil, err
 	}
 	if err := cur.resolve(); err != nil {
 		return nil, err
 	}
-	return cur, cur.listeners(certs)
+	if err := cur.listeners(certs); err != nil {
+		return nil, err
+	}
+	return cur, cur.certificateForAdmin()
 }
 
 func limitsOf(cfg *config.Config) relay.Limits {
@@ -230,6 +240,7 @@ func (cur *current) storeSettings(log maillog) pebblestore.Settings {
 	return pebblestore.Settings{
 		Hostname: cfg.Hostname, Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
+		HistoryKeep: cfg.History.Keep, HistorySize: cfg.History.MaxSize,
 		Sign: cur.signReports(log),
 	}
 }

@@ -7,9 +7,13 @@ import (
 	"srvrelay/relay/dkim"
 )
 
-// dkimKeys reads the keys that the configuration names, in its order.
-func dkimKeys(cfg *config.Config) (keys []dkim.Key, problems config.Problems) {
+// dkimKeys reads the keys that the configuration names, in its order: those for a
+// domain, or with "" all.
+func dkimKeys(cfg *config.Config, domain string) (keys []dkim.Key, problems config.Problems) {
 	for i, k := range cfg.DKIM {
+		if domain != "" && k.Domain != domain {
+			continue
+		}
 		text, err := k.Key()
 		path := fmt.Sprintf("dkim[%d].key_file", i)
 		if err != nil {

@@ -151,7 +151,8 @@ func makeKeyFolder(dir string) error {
 }
 
 // ownedLike gives what root has made to whom the folder belongs that it is in: the
-// relay's own user must be able to read it.
+// relay's own user must be able to read it. That user may have put a link there in
+// between, which is not followed.
 func ownedLike(path, folder string) error {
 	info, err := os.Stat(folder)
 	if err != nil || os.Geteuid() != 0 {
@@ -161,7 +162,7 @@ func ownedLike(path, folder string) error {
 	if !ok {
 		return nil
 	}
-	return os.Chown(path, int(st.Uid), int(st.Gid))
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
 }
 
 func printMade(s screen, domain string, made []madeKey) {
@@ -203,7 +204,7 @@ func configuredKeys(c *cobra.Command) ([]keyReport, *config.Config, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	keys, problems := dkimKeys(cfg)
+	keys, problems := dkimKeys(cfg, "")
 	if len(problems) > 0 {
 		return nil, nil, problems
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -19,6 +20,8 @@ import (
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 	"srvrelay/relay/doctor"
+	"srvrelay/relay/fetch"
+	"srvrelay/relay/mailauth"
 )
 
 // Exit codes of doctor, as monitoring programs expect them.
@@ -62,15 +65,9 @@ Exit code: 0 nothing is wrong (there may be notes), 1 warnings, 2 errors.`,
 					return err
 				}
 			} else {
-				printReport(newScreen(c.OutOrStdout()), r, verbose)
+				printReport(newScreen(c.OutOrStdout()), r, verbose, "srvrelay doctor -v")
 			}
-			switch r.Level {
-			case doctor.Error:
-				return &exitError{Code: exitErrors}
-			case doctor.Warning:
-				return &exitError{Code: exitWarnings}
-			}
-			return nil
+			return reportExit(r)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object, see docs/doctor.md")
@@ -78,6 +75,17 @@ Exit code: 0 nothing is wrong (there may be notes), 1 warnings, 2 errors.`,
 	c.Flags().BoolVar(&connect, "connect", true, "connect to mail servers on other machines")
 	c.Flags().StringArrayVar(&probes, "probe", nil, "HOST:PORT to try in place of the servers of big receivers (repeatable)")
 	return c
+}
+
+// reportExit is the exit code for a report, nil for one without faults.
+func reportExit(r doctor.Report) error {
+	switch r.Level {
+	case doctor.Error:
+		return &exitError{Code: exitErrors}
+	case doctor.Warning:
+		return &exitError{Code: exitWarnings}
+	}
+	return nil
 }
 
 // examine makes all checks; a configuration that cannot be used is a finding.
@@ -114,8 +122,13 @@ func doctorEnv(ctx context.Context, cfg *config.Config, probes []string, connect
 		return nil, err
 	}
 	e := &doctor.Env{
-		Config: cfg, Resolver: resolver, Plan: planOf(planner), Dial: new(net.Dialer).DialContext, Now: time.Now,
+		Config: cfg, Resolver: resolver, Plan: planOf(planner), PlanMX: planMXOf(planner),
+		SPF: func(ctx context.Context, a netip.Addr, domain string) string {
+			return mailauth.SPF(ctx, resolver, a, domain)
+		},
+		Dial: new(net.Dialer).DialContext, Now: time.Now,
 		Probes: probes, Connect: connect, Machine: doctor.Linux(),
+		Fetch: func(ctx context.Context, f config.Fetch) error { return fetch.Try(ctx, fetchFrom(cfg, f)) },
 	}
 	client := admin.NewClient(adminSocket(cfg))
 	switch _, err := client.Hops(ctx); {
@@ -127,8 +140,12 @@ func doctorEnv(ctx context.Context, cfg *config.Config, probes []string, connect
 		e.Relay = doctor.Running
 		e.Door = func(ctx context.Context) (doctor.Door, error) {
 			d, err := client.Door(ctx)
+			var held []string
+			for _, x := range d.Held {
+				held = append(held, queue.Safe(x.Name, 80)+" is held: "+queue.Safe(x.Why, 300))
+			}
 			return doctor.Door{
-				Refusing: d.Refusing, Fix: d.Fix, Messages: d.Messages, MaxMessages: d.MaxMessages, Bytes: d.Bytes, MaxBytes: d.MaxBytes,
+				Held: held, Refusing: d.Refusing, Fix: d.Fix, Messages: d.Messages, MaxMessages: d.MaxMessages, Bytes: d.Bytes, MaxBytes: d.MaxBytes,
 			}, err
 		}
 		e.PID, _ = client.PID() // without: the limits of this process are looked at
@@ -150,8 +167,9 @@ func progressLine(c *cobra.Command) (show func([]string), clear func()) {
 	}, func() { fmt.Fprint(f, "\r\x1b[K") }
 }
 
-// printReport writes the answer first, then the findings, the worst first.
-func printReport(s screen, r doctor.Report, verbose bool) {
+// printReport writes the answer first, then the findings, the worst first; all is
+// the command that shows what is in order too.
+func printReport(s screen, r doctor.Report, verbose bool, all string) {
 	paint := map[doctor.Level]func(string) string{doctor.OK: s.good, doctor.Warning: s.wait, doctor.Error: s.bad}[r.Level]
 	fmt.Fprintln(s, paint(fit(queue.Safe(r.Summary, 1000), 100)))
 	for _, f := range r.Findings {
@@ -162,7 +180,7 @@ func printReport(s screen, r doctor.Report, verbose bool) {
 		s.finding(f)
 	}
 	if fine := slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool { return f.Level == doctor.OK }); fine && !verbose {
-		fmt.Fprintln(s, "\nWhat is in order: srvrelay doctor -v")
+		fmt.Fprintln(s, "\nWhat is in order: "+all)
 	}
 }
 
@@ -216,6 +234,13 @@ func wrap(text string, width int) (lines []string) {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// planMXOf plans as everybody does who does not know SRV.
+func planMXOf(p *plan.Planner) func(context.Context, string) plan.Plan {
+	return func(ctx context.Context, domain string) plan.Plan {
+		return p.PlanMX(ctx, p.Routes().HopOf("", domain, false))
+	}
 }
 
 // planOf plans for a domain, by the route that it matches.

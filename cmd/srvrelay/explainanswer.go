@@ -63,7 +63,11 @@ func (s screen) printWay(a answerLine, e admin.Explanation, now time.Time) {
 	case e.Parked.After(now):
 		a.text, a.reason = "waits: "+statusText(e.Status), e.Status.Reason
 		s.printAnswerLine(a)
-		fmt.Fprintf(s, "  %s; next try %s\n", way, when(e.Parked, now))
+		next := "next try " + when(e.Parked, now)
+		if e.Status.Reason == queue.ReasonNotCalled {
+			next = "the mail goes when it calls"
+		}
+		fmt.Fprintf(s, "  %s; %s\n", way, next)
 		return
 	case len(down) == len(e.Targets):
 		st := *down[0].Status

@@ -19,6 +19,9 @@ func printContacts(s screen, e admin.Explanation, now time.Time) {
 			continue
 		}
 		verdict := s.good("answers") + " in " + c.Took
+		if r.Protocol == admin.ProtocolATRN {
+			verdict = s.good("is connected")
+		}
 		if !c.Reached {
 			verdict = s.bad("fails") + " after " + c.Took + "   " + c.Status.Reason
 		}

@@ -23,6 +23,10 @@ func printExplanation(s screen, e admin.Explanation, now time.Time) {
 		fmt.Fprintln(s)
 		doorText(s, e.Refusing, e.Fix)
 	}
+	if len(e.Held) > 0 {
+		fmt.Fprintln(s)
+		suspectsText(s, e.Held)
+	}
 	if !e.Running {
 		fmt.Fprintln(s, "\n  No relay is running here: which targets are down is not known.")
 	}
@@ -147,7 +151,11 @@ func printTargets(s screen, e admin.Explanation, now time.Time) {
 			s.paragraph("         ", "TLS "+whom)
 		}
 		if r.Down {
-			s.paragraph("         ", fmt.Sprintf("down since %s: %s; %s", when(r.Since, now), queue.Safe(r.Status.String(), 300), probeText(r, e.Waiting, now)))
+			since := "away"
+			if !r.Since.IsZero() {
+				since = "down since " + when(r.Since, now)
+			}
+			s.paragraph("         ", fmt.Sprintf("%s: %s; %s", since, queue.Safe(r.Status.String(), 300), probeText(r, e.Waiting, now)))
 		}
 	}
 }
@@ -198,6 +206,8 @@ func targetRows(s screen, e admin.Explanation, whom bool, host int) []string {
 // probeText is when a target that is down is tried again.
 func probeText(r admin.Target, waiting int, now time.Time) string {
 	switch {
+	case r.Protocol == admin.ProtocolATRN && r.ProbeAt.IsZero():
+		return "its mail goes when it calls"
 	case r.ProbeAt.After(now) && waiting > 0:
 		return "next probe " + when(r.ProbeAt, now)
 	case r.ProbeAt.After(now):
@@ -210,6 +220,9 @@ func probeText(r admin.Target, waiting int, now time.Time) string {
 
 // tlsText is the rule of a target in a few words.
 func tlsText(t admin.Target) string {
+	if t.Protocol == admin.ProtocolATRN {
+		return "of its call"
+	}
 	words := []string{t.TLS}
 	if t.Implicit {
 		words = append(words, "implicit")

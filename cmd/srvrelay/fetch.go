@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"regexp"
 	"strconv"
 	"sync"
 	"time"
@@ -75,10 +76,17 @@ func fetchKey(cfg *config.Config, f config.Fetch) string {
 }
 
 func (s *service) fetchConfig(cfg *config.Config, f config.Fetch) fetch.Config {
-	deliver := func(_ context.Context, conn net.Conn) error { s.doors.Attend(conn); return nil }
+	c := fetchFrom(cfg, f)
+	c.Deliver = func(_ context.Context, conn net.Conn) error { return s.doors.Attend(conn) }
 	if f.DeliverHost != "" {
-		deliver = fetch.ToServer(net.JoinHostPort(f.DeliverHost, strconv.Itoa(int(f.DeliverPort))))
+		c.Deliver = fetch.ToServer(net.JoinHostPort(f.DeliverHost, strconv.Itoa(int(f.DeliverPort))))
 	}
+	c.Events = &fetchLog{log: s.log, from: f.From}
+	return c
+}
+
+// fetchFrom is how a relay is called.
+func fetchFrom(cfg *config.Config, f config.Fetch) fetch.Config {
 	return fetch.Config{
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -90,7 +98,6 @@ func (s *service) fetchConfig(cfg *config.Config, f config.Fetch) fetch.Config {
 		Address: net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))), Host: f.Host, Names: f.Names, Roots: f.Roots,
 		Implicit: f.Implicit, User: f.User, Domains: f.Domains, Hostname: cfg.Hostname,
 		Password: func() (string, error) { return f.Password(os.Getenv) },
-		Deliver:  deliver, Events: &fetchLog{log: s.log, from: f.From},
 	}
 }
 
@@ -100,8 +107,12 @@ type fetchLog struct {
 	log   maillog
 	from  string
 	since time.Time // of the first failure; zero = it goes well
-	last  string
+	last  string    // the error, without the ports of this machine
 }
+
+// localPort is where an error of the net package names this side of a
+// connection: another port each time.
+var localPort = regexp.MustCompile(`([0-9\]]):[0-9]+->`)
 
 func (l *fetchLog) StandingBy() {
 	l.well()
@@ -118,10 +129,9 @@ func (l *fetchLog) Failed(err error, pause time.Duration) {
 		l.since = time.Now()
 	}
 	say := l.log.Debug
-	if err.Error() != l.last {
-		say = l.log.Warn
+	if now := localPort.ReplaceAllString(err.Error(), "$1->"); now != l.last {
+		say, l.last = l.log.Warn, now
 	}
-	l.last = err.Error()
 	say("fetch: mail cannot be fetched", "from", l.from, "error", err, "next_try", pause.Round(time.Second))
 }
 

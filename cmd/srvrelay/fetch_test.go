@@ -3,8 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"net/smtp"
@@ -13,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"srvrelay/dnsutil/dnsserver"
 	"srvrelay/relay/sink"
@@ -61,10 +64,15 @@ routes:
 // mail hands in a message from outside.
 func (e *edge) mail(to, subject string) {
 	e.t.Helper()
-	text := fmt.Sprintf("From: a@stranger.example\r\nSubject: %s\r\n\r\nhello\r\n", subject)
-	if err := smtp.SendMail(e.inbound, nil, "a@stranger.example", []string{to}, []byte(text)); err != nil {
+	if err := smtp.SendMail(e.inbound, nil, "a@stranger.example", []string{to}, []byte(letterText(subject))); err != nil {
 		e.t.Fatal(err)
 	}
+}
+
+// letterText is a message that is easily changed on the way: dots at the
+// beginning of lines, white space at the end, and a folded field.
+func letterText(subject string) string {
+	return "From: a@stranger.example\r\nSubject: " + subject + "\r\nX-Folded: a\r\n\t b \r\n\r\nhello\r\n.\r\n..two \r\n\r\n.end\t\r\n\r\n"
 }
 
 // home is the configuration of a machine that fetches from the edge.
@@ -113,6 +121,10 @@ func TestFetch(t *testing.T) {
 		received(t, mx, 3+i)
 	}
 	e.mail("x@other.example", "not mine")
+	m := received(t, mx, 7)[6]
+	if want := letterText("more4"); !strings.HasSuffix(string(m.Data), "\r\n"+want) {
+		t.Errorf("the bytes that were sent have changed:\n%q\nwant\n%q", m.Data, want)
+	}
 
 	if _, err := home.terminate(); err != nil {
 		t.Fatal(err)
@@ -157,7 +169,7 @@ func TestFetchServerAway(t *testing.T) {
 	e.mail("me@home.example", "mine")
 	home := startPeerRelay(t, e.home(t, fmt.Sprintf(`, deliver: "smtp://%s"`, addr), ""))
 	e.saw(1, "deferred", map[string]string{"reason": "banner-refused", "reply": "421 4.3.2 the mail server here does not answer, try again later"})
-	home.sawText("fetch: the server that is to take the mail cannot be reached")
+	home.sawText("the server that is to take the mail cannot be reached")
 	mx, err := sink.Start(addr, sink.Options{Hostname: "home"})
 	if err != nil {
 		t.Fatal(err)
@@ -174,6 +186,18 @@ func TestFetchServerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	startPeerRelay(t, config).sawText("certificate is for relay.test")
+
+	// doctor tries the same, and what a home would find at the edge.
+	finds := func(config, want string) {
+		t.Helper()
+		out, _ := command(t.Context(), config, "doctor", "-v").Output()
+		if !strings.Contains(strings.Join(strings.Fields(string(out)), " "), want) {
+			t.Errorf("doctor does not say %q:\n%s", want, out)
+		}
+	}
+	finds(config, "error fetch mail cannot be fetched from atrn://127.0.0.1:"+e.submit)
+	finds(home.config, "ok fetch atrn://127.0.0.1:"+e.submit+" takes the login of home and hands mail out")
+	finds(e.config, "ok relay domains mail for home.example goes when its server calls")
 }
 
 // sawText waits until the log has some words.
@@ -292,5 +316,25 @@ func serveOnce(t *testing.T, c *textproto.Conn, say bool) (message string) {
 			_ = c.PrintfLine("250 mine now")
 		}
 		return string(b)
+	}
+}
+
+// TestFetchLog: what fails is told of once, also where another local port is in
+// the error each time; another reason is told of, too.
+func TestFetchLog(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := fetchLog{log: newMaillog(&out, "json", "info"), from: "edge.test:465"}
+	for _, err := range []string{
+		"read tcp 192.0.2.1:40001->203.0.113.5:465: connection reset by peer",
+		"read tcp 192.0.2.1:40002->203.0.113.5:465: connection reset by peer",
+		"read tcp [2001:db8::1]:40003->[2001:db8::5]:465: connection reset by peer",
+		"read tcp [2001:db8::1]:40004->[2001:db8::5]:465: connection reset by peer",
+		"read tcp [2001:db8::1]:40004->[2001:db8::5]:466: connection reset by peer",
+	} {
+		l.Failed(errors.New(err), time.Minute)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 3 {
+		t.Errorf("%d lines, want 3:\n%s", n, &out)
 	}
 }

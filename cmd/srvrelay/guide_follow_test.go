@@ -31,13 +31,15 @@ var guideWords = strings.NewReplacer(
 //	output             what the block before printed (see guideSame)
 //	LANG MACHINE FILE  write the file
 //	LANG MACHINE >> FILE  append to the file
+//	LANG … printed     the same, and each line is one that a command has printed
 //	dns                publish these records
 //	dns replaces       publish these instead of those of the same name and type
 //
 // One without any words is a picture.
 type guide struct {
-	file   string
-	blocks []guideBlock
+	file    string
+	blocks  []guideBlock
+	printed string // by all commands so far
 }
 
 type guideBlock struct {
@@ -105,6 +107,12 @@ func (n *guideNet) section(heading string) (blocks []*guideBlock) {
 func (n *guideNet) step(b *guideBlock, printed string) string {
 	n.Helper()
 	where := fmt.Sprintf("%s:%d", n.guide.file, b.line)
+	if do, asPrinted := strings.CutSuffix(strings.Join(b.do, " "), " printed"); asPrinted {
+		if line := n.unprinted(b.text); line != "" {
+			n.Fatalf("%s: nothing has printed %q", where, line)
+		}
+		return n.step(&guideBlock{b.line, b.section, strings.Fields(do), b.text}, printed)
+	}
 	switch {
 	case len(b.do) == 1 && b.do[0] == "dns":
 		n.records(b.text)
@@ -126,6 +134,7 @@ func (n *guideNet) step(b *guideBlock, printed string) string {
 		if fails := slices.Equal(rest, []string{"fails"}); fails != (err != nil) {
 			n.Fatalf("%s: on %s: %v\n%s\n%s", where, m.name, err, b.text, out)
 		}
+		n.guide.printed += out
 		return out
 	}
 	flags := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
@@ -144,6 +153,16 @@ func (n *guideNet) step(b *guideBlock, printed string) string {
 		n.Fatalf("%s: %v", where, err)
 	}
 	return printed
+}
+
+// unprinted is the first line of a text that no command has printed.
+func (n *guideNet) unprinted(text string) string {
+	for line := range strings.Lines(text) {
+		if !slices.Contains(strings.Split(n.guide.printed, "\n"), strings.TrimRight(line, "\n")) {
+			return line
+		}
+	}
+	return ""
 }
 
 // replaces publishes a record instead of the one of its name and type.
@@ -186,7 +205,8 @@ var guideVaries = []struct {
 }
 
 // guideSame says how what was printed differs from what the guide shows. A
-// line with "…" alone stands for any number of lines.
+// line with "…" alone stands for any number of lines, one at the end of a line
+// for the rest of it.
 func guideSame(shown, printed string) string {
 	lines := func(s string) []string {
 		for _, v := range guideVaries {
@@ -209,7 +229,8 @@ func guideSame(shown, printed string) string {
 			skip = true
 			continue
 		}
-		at := slices.Index(got, w)
+		start, cut := strings.CutSuffix(w, "…")
+		at := slices.IndexFunc(got, func(l string) bool { return l == w || cut && strings.HasPrefix(l, start) })
 		if at < 0 || at > 0 && !skip {
 			return fmt.Sprintf("%q is not where the guide shows it", w)
 		}
@@ -223,10 +244,12 @@ func guideSame(shown, printed string) string {
 
 // TestGuideSame: what passes for the same output, and what does not.
 func TestGuideSame(t *testing.T) {
-	const shown = "01JD8KQ0T5ZZZZZZZZZZZZZZZZ  12:01\n…\nlast\n"
+	const shown = "01JD8KQ0T5ZZZZZZZZZZZZZZZZ  12:01…\n…\nlast\n"
 	for printed, same := range map[string]bool{
 		"01K00000000000000000000000 23:59\nlast\n":             true,
 		"01K00000000000000000000000   23:59\n\nmore\nlast\n":   true,
+		"01K00000000000000000000000 23:59, so\nlast\n":         true,
+		"01K00000000000000000000000 at 23:59\nlast\n":          false,
 		"01K00000000000000000000000 23:59\nmore\n":             false,
 		"01K00000000000000000000000 23:59\nlast\nand more\n":   false,
 		"first\n01K00000000000000000000000 23:59\nlast\n":      false,

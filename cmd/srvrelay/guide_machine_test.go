@@ -50,7 +50,7 @@ type guideNet struct {
 	hub      *netns // where everybody meets, and everybody else lives
 	internet *lan
 	zone     string
-	dns      *dnsserver.Server
+	dns      []*dnsserver.Server
 	machines map[string]*guideMachine
 	guide    *guide
 }
@@ -61,9 +61,17 @@ func newGuideNet(t *testing.T) *guideNet {
 	n := &guideNet{T: t, hub: newNetns(t, "hub"), machines: map[string]*guideMachine{}}
 	n.internet = newLAN(n.hub, guideWorld+"/32", guideDNS+"/32")
 	n.hub.must("ip", "route", "add", "default", "dev", "lan", "src", guideWorld)
-	n.within(n.hub, func() (err error) { n.dns, err = dnsserver.Start(guideDNS+":53", ""); return err })
-	t.Cleanup(func() { n.dns.Close() })
+	n.resolver(guideDNS)
 	return n
+}
+
+// resolver starts a DNS server on an address of the hub.
+func (n *guideNet) resolver(addr string) {
+	n.Helper()
+	var s *dnsserver.Server
+	n.within(n.hub, func() (err error) { s, err = dnsserver.Start(net.JoinHostPort(addr, "53"), n.zone); return err })
+	n.Cleanup(func() { s.Close() })
+	n.dns = append(n.dns, s)
 }
 
 // within does something in a host's network: what listens or dials there stays
@@ -79,8 +87,10 @@ func (n *guideNet) within(host *netns, do func() error) {
 func (n *guideNet) records(zone string) {
 	n.Helper()
 	n.zone += "\n$ORIGIN .\n" + zone
-	if err := n.dns.SetZone(n.zone); err != nil {
-		n.Fatalf("%v in\n%s", err, n.zone)
+	for _, s := range n.dns {
+		if err := s.SetZone(n.zone); err != nil {
+			n.Fatalf("%v in\n%s", err, n.zone)
+		}
 	}
 }
 
@@ -217,7 +227,10 @@ exec chroot . bash -c 'trap : CHLD; echo up; while :; do sleep 3600 & wait $!; d
 func (m *guideMachine) path(file string) string { return fmt.Sprintf("/proc/%d/root%s", m.pid, file) }
 
 // try runs a script on the machine, as root, and returns what it prints.
-func (m *guideMachine) try(script string) (out string, err error) {
+func (m *guideMachine) try(script string) (out string, err error) { return m.tryWith(script, "") }
+
+// tryWith is try with something to read.
+func (m *guideMachine) tryWith(script, input string) (out string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", strconv.Itoa(m.pid), "-m", "-u", "-i", "-n", "-p", "-r",
@@ -233,6 +246,9 @@ func (m *guideMachine) try(script string) (out string, err error) {
 	defer f.Close()
 	defer os.Remove(f.Name())
 	cmd.Stdout, cmd.Stderr = f, f
+	if input != "" {
+		cmd.Stdin = strings.NewReader(input)
+	}
 	err = cmd.Run()
 	b, readErr := os.ReadFile(f.Name())
 	return string(b), errors.Join(err, readErr)

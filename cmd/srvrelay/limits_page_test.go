@@ -15,9 +15,24 @@ func TestLimitsPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	have := testNames(t)
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllSubmatch(page, -1)
+	if len(named) < 25 {
+		t.Errorf("the page names %d tests", len(named))
+	}
+	for _, m := range named {
+		if !have[string(m[1])] {
+			t.Errorf("there is no %s", m[1])
+		}
+	}
+}
+
+// testNames is every test and fuzz target of the project.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
 	have := map[string]bool{}
 	defined := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
-	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -30,13 +45,5 @@ func TestLimitsPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllSubmatch(page, -1)
-	if len(named) < 25 {
-		t.Errorf("the page names %d tests", len(named))
-	}
-	for _, m := range named {
-		if !have[string(m[1])] {
-			t.Errorf("there is no %s", m[1])
-		}
-	}
+	return have
 }

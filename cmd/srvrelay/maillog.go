@@ -79,6 +79,9 @@ func (l maillog) Received(env *queue.Envelope) {
 	if env.Client.TLS != "" {
 		a = append(a, slog.String("tls", env.Client.TLS))
 	}
+	if env.Hold.Reason != "" {
+		a = append(a, slog.String("held", env.Hold.Reason))
+	}
 	if len(env.Prefix) > 0 {
 		a = append(a, slog.Bool("signed", true))
 	}
@@ -213,6 +216,15 @@ func (l maillog) Banned(b relay.Ban) {
 // Guarded: the password of a user is being guessed from many addresses.
 func (l maillog) Guarded(g relay.Guard) {
 	l.Warn("password is being guessed", "user", safe(g.Name), "until", g.Until.UTC().Format(time.RFC3339))
+}
+
+// Anomaly: somebody submits as they never did.
+func (l maillog) Anomaly(x relay.Suspect) {
+	if x.Held {
+		l.Error("mail is held: this may be a stolen password", "who", safe(x.Who), "reason", safe(x.Why), "fix", "srvrelay submission list")
+		return
+	}
+	l.Warn("unlike before: this may be a stolen password", "who", safe(x.Who), "reason", safe(x.Why), "fix", "srvrelay submission list")
 }
 
 // Fault: something of our own went wrong at a door.

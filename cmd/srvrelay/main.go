@@ -18,6 +18,7 @@ import (
 
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
+	"srvrelay/relay/sendmail"
 )
 
 // Exit codes, those of sysexits.h where mail programs use them.
@@ -33,7 +34,7 @@ const (
 	exitConfig      = 78 // EX_CONFIG
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() { os.Exit(run(sendmail.AsCalled(os.Args))) }
 
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -119,10 +120,10 @@ its MX records when there are none; it fails over, retries and reports.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w\nSee: %s --help", err, c.CommandPath()))
 	})
-	group(root, "Try it and set it up:", demoCommand(), configCommand(), checkConfigCommand("check-config"), userCommand(), dkimCommand())
-	group(root, "Run it:", serveCommand(), reloadCommand(), backupCommand(), restoreCommand())
-	group(root, "Why is my mail not delivered?", explainCommand(), queueCommand(), doctorCommand())
-	group(root, "Who is shut out?", banCommand())
+	group(root, "Try it and set it up:", demoCommand(), configCommand(), checkConfigCommand("check-config"), userCommand(), dkimCommand(), dnsCommand())
+	group(root, "Run it:", serveCommand(), reloadCommand(), sendmailCommand(), backupCommand(), restoreCommand())
+	group(root, "Why is my mail not delivered?", explainCommand(), queueCommand(), traceCommand(), doctorCommand())
+	group(root, "Who is shut out, or held?", banCommand(), submissionCommand())
 	root.AddCommand(labCommand(), versionCommand())
 	for _, command := range more {
 		root.AddCommand(command())

@@ -42,7 +42,7 @@ func TestPeersUnboundNSD(t *testing.T) {
 	bin := needs(t, "nsd", "unbound", "swaks")
 	primary, backup, mx := peerSink(t, "primary", ""), peerSink(t, "backup", ""), peerSink(t, "mx", "")
 	zones, anchors := peerZones(t, primary.Port(), backup.Port())
-	startNSD(t, bin["nsd"], zones)
+	startNSD(t, bin["nsd"], nsdPort, zones)
 	unbound := startUnbound(t, bin["unbound"], slices.Sorted(maps.Keys(zones)), anchors)
 	relay := startPeerRelay(t, peerConfig(t, t.TempDir(), fmt.Sprintf("%s:%d", peerHost(), unboundPort), fmt.Sprintf(`
 listeners: [{ address: "127.0.0.1:0", mode: submission, tls: none }]
@@ -135,8 +135,8 @@ mxonly MX 10 mx
 	}, []string{key, brokenKey}
 }
 
-// startNSD serves the zones.
-func startNSD(t *testing.T, path string, zones map[string]string) {
+// startNSD serves the zones at a port.
+func startNSD(t *testing.T, path string, port int, zones map[string]string) {
 	t.Helper()
 	dir := peerDir(t)
 	conf := fmt.Sprintf(`
@@ -153,13 +153,13 @@ server:
 	server-count: 1
 remote-control:
 	control-enable: no
-`, dir, peerHost(), nsdPort)
+`, dir, peerHost(), port)
 	for origin, text := range zones {
 		conf += fmt.Sprintf("zone:\n\tname: %s\n\tzonefile: %s\n", origin, writeFile(t, dir, origin+"zone", text))
 	}
 	nsd := startPeer(t, "nsd", exec.Command(path, "-d", "-c", writeFile(t, dir, "nsd.conf", conf)))
 	for origin := range zones {
-		nsd.answers(nsdPort, origin)
+		nsd.answers(port, origin)
 	}
 }
 

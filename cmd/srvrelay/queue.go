@@ -100,7 +100,10 @@ func openOffline(c *cobra.Command, cfg *config.Config, client **admin.Client) (s
 		return nil, err
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "queue: the relay is not running; reading %s\n", dir)
-	local, end := admin.Local(admin.Backend{Store: store, Routing: func() queue.Routing { return rt }})
+	local, end := admin.Local(admin.Backend{
+		Store: store, Routing: func() queue.Routing { return rt },
+		Trace: store.Trace, TraceOff: func() bool { return cfg.History.Keep == 0 },
+	})
 	*client = local
 	return func() {
 		end()
@@ -160,7 +163,7 @@ srvrelay explain message ID.`,
 }
 
 // errGone: nobody can say more about a message that is not there.
-var errGone = errors.New("no such message in the queue: it has been delivered, given up or deleted (the log says which)")
+var errGone = errors.New("no such message in the queue: it has been delivered, given up or deleted (srvrelay trace says which)")
 
 // aboutID says which message an error is about.
 func aboutID(id string, err error) error {

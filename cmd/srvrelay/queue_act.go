@@ -29,7 +29,7 @@ var verbs = []verb{
 		"Held recipients are not tried, do not expire, and their senders get no delay notice.",
 		"held", "waits", "Let go of it with: srvrelay queue release "},
 	{queue.VerbRelease, "Let go of what is held",
-		"Makes held recipients due now, those that you hold and those that a route holds\n(action: hold), which is passed over. They are tried for a day at least, however old\nthe message is.",
+		"Makes held recipients due now: those that you hold, those of a user who is on hold\n(srvrelay submission list), and those that a route holds (action: hold), which is passed\nover. They are tried for a day at least, however old the message is.",
 		"released and due now", "is held", "What comes of it: srvrelay queue "},
 	{queue.VerbFail, "Give mail up and tell its senders",
 		"The chosen recipients fail for good (5.7.0, operator-failed) and their senders get a\nreport, as the NOTIFY of each recipient says.",
@@ -137,7 +137,7 @@ func again(sel admin.Selection) string {
 	for _, list := range []struct {
 		flag   string
 		values []string
-	}{{"domain", f.Domains}, {"hop", f.Hops}, {"sender", f.Senders}, {"recipient", f.Recipients}} {
+	}{{"domain", f.Domains}, {"hop", f.Hops}, {"sender", f.Senders}, {"recipient", f.Recipients}, {"user", f.Users}, {"client", f.Clients}} {
 		for _, value := range list.values {
 			if value = queue.Safe(value, 255); strings.ContainsAny(value, " *<>'\"$`\\!&;|(){}[]?~#") {
 				value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"

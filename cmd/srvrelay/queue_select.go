@@ -49,6 +49,8 @@ func addFilter(c *cobra.Command) *filterFlags {
 	list(&f.Hops, "hop", "who is asked to take the mail: `NAME`, as summary has it")
 	list(&f.Senders, "sender", "the sender: `ADDRESS` (a@b.example, @b.example, news*@*, <>)")
 	list(&f.Recipients, "recipient", "the recipient: `ADDRESS` (a@b.example, @b.example, news*@*)")
+	list(&f.Users, "user", "who had logged in to submit it: `NAME` (anna, app-*)")
+	list(&f.Clients, "client", "who handed it in: `ADDRESS` (192.0.2.1, 10.0.0.0/8)")
 	c.Flags().Var(&f.age, "age", "in the queue for at least this `TIME` (30m, 2h, 3d)")
 	list(&f.States, "state", "`WORD`: "+strings.Join(queue.FilterStates, ", "))
 	list(&f.Reasons, "reason", "a reason `CODE` (connect-refused; docs/reasons.md)")
@@ -101,7 +103,7 @@ func (s *selectFlags) selection(c *cobra.Command, names []string) (sel admin.Sel
 	case s.all && chosen:
 		return sel, usage(errors.New("--all is the whole queue: leave out ids and filters, or leave out --all"))
 	case !s.all && !chosen:
-		return sel, usage(fmt.Errorf("nothing is chosen: name ids, give a filter (--domain, --hop, --sender, --recipient, --age, --state, --reason), or --all\nSee: %s --help", c.CommandPath()))
+		return sel, usage(fmt.Errorf("nothing is chosen: name ids, give a filter (--domain, --hop, --sender, --recipient, --user, --client, --age, --state, --reason), or --all\nSee: %s --help", c.CommandPath()))
 	}
 	return sel, nil
 }

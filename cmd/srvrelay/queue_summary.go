@@ -48,6 +48,7 @@ func doorText(s screen, refusing, fix string) {
 func summaryText(s screen, sum admin.Summary, now time.Time) error {
 	if sum.Door != nil {
 		doorText(s, sum.Door.Refusing, sum.Door.Fix)
+		suspectsText(s, sum.Door.Held)
 	}
 	if sum.Messages == 0 {
 		_, err := fmt.Fprintln(s, "The queue is empty.")
@@ -83,6 +84,8 @@ func summaryText(s screen, sum admin.Summary, now time.Time) error {
 func summaryReason(h admin.HopSummary, now time.Time) string {
 	end := ""
 	switch soon := h.Next.Sub(now); {
+	case h.State == "parked" && h.Status.Reason == queue.ReasonNotCalled:
+		end = "; the mail goes when it calls"
 	case h.State == "parked":
 		end = "; probe in " + span(max(0, soon))
 	case h.State == "waiting":

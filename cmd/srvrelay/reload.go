@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"reflect"
 	"strings"
 	"time"
@@ -127,13 +128,29 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	if err != nil {
 		return r, err
 	}
-	cur.doors.HomeIsBack = s.homeIsBack
+	remote, err := s.remote.open(cfg)
+	if err != nil {
+		return r, err
+	}
+	if err := admin.GiveSocket(adminSocket(cfg), s.admin, cfg.Admin.Group); err != nil {
+		return r, errors.Join(err, closeAny(remote))
+	}
+	undo := func() error {
+		_ = admin.GiveSocket(adminSocket(cfg), s.admin, old.cfg.Admin.Group)
+		return closeAny(remote)
+	}
+	show, drop, err := s.shown.Next(cfg.Metrics.Address())
+	if err != nil {
+		return r, errors.Join(err, undo())
+	}
 	// The doors first: they are the last that can say no.
 	if err := s.doors.Reconfigure(cur.doors); err != nil {
-		return r, err
+		drop()
+		return r, errors.Join(err, undo())
 	}
 	cur.plan(s.doors.Addrs(), s.memory)
 	s.now.Store(cur)
+	s.remote.use(cfg, remote, s.remoteTLS(cfg))
 	s.log.setLevel(cfg.Log.Level)
 	s.deliver.Reconfigure(deliverySettings(cfg))
 	s.askHome(cur)
@@ -142,9 +159,20 @@ func (s *service) tryReload(ctx context.Context) (r admin.Reloaded, err error) {
 	if err := s.store.Reroute(ctx, routing(cur.routes)); err != nil {
 		r.Notes = append(r.Notes, err.Error()) // the rest is filed anew as its turn comes
 	}
+	if show(); cfg.Metrics.Address() != old.cfg.Metrics.Address() {
+		s.saysMetrics()
+	}
 	s.fetch()
 	s.lookAgain(ctx)
 	return r, nil
+}
+
+// closeAny gives a listener back that is not needed after all.
+func closeAny(l net.Listener) error {
+	if l == nil {
+		return nil
+	}
+	return l.Close()
 }
 
 // restartKeys cannot change while the relay runs.

@@ -24,6 +24,7 @@ import (
 
 	"srvrelay/dnsutil/dnsserver"
 	"srvrelay/relay/admin"
+	"srvrelay/relay/sendmail"
 	"srvrelay/relay/sink"
 )
 
@@ -220,7 +221,7 @@ const mainEnv = "SRVRELAY_TEST_MAIN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(mainEnv) == "1" {
-		os.Exit(run(os.Args[1:]))
+		os.Exit(run(sendmail.AsCalled(os.Args)))
 	}
 	// Most of these tests wait for other processes, and not for the processor.
 	flag.Parse()

@@ -26,6 +26,7 @@ import (
 	"srvrelay/relay/acme"
 	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
+	"srvrelay/relay/metrics"
 )
 
 func serveCommand() *cobra.Command {
@@ -103,10 +104,12 @@ type service struct {
 	deliver *delivery.Deliverer
 	memory  *delivery.Memory
 	admin   net.Listener
+	remote  remoteAdmin
 	certs   *acme.Manager // fetches the certificate, if that is wanted
 
 	meter *relay.Meter // how much was submitted lately
 	bans  *relay.Bans
+	soon  chan struct{}   // of capacity 1: these two are to be written now
 	fails map[string]bool // files of these two that could not be written the last time
 
 	hup  chan os.Signal                 // SIGHUP
@@ -121,12 +124,16 @@ type service struct {
 	asker atomic.Pointer[delivery.CallForward] // with recipients.check: ask
 
 	fetchers fetchers
+
+	metrics *metrics.Metrics
+	shown   *metrics.Server
+	counted atomic.Pointer[metrics.ByState] // by countStates
 }
 
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, manager: manager{log}, load: load, hup: make(chan os.Signal, 1), fails: map[string]bool{}, turns: newTurns()}
+	s = &service{log: log, manager: manager{log}, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{}, turns: newTurns()}
 	// From here to the end of the process: else one that comes during a long
 	// start, or a stop, would end it.
 	signal.Notify(s.hup, syscall.SIGHUP)
@@ -139,6 +146,8 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if err = os.MkdirAll(cfg.DataDir, 0o700); err != nil { // a self-signed certificate goes there before the queue does
 		return s, err
 	}
+	s.metrics = metrics.New(version, s.state)
+	s.shown = metrics.NewServer(s.metrics)
 	s.certs = acme.New(acme.Folder(cfg.DataDir), certlog{log})
 	cur, err := newCurrent(cfg, asked{s}, s.certs, log)
 	if err != nil {
@@ -149,7 +158,8 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Dir: filepath.Join(cfg.DataDir, "queue"), Routing: routing(cur.routes), Hostname: cfg.Hostname,
 		Postmaster: cfg.Postmaster, MinFree: cfg.Limits.MinFree, Log: log.Logger,
 		MaxMessages: int64(cfg.Limits.MaxQueuedMessages), MaxBytes: cfg.Limits.MaxQueueSize,
-		Sign: cur.signReports(log),
+		Sign: cur.signReports(log), Synced: s.metrics.Synced,
+		HistoryKeep: cfg.History.Keep, HistorySize: cfg.History.MaxSize,
 	})
 	if err != nil {
 		return s, err
@@ -162,7 +172,7 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 	if s.bans, err = relay.LoadBans(bansFile(cfg), time.Now()); err != nil {
 		log.Warn("bans: what was kept cannot be read", "error", err)
 	}
-	doors.Queue, doors.Events, doors.Turner = s.store, log, called{s}
+	doors.Queue, doors.Events, doors.Turner = s.store, doorEvents{log, s}, called{s}
 	doors.Meter, doors.Bans, doors.HomeIsBack = s.meter, s.bans, s.homeIsBack
 	if s.doors, err = relay.New(doors); err != nil {
 		return s, err
@@ -184,7 +194,18 @@ func newService(cfg *config.Config, load func() (*config.Config, error), log mai
 		Queue: s.store, Planner: s, Events: deliveryEvents{log, s}, Settings: deliverySettings(cfg),
 	}, s.memory)
 	s.askHome(cur)
-	s.admin, err = admin.Listen(adminSocket(cfg))
+	if s.admin, err = admin.Listen(adminSocket(cfg), cfg.Admin.Group); err != nil {
+		return s, err
+	}
+	remote, err := s.remote.open(cfg)
+	if err != nil {
+		return s, err
+	}
+	s.remote.use(cfg, remote, s.remoteTLS(cfg))
+	show, _, err := s.shown.Next(cfg.Metrics.Address())
+	if err == nil {
+		show()
+	}
 	return s, err
 }
 
@@ -266,8 +287,11 @@ func (s *service) run(ctx context.Context) error {
 			s.log.Error("admin socket", "error", err)
 		}
 	})
+	wg.Go(func() { s.remote.run(running, s.serveRemote) })
+	wg.Go(func() { s.countStates(running) })
 	s.fetchers.run(running)
 	s.fetch()
+	s.saysMetrics()
 	served := make(chan error, 1)
 	go func() { served <- s.doors.Serve() }()
 	wg.Go(func() { s.manager.watchdog(running, s.alive) })
@@ -307,9 +331,13 @@ func (s *service) hangups(ctx context.Context) {
 
 // close gives everything back that newService opened.
 func (s *service) close() {
+	if s.shown != nil {
+		s.shown.Close() // it asks all the others
+	}
 	if s.admin != nil {
 		s.admin.Close()
 	}
+	s.remote.close()
 	if s.doors != nil {
 		cut, cancel := context.WithCancel(context.Background())
 		cancel()

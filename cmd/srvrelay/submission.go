@@ -86,7 +86,17 @@ func (s *service) keepFiles(ctx context.Context) {
 			return
 		case <-tick.C:
 			s.saveFiles()
+		case <-s.soon:
+			s.saveFiles()
 		}
+	}
+}
+
+// keepNow has both written down at once, and does not wait for it.
+func (s *service) keepNow() {
+	select {
+	case s.soon <- struct{}{}:
+	default:
 	}
 }
 

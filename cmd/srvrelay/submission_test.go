@@ -21,11 +21,11 @@ import (
 )
 
 // submissionRig is a relay with one user, peerUser, and a server that takes
-// what she sends to dest.example. rules is the section submission.
+// what she sends to dest.example, and nobody at gone.example. rules is the section submission.
 func submissionRig(t *testing.T, rules string) (relay *peerRelay, world *sink.Server, tls []string) {
 	t.Helper()
-	world = peerSink(t, "world", "")
-	server, err := dnsserver.Start("127.0.0.1:0", fmt.Sprintf("_smtp._tcp.dest.example. SRV 0 0 %d mail.dest.example.\nmail.dest.example. A 127.0.0.1\n", world.Port()))
+	world = peerSink(t, "world", "rcpt *@gone.example 550 5.1.1 no such user")
+	server, err := dnsserver.Start("127.0.0.1:0", fmt.Sprintf("_smtp._tcp.dest.example. SRV 0 0 %[1]d mail.dest.example.\n_smtp._tcp.gone.example. SRV 0 0 %[1]d mail.dest.example.\nmail.dest.example. A 127.0.0.1\n", world.Port()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,13 +195,16 @@ func thief(port string) (recipients int, err error) {
 }
 
 // logIn is a client that has logged in as peerUser.
-func logIn(port string) (*smtp.Client, error) {
+func logIn(port string) (*smtp.Client, error) { return logInAs(port, peerUser) }
+
+// logInAs is a client that has logged in as somebody with the password of peerUser.
+func logInAs(port, user string) (*smtp.Client, error) {
 	c, err := smtp.Dial("127.0.0.1:" + port)
 	if err != nil {
 		return nil, err
 	}
 	if err = c.StartTLS(&tls.Config{InsecureSkipVerify: true}); err == nil {
-		err = c.Auth(smtp.PlainAuth("", peerUser, peerPassword, "127.0.0.1"))
+		err = c.Auth(smtp.PlainAuth("", user, peerPassword, "127.0.0.1"))
 	}
 	if err != nil {
 		c.Close()
@@ -210,11 +213,14 @@ func logIn(port string) (*smtp.Client, error) {
 }
 
 // sendTo hands in a message to so many recipients, all or none of them.
-func sendTo(c *smtp.Client, n int) error {
+func sendTo(c *smtp.Client, n int) error { return sendToNames(c, "r%d@dest.example", n) }
+
+// sendToNames does so to addresses with a number in them.
+func sendToNames(c *smtp.Client, format string, n int) error {
 	err := c.Mail("me@client.test")
 	for i := range n {
 		if err == nil {
-			err = c.Rcpt(fmt.Sprintf("r%d@dest.example", i))
+			err = c.Rcpt(fmt.Sprintf(format, i))
 		}
 	}
 	if err != nil {

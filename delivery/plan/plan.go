@@ -17,6 +17,7 @@
 package plan
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -211,6 +212,29 @@ func (p Plan) SRVFailed() bool {
 		}
 	}
 	return false
+}
+
+// Words is the plan in a line for people: where to, in which order, and what is
+// left out, why.
+func (p Plan) Words() string {
+	var parts []string
+	for _, t := range p.Targets {
+		to := []string{}
+		for _, ep := range t.Endpoints() {
+			to = append(to, ep.String())
+		}
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("%d %s %s (TLS: %s)", t.Priority, t.Host, strings.Join(to, ", "), t.TLS.Level)))
+	}
+	if p.Verdict != queue.Sent {
+		parts = append(parts, strings.TrimSpace(p.Verdict.String()+": "+p.Status.Text))
+	}
+	for _, d := range p.Dropped {
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("not %s:%d: %s", d.Host, d.Port, cmp.Or(d.Detail, d.Reason))))
+	}
+	if p.Source != "" {
+		return "by " + p.Source + ": " + strings.Join(parts, "; ")
+	}
+	return strings.Join(parts, "; ")
 }
 
 // Fingerprint is equal for plans that decide alike: the same targets with the

@@ -95,15 +95,23 @@ type Home struct {
 	Domains []string // normalised: exact, or ".x.example" for all below it
 }
 
-// HomeOf is the user who may call for the mail of a domain (A-labels, lower
-// case); false: nobody.
-func HomeOf(homes []Home, domain string) (user string, ok bool) {
+// homeOf is the user who may call for the mail of a domain (A-labels, lower
+// case); false: nobody. Of several the one whose entry says most of it: the domain
+// itself, else the longest that it is below.
+func homeOf(homes []Home, domain string) (user string, ok bool) {
+	most := 0
 	for _, h := range homes {
-		if inDomains(domain, h.Domains) {
-			return h.User, true
+		for _, d := range h.Domains {
+			says := len(d)
+			if d == domain {
+				says++
+			}
+			if inDomains(domain, []string{d}) && says > most {
+				user, most = h.User, says
+			}
 		}
 	}
-	return "", false
+	return user, most > 0
 }
 
 // Origin is how a server is told from whom a message is.

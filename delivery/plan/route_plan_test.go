@@ -132,7 +132,7 @@ func TestRoutePlans(t *testing.T) {
 			want: "sent route\n+ 0 :0 atrn:home | none"},
 		{name: "the rules, then who calls", to: []NextHop{rules, {URL: "atrn:", Kind: ByCaller, Level: TLSNone}}, zone: "a.test MX 0 m.test\nm.test A 50.0.0.1",
 			want: "sent mx\n+ 0 m.test:25 50.0.0.1 | may\n+ 0 :0 atrn:home | none\n? SRV _smtp._tcp.a.test\n? MX a.test"},
-		{name: "nobody may call: wait, and tell the operator", to: []NextHop{{URL: "atrn:", Kind: ByCaller, Level: TLSNone}}, hop: "b.test via atrn:",
+		{name: "nobody may call: wait, and tell the operator", to: []NextHop{{URL: "atrn:", Kind: ByCaller, Level: TLSNone}}, hop: "b.example via atrn:",
 			want: "defer 4.3.5 no-home ALARM"},
 		{name: "a hop of a route that is gone", to: []NextHop{rules}, hop: "route old", want: "defer 4.3.5 route-gone"},
 		{name: "a domain's hop of a route that is gone", to: []NextHop{rules}, hop: "a.test via mx:", want: "defer 4.3.5 route-gone"},
@@ -144,7 +144,7 @@ func TestRoutePlans(t *testing.T) {
 			}
 			z := newZone(t, c.zone)
 			cfg := base()
-			cfg.Homes = []Home{{User: "other", Domains: []string{".a.test"}}, {User: "home", Domains: []string{"a.test"}}}
+			cfg.Homes = []Home{{User: "all", Domains: []string{".test"}}, {User: "other", Domains: []string{".a.test"}}, {User: "home", Domains: []string{"a.test"}}}
 			cfg.Routes, cfg.Own = rs, Own{Listeners: addrPorts("60.0.0.1:25"), Machine: machine()}
 			p := New(cfg, z, nil).Plan(t.Context(), c.hop)
 			z.asked = withoutAddrs(z.asked)

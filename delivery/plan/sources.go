@@ -59,7 +59,7 @@ func (d *draft) fromHost(n NextHop) found {
 
 // fromCaller is the home server that calls for the mail of the domain.
 func (d *draft) fromCaller() (found, *queue.Status) {
-	user, ok := HomeOf(d.cfg.Homes, d.plan.Domain)
+	user, ok := homeOf(d.cfg.Homes, d.plan.Domain)
 	if !ok {
 		return found{}, failure("5.3.5", queue.ReasonNoHome, "nobody may call for the mail of %s", d.plan.Domain)
 	}

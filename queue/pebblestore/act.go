@@ -61,6 +61,9 @@ func (s *Store) act(id queue.ID, a *action) error {
 	if leased {
 		a.done.Leased = append(a.done.Leased, id)
 	}
+	if c.acted > 0 {
+		c.note(queue.Note{What: string(a.Verb), Recipients: c.acted, Text: a.Text})
+	}
 	whole := a.Verb == queue.VerbDelete && a.Pick == nil
 	if err != nil || whole && leased || len(c.rcpts) == 0 && !whole {
 		return err

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -27,12 +28,18 @@ var readPool = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b 
 func BenchmarkLife(b *testing.B) {
 	for _, size := range []int{4 << 10, 64 << 10, 256 << 10, 1 << 20} {
 		for _, producers := range []int{32, 100} {
-			b.Run(fmt.Sprintf("%dKiB/%d", size>>10, producers), func(b *testing.B) { benchLife(b, size, producers) })
+			b.Run(fmt.Sprintf("%dKiB/%d", size>>10, producers), func(b *testing.B) { benchLife(b, size, producers, 14*day) })
 		}
 	}
 }
 
-func benchLife(b *testing.B, size, producers int) {
+// BenchmarkHistory is what the history costs of a small message.
+func BenchmarkHistory(b *testing.B) {
+	b.Run("off", func(b *testing.B) { benchLife(b, 4<<10, 32, 0) })
+	b.Run("on", func(b *testing.B) { benchLife(b, 4<<10, 32, 14*day) })
+}
+
+func benchLife(b *testing.B, size, producers int, keep time.Duration) {
 	var syncs atomic.Int64
 	count := errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if isSync(op.Kind) {
@@ -41,7 +48,7 @@ func benchLife(b *testing.B, size, producers int) {
 		return nil
 	})
 	dir := b.TempDir()
-	s, err := Open(Options{Dir: dir, FS: errorfs.Wrap(vfs.Default, count), Log: testLog(b)})
+	s, err := Open(Options{Dir: dir, FS: errorfs.Wrap(vfs.Default, count), Log: testLog(b), HistoryKeep: keep})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -69,7 +76,9 @@ func benchLife(b *testing.B, size, producers int) {
 }
 
 func oneLife(s *Store, body []byte) error {
-	if _, err := s.Put(ctx, message("b@b.example"), struct{ io.Reader }{bytes.NewReader(body)}); err != nil {
+	env := message("b@b.example")
+	env.MessageID = "4711.0815@client.example"
+	if _, err := s.Put(ctx, env, struct{ io.Reader }{bytes.NewReader(body)}); err != nil {
 		return err
 	}
 	l, err := s.Claim(ctx, "b.example", queue.AnyLane)
@@ -92,7 +101,9 @@ func oneLife(s *Store, body []byte) error {
 	if err := r.Close(); err != nil {
 		return err
 	}
-	_, err = s.Settle(ctx, l, []queue.Outcome{{Result: queue.Sent, Status: queue.Status{Code: "2.0.0"}}}, &queue.Attempt{Hop: l.Hop, Results: []string{"sent"}})
+	reply := "250 2.0.0 Ok: queued as 4Xk0Yp1Fz7z1q"
+	_, err = s.Settle(ctx, l, []queue.Outcome{{Result: queue.Sent, Status: queue.Status{Code: "2.0.0", Reply: reply, MTA: "mx.b.example", Target: "192.0.2.1:25"}}},
+		&queue.Attempt{Time: time.Now(), Hop: l.Hop, Plan: "0123456789ab", Target: "mx.b.example 192.0.2.1:25", Results: []string{"mx.b.example 192.0.2.1:25: " + reply}})
 	return err
 }
 

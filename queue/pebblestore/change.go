@@ -68,8 +68,9 @@ func (c *change) step(n int, from, to queue.Recipient, t queue.Transition) {
 	}
 	c.rcpts[n] = to
 	c.m.armFor(c.rt, &to)
-	t.ID, t.Sender, t.Rcpt, t.From = c.m.ID, c.m.Sender, to, from.State
+	t.ID, t.Sender, t.Mode, t.Client, t.Rcpt, t.From = c.m.ID, c.m.Sender, c.m.Mode, c.m.Client, to, from.State
 	c.effects.Transitions = append(c.effects.Transitions, t)
+	c.stageNextID(&to)
 }
 
 // newestAll is all recipients with what this change has done to them. It
@@ -109,6 +110,7 @@ func pick(all []queue.Recipient, numbers []int) []queue.Recipient {
 func (c *change) stage() {
 	f := c.s.cache.get(c.id)
 	del := deletion(f != nil && f.once)
+	c.stagePlan()
 	for _, g := range c.gone {
 		del(c.b, groupKey(g.hop, g.group))
 	}
@@ -135,6 +137,7 @@ func (c *change) stage() {
 // remove deletes everything of the message but its groups.
 func (c *change) remove(del deleteKey) {
 	c.removed = true
+	c.stagePast()
 	c.effects.Removed = append(c.effects.Removed, c.m.ID)
 	del(c.b, metaKey(c.id))
 	deleteParts(c.b, famRcpt, c.id, c.m.Rcpts, del)

@@ -15,6 +15,10 @@
 //	h/<hop>\0<lane><due><id><first> a group: recipients of one message and hop with one due time
 //	t/<when><id>                    when Sweep must look at a message; each has one, of which its size is the value
 //	x/<key>                         a fact
+//	e/<hour><id>                    a message that is gone, see pack.go
+//	n/<hour><id>                    the names of a message, as hashes
+//	n/<hour><id><name>              one that it has got later: the next hop's id; no value
+//	p/<hour><fingerprint>           a plan that attempts followed, in words
 //
 // <id> is the 16 bytes of the ULID; numbers are big-endian, so that the order
 // of the keys is the order of time.

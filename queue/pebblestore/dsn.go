@@ -119,6 +119,7 @@ func (c *change) addReport(kind queue.ReportKind, to string, rcpts []queue.Recip
 		return err
 	}
 	c.effects.Reports = append(c.effects.Reports, queue.Report{About: c.m.ID, ID: env.ID, To: to, Kind: kind})
+	c.note(queue.Note{What: queue.NoteReport, Report: env.ID, Kind: kind.String(), To: to})
 	return nil
 }
 

@@ -251,7 +251,7 @@ func TestPowerCuts(t *testing.T) {
 		}
 		acked, failed := l.before()
 		cut := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: chance.IntN(101), RNG: chance})
-		l.check(openBriefly(t, cut), acked, failed)
+		l.check(cut, acked, failed)
 	}
 	l.end()
 	if l.done < cuts || len(l.told) == 0 || l.deferred == 0 {
@@ -266,6 +266,7 @@ type load struct {
 	stop   chan struct{}
 	events chan struct{}
 	slots  chan struct{} // bounds what is queued at a time
+	gate   sync.RWMutex  // held for reading by each operation
 	wg     sync.WaitGroup
 	once   sync.Once
 
@@ -319,14 +320,18 @@ func (l *load) produce(chance *rand.Rand) {
 		case <-l.stop:
 			return
 		}
+		l.gate.RLock()
 		id, err := l.s.Put(ctx, message("b@b.example"), strings.NewReader(body))
+		if err == nil {
+			l.mu.Lock()
+			l.acked[id] = body
+			l.mu.Unlock()
+		}
+		l.gate.RUnlock()
 		if err != nil {
 			l.t.Error(err)
 			return
 		}
-		l.mu.Lock()
-		l.acked[id] = body
-		l.mu.Unlock()
 		l.event()
 	}
 }
@@ -334,16 +339,17 @@ func (l *load) produce(chance *rand.Rand) {
 func (l *load) consume(chance *rand.Rand) {
 	for !l.stopped() {
 		for _, hop := range []string{"b.example", "a.example"} {
+			l.gate.RLock()
 			le, err := l.s.Claim(ctx, hop, queue.AnyLane)
+			if le != nil {
+				l.settle(le, []queue.Result{queue.Sent, queue.Fail, queue.Defer}[chance.IntN(3)])
+				l.event()
+			}
+			l.gate.RUnlock()
 			if err != nil {
 				l.t.Error(err)
 				return
 			}
-			if le == nil {
-				continue
-			}
-			l.settle(le, []queue.Result{queue.Sent, queue.Fail, queue.Defer}[chance.IntN(3)])
-			l.event()
 		}
 	}
 }
@@ -394,9 +400,13 @@ func (l *load) before() (acked map[queue.ID]string, failed map[queue.ID]bool) {
 }
 
 // check compares the store after the cut with the books. A success or a
-// deferral may be undone, a failure may not.
-func (l *load) check(s *Store, acked map[queue.ID]string, failed map[queue.ID]bool) {
+// deferral may be undone, a failure may not. The load stands still meanwhile:
+// its history, which is looked at too, would grow faster than it can be.
+func (l *load) check(cut vfs.FS, acked map[queue.ID]string, failed map[queue.ID]bool) {
 	t := l.t
+	l.gate.Lock()
+	defer l.gate.Unlock()
+	s := openBriefly(t, cut)
 	defer s.Close()
 	checkStore(t, s)
 	there := map[queue.ID]*queue.Message{}

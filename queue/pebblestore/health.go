@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,6 +21,8 @@ type health struct {
 	trouble error     // flush or compaction fails; it is tried again
 	logged  time.Time // when trouble was logged
 	last    time.Time // when trouble was last met
+
+	stalls, slow atomic.Int64 // writes held up by the engine; operations of the disk that hung
 }
 
 const (
@@ -110,9 +113,11 @@ func (s *Store) events() *pebble.EventListener {
 			s.opt.Log.Error("the queue's files are damaged; srvrelay queue salvage gets out what can be read", "file", queue.Safe(i.Path, 255), "error", queue.Safe(fmt.Sprint(i.Details), 1000))
 		},
 		DiskSlow: func(i pebble.DiskSlowInfo) {
+			s.health.slow.Add(1)
 			s.opt.Log.Warn("the disk is slow", "file", queue.Safe(i.Path, 255), "operation", i.OpType.String(), "duration", i.Duration)
 		},
 		WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
+			s.health.stalls.Add(1)
 			s.opt.Log.Warn("the queue's writes wait for the disk", "reason", queue.Safe(i.Reason, 255))
 		},
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
@@ -39,7 +40,7 @@ func openMem(t testing.TB, fs vfs.FS, change ...func(*Options)) *Store {
 // it, where it opens hundreds with a file system each.
 func openBriefly(t testing.TB, fs vfs.FS, change ...func(*Options)) *Store {
 	t.Helper()
-	opt := Options{Dir: "queue", FS: fs, Hostname: "relay.example.net", Log: testLog(t), Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
+	opt := Options{Dir: "queue", FS: fs, Hostname: "relay.example.net", HistoryKeep: 14 * 24 * time.Hour, Log: testLog(t), Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 	for _, c := range change {
 		c(&opt)
 	}
@@ -190,6 +191,12 @@ func checkStore(t testing.TB, s *Store) {
 				t.Errorf("%s has two deadlines", id)
 			}
 			deadlines[id] = when
+		case famPast:
+			m, err := decodePast(key, value)
+			if err != nil {
+				return err
+			}
+			checkPast(t, s, keyHour(key), m)
 		case famHop:
 			hop, g, ok := parseGroupKey(key)
 			members, err := decodeMembers(value, maxRecipients)
@@ -268,6 +275,28 @@ func checkStore(t testing.TB, s *Store) {
 	}
 	if len(counts) > 0 {
 		t.Errorf("hops that memory does not know: %v", counts)
+	}
+}
+
+// checkPast wants a message of the history to be done, and to be found by its addresses.
+func checkPast(t testing.TB, s *Store, hour uint32, m *queue.Traced) {
+	t.Helper()
+	id, _ := ulid.ParseStrict(string(m.ID))
+	value, done, err := s.db.Get(nameKey(hour, id))
+	if err != nil {
+		t.Errorf("%s has no names: %v", m.ID, err)
+		return
+	}
+	defer done.Close()
+	for _, r := range m.Recipients {
+		local, _ := queue.SplitAddress(r.Address)
+		n := addressName(local, r.Domain)
+		if !hasName(nameKey(hour, id), value, [][]byte{n[:]}) {
+			t.Errorf("%s is not found by %s", m.ID, r.Address)
+		}
+		if !r.State.Final() {
+			t.Errorf("%s is gone, and %s is %s", m.ID, r.Address, r.State)
+		}
 	}
 }
 

@@ -28,8 +28,9 @@ type intake struct {
 	done   bool
 	behind bool // delivery is, with what has come in
 
-	limits *Settings // nil: an operator's import, which is not refused because the queue is full
-	held   [2]int64  // messages and bytes that are counted for it
+	notes  []queue.Note // of an import
+	limits *Settings    // nil: an operator's import, which is not refused because the queue is full
+	held   [2]int64     // messages and bytes that are counted for it
 }
 
 func (s *Store) newIntake(id ulid.ULID) *intake {
@@ -137,7 +138,7 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	s := in.s
 	b := s.db.NewBatch()
 	defer b.Close()
-	info := bodyInfo{size: in.size + int64(len(env.Prefix)), attempts: len(attempts)}
+	info := bodyInfo{size: in.size + int64(len(env.Prefix)), attempts: len(attempts), notes: in.notes}
 	var small []byte // the body, but for what info.head has
 	if in.file == nil && in.n+len(env.Prefix) <= chunkSize {
 		small = slices.Concat(env.Prefix, in.last[:in.n])
@@ -181,8 +182,11 @@ func (in *intake) finish(env *queue.Envelope, attempts []queue.Attempt) error {
 	return nil
 }
 
-// count enters a new message into the backlog, unless its hop waits.
+// count enters a new message into the backlog, unless its hop waits or it is held.
 func (in *intake) count(f *fresh) {
+	if len(f.groups) == 0 {
+		return
+	}
 	now := in.s.opt.Now()
 	if _, parked := in.s.parks.get(f.groups[0].hop, now); !parked {
 		f.came = now.Unix()

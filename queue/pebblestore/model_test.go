@@ -45,6 +45,8 @@ type faults struct {
 	cut     func(*vfs.MemFS) *vfs.MemFS
 	left    *vfs.MemFS // what the cut has left
 	over    bool
+	fatal   chan error // holds one once Fatal was called
+	ended   *vfs.MemFS // what there was then
 }
 
 func (f *faults) String() string { return "faults" }
@@ -126,10 +128,7 @@ type world struct {
 	dice   *rand.Rand // of the cuts, which come on the engine's goroutines
 	diceMu sync.Mutex
 	faults *faults
-	mem    *vfs.MemFS
 	s      *Store
-	fatal  chan error
-	ended  *vfs.MemFS // what there was when Fatal was called
 	now    time.Time
 	route  int
 
@@ -155,15 +154,14 @@ func (w *world) routing() queue.Routing {
 }
 
 func (w *world) options(fs vfs.FS) Options {
-	fatal := make(chan error, 1)
-	w.fatal = fatal
-	return Options{Dir: "queue", FS: fs, Routing: w.routing(), Hostname: "relay.example.net", Postmaster: postmaster,
+	f := w.faults // of this process: Fatal may be called when the next one is up
+	return Options{Dir: "queue", FS: fs, Routing: w.routing(), Hostname: "relay.example.net", Postmaster: postmaster, HistoryKeep: 14 * 24 * time.Hour,
 		Now: func() time.Time { return w.now }, Chance: w.chance.Float64,
 		Fatal: func(err error) {
-			w.ended = w.cut(w.mem) // the process ends here
-			w.faults.disarm()      // what goes on has no effect; it shall come to an end
+			f.ended = w.cut(f.mem) // the process ends here
+			f.disarm()             // what goes on has no effect; it shall come to an end
 			select {
-			case fatal <- err:
+			case f.fatal <- err:
 			default:
 				panic("Fatal was called twice")
 			}
@@ -176,8 +174,7 @@ func (w *world) open(mem *vfs.MemFS, faulty bool) {
 	w.Helper()
 	w.leases = nil
 	for range 3 {
-		w.mem = mem
-		w.faults = &faults{mem: mem, cut: w.cut}
+		w.faults = &faults{mem: mem, cut: w.cut, fatal: make(chan error, 1)}
 		if faulty {
 			// A power cut only: the engine, when its opening fails, lets a
 			// compaction go on without the files, which panics.
@@ -201,7 +198,7 @@ func (w *world) open(mem *vfs.MemFS, faulty bool) {
 			w.Fatalf("a crash was taken for damage: %v", err)
 		}
 		if !w.alive() {
-			left = w.ended
+			left = w.faults.ended
 		}
 		if left == nil {
 			left = w.cut(mem)
@@ -212,7 +209,7 @@ func (w *world) open(mem *vfs.MemFS, faulty bool) {
 	w.Fatal("the store does not open")
 }
 
-func (w *world) alive() bool { return len(w.fatal) == 0 }
+func (w *world) alive() bool { return len(w.faults.fatal) == 0 }
 
 // arm makes one of the next operations of a kind fail, or the power go.
 func (w *world) arm(within int) {
@@ -379,10 +376,10 @@ func (w *world) do(o op) error {
 				w.Fatal("Fatal was called, and the store goes on")
 			}
 			// Something else failed at the same time; what it said holds.
-			w.restart(w.ended, func(now views) { w.judge(o, before, now, true) })
+			w.restart(w.faults.ended, func(now views) { w.judge(o, before, now, true) })
 			return nil
 		}
-		w.restart(w.ended, func(now views) { w.judge(o, before, now, false) })
+		w.restart(w.faults.ended, func(now views) { w.judge(o, before, now, false) })
 	case err != nil:
 		if d := w.changed(before, w.look()); d != "" {
 			w.Fatalf("it returned %v, and %s is another", err, d)

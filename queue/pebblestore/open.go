@@ -33,7 +33,10 @@ func Open(opt Options) (*Store, error) {
 	}
 	fs = orderly{fs}
 	s := &Store{opt: opt, opened: ulid.Timestamp(opt.Now())} // floor 0: the first Sweep looks at all deadlines
-	s.Reconfigure(Settings{opt.Hostname, opt.Postmaster, opt.MinFree, opt.MaxMessages, opt.MaxBytes, opt.Sign})
+	s.Reconfigure(Settings{
+		Hostname: opt.Hostname, Postmaster: opt.Postmaster, MinFree: opt.MinFree, MaxMessages: opt.MaxMessages, MaxBytes: opt.MaxBytes,
+		HistoryKeep: opt.HistoryKeep, HistorySize: opt.HistorySize, Sign: opt.Sign,
+	})
 	s.progress.start = time.Now()
 	s.routes.now = opt.Routing.WithDefaults()
 	s.hops = hopIndex{read: s.readHop, hops: map[string]*hop{}}

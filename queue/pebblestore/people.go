@@ -101,7 +101,7 @@ func readMessage(db pebble.Reader, key, value []byte) (*queue.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &queue.Message{Envelope: m.Envelope, Recipients: rcpts}, nil
+	return &queue.Message{Envelope: m.Envelope, Recipients: rcpts, Notes: m.Notes}, nil
 }
 
 // Count implements queue.Store.
@@ -133,15 +133,20 @@ func (s *Store) Get(_ context.Context, id queue.ID) (*queue.Message, error) {
 	}
 	snap := s.db.NewSnapshot()
 	defer snap.Close()
-	m, err := getMeta(snap, u)
+	return getMessage(snap, u)
+}
+
+// getMessage reads a queued message with its attempts (queue.ErrNotFound).
+func getMessage(db pebble.Reader, id ulid.ULID) (*queue.Message, error) {
+	m, err := getMeta(db, id)
 	if err != nil {
 		return nil, err
 	}
-	msg := &queue.Message{Envelope: m.Envelope}
-	if msg.Recipients, err = getRecipients(snap, u, m.Rcpts); err != nil {
+	msg := &queue.Message{Envelope: m.Envelope, Notes: m.Notes}
+	if msg.Recipients, err = getRecipients(db, id, m.Rcpts); err != nil {
 		return nil, err
 	}
-	msg.Attempts, err = getAttempts(snap, u)
+	msg.Attempts, err = getAttempts(db, id)
 	return msg, err
 }
 

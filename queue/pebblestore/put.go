@@ -63,13 +63,16 @@ func (s *Store) put(ctx context.Context, env *queue.Envelope, body io.Reader) (b
 	return in.behind, err
 }
 
-// freshen makes a new message's recipients due, whatever the caller left in them.
+// freshen makes a new message's recipients due, or held, whatever the caller left in them.
 func freshen(env *queue.Envelope, now time.Time) {
 	if env.Received.IsZero() {
 		env.Received = now
 	}
 	for i, r := range env.To {
 		env.To[i] = queue.Recipient{Address: r.Address, Domain: r.Domain, Notify: r.Notify, ORcpt: r.ORcpt, State: queue.Queued, Next: now}
+		if env.Hold.Reason != "" {
+			env.To[i].State, env.To[i].Next, env.To[i].Settled, env.To[i].Last = queue.Held, time.Time{}, now, env.Hold
+		}
 	}
 }
 

@@ -35,6 +35,9 @@ type meta struct {
 	Sum        uint32 `json:"sum,omitempty"`        // CRC-32C of the body in the file
 	Attempts   int    `json:"attempts,omitempty"`   // ever made
 
+	Notes   []queue.Note `json:"notes,omitempty"`
+	Indexed bool         `json:"indexed,omitempty"` // the history can find it by its i/ keys
+
 	Lane queue.Lane `json:"lane,omitempty"` // where its groups are in the index
 
 	// When Sweep must look, Unix time in ns, 0 = not for this reason. Delay and

@@ -30,7 +30,7 @@ func (v *Salvage) message(db *pebble.DB, id ulid.ULID) (*Salvaged, error) {
 		s.miss("its envelope: %v", err)
 		return s, v.rest(s, id)
 	}
-	s.Envelope = m.Envelope
+	s.Envelope, s.Notes = m.Envelope, m.Notes
 	s.Body = func() (io.ReadCloser, error) { return withHead(m.Head, v.remains(id)), nil }
 	gone, err := v.recipients(s, m, id)
 	if err != nil || gone {

@@ -20,6 +20,7 @@ type bodyInfo struct {
 	file     uint64 // 0 = none
 	sum      uint32 // of the file
 	attempts int    // that are stored already
+	notes    []queue.Note
 }
 
 // stageMessage adds a new message, but for its chunks, to the batch. What it
@@ -30,7 +31,7 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 		return nil, fmt.Errorf("queue: a message with %d recipients", len(env.To))
 	}
 	env.Size = body.size
-	m := &meta{Envelope: *env, Rcpts: len(env.To), Head: body.head, Chunks: body.chunks, File: body.file, Sum: body.sum, Attempts: body.attempts}
+	m := &meta{Envelope: *env, Rcpts: len(env.To), Head: body.head, Chunks: body.chunks, File: body.file, Sum: body.sum, Attempts: body.attempts, Notes: body.notes}
 	m.Prefix = nil // it is where the body is, or in Head
 	if m.File != 0 {
 		set(b, fileKey(m.File), id[:])
@@ -60,9 +61,10 @@ func (s *Store) stageMessage(b *pebble.Batch, rt queue.Routing, id ulid.ULID, en
 		g.group.lane = m.Lane
 		set(b, groupKey(g.hop, g.group), encodeMembers(g.members))
 	}
+	s.stageIndex(b, id, m, env.To)
 	set(b, metaKey(id), mustJSON(m))
 	s.stageDeadline(b, id, 0, m.deadline(), body.size)
-	m.To = nil // they are in rcpts
+	m.To, m.Hold = nil, queue.Status{} // they are in rcpts
 	return &fresh{meta: m, rcpts: slices.Clone(env.To), groups: groups, once: true}, nil
 }
 

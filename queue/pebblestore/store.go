@@ -39,11 +39,15 @@ type Options struct {
 
 	MaxMessages int64 // see Settings
 	MaxBytes    int64
+	HistoryKeep time.Duration
+	HistorySize int64
 	Sign        func(report []byte) []byte
 
 	Now    func() time.Time // the clock; nil: time.Now
 	Chance func() float64   // jitter in [0,1); nil: math/rand/v2
 	Log    *slog.Logger     // troubles of the engine only; nil: none
+	// Synced is told how long each synced commit took, from many goroutines; nil: nobody is.
+	Synced func(took time.Duration)
 	// Fatal is called when the log could not be written: what is on the disk
 	// is not known any more, and the process must end. nil: exit with status 70.
 	Fatal func(error)
@@ -73,6 +77,7 @@ type Store struct {
 	health    health
 	usage     usage
 	progress  progress
+	history   history
 	opening   atomic.Bool  // the engine is being opened
 	refusing  atomic.Bool  // new mail is refused, and the log says so
 	flushed   atomic.Int64 // when there was a flush for space, Unix time in ns
@@ -181,8 +186,12 @@ func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 		s.unsynced.Store(false) // what was committed before this is ahead of it in the log
 		removed = s.folder.takeRemoved()
 	}
+	begin := time.Now()
 	if err := b.Commit(o); err != nil {
 		return s.die(err)
+	}
+	if o.Sync && s.opt.Synced != nil {
+		s.opt.Synced(time.Since(begin))
 	}
 	// A failed sync reaches us through Logger.Fatalf only: Commit returns nil.
 	if err := s.health.fatal(); err != nil {

@@ -3,6 +3,7 @@ package pebblestore
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -29,7 +30,7 @@ func TestConformance(t *testing.T) {
 		return func(c queuetest.Config) (queue.Store, error) {
 			s, err := Open(Options{
 				Dir: "queue", FS: fs, Routing: c.Routing, Hostname: c.Hostname,
-				Postmaster: c.Postmaster, Chance: c.Chance, Log: testLog(t),
+				Postmaster: c.Postmaster, Chance: c.Chance, Log: testLog(t), HistoryKeep: 14 * 24 * time.Hour,
 			})
 			return checkedStore{s, t}, err
 		}

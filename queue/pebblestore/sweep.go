@@ -30,6 +30,7 @@ func (s *Store) Sweep(ctx context.Context) (fx queue.Effects, next time.Time, er
 	defer s.sweepMu.Unlock()
 	now := s.opt.Now().UTC().Round(0)
 	s.parks.prune(now)
+	s.pruneHistory(now)
 	from := s.takeFloor()
 	floor := from
 	defer func() { s.lowerFloor(floor) }()

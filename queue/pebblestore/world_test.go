@@ -159,7 +159,10 @@ func (w *world) act() {
 	a := queue.Action{Verb: rapid.SampledFrom([]queue.Verb{queue.VerbRetry, queue.VerbHold, queue.VerbRelease, queue.VerbFail, queue.VerbDelete}).Draw(w.T, "verb")}
 	var ids []queue.ID
 	for id, v := range w.seen {
-		free := !slices.ContainsFunc(v.rcpts, func(r queue.Recipient) bool { return w.leased(id, r.Address) })
+		// A failure whose report waits for company may be reported now, or not: that
+		// is sweep's to judge.
+		ends := a.Verb == queue.VerbFail || a.Verb == queue.VerbDelete
+		free := !slices.ContainsFunc(v.rcpts, func(r queue.Recipient) bool { return w.leased(id, r.Address) || r.Unreported && !ends })
 		if free && w.chance.IntN(3) == 0 {
 			ids = append(ids, id)
 		}
@@ -234,11 +237,11 @@ func (w *world) clock() {
 }
 
 func (w *world) powerCut() {
-	w.restart(w.cut(w.mem), func(now views) { w.judge(op{}, w.seen, now, true) })
+	w.restart(w.cut(w.faults.mem), func(now views) { w.judge(op{}, w.seen, now, true) })
 }
 
 // drain delivers all that is left, on a disk that works.
 func (w *world) drain() {
 	w.Helper()
-	w.restart(w.cut(w.mem), func(now views) { w.judge(op{}, w.seen, now, true) })
+	w.restart(w.cut(w.faults.mem), func(now views) { w.judge(op{}, w.seen, now, true) })
 }

@@ -16,6 +16,7 @@ var holdCases = []testCase{
 	{"a person's hold outlasts new routes", personHoldStays},
 	{"a released recipient is tried for a day at least", releaseGrace},
 	{"release passes over the route that held", releasePassesRoute},
+	{"what is put on hold from the beginning waits for its release", heldFromTheBeginning},
 	{"fail tells the sender, delete does not", failAndDelete},
 	{"an attempt under way is left alone", actsAroundLeases},
 	{"what is retried first goes before all others", retryFirst},
@@ -253,4 +254,39 @@ func retryFirst(f *fixture) {
 	if l := f.claim("b.example"); l.Envelope.ID == last {
 		f.Error("it goes first")
 	}
+}
+
+func heldFromTheBeginning(f *fixture) {
+	why := queue.Status{Code: "4.7.0", Text: "odd", Reason: queue.ReasonAnomalyHold}
+	env := &queue.Envelope{Sender: "alice@a.example", Mode: queue.Submission, Client: queue.Client{User: "alice"}, Hold: why,
+		To: []queue.Recipient{{Address: "b@b.example", Domain: "b.example"}, {Address: "c@c.example", Domain: "c.example"}}}
+	id, err := f.s.Put(ctx, env, strings.NewReader("Subject: x\r\n\r\ny\r\n"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for range 2 {
+		f.none("b.example")
+		if at, ok := f.next("b.example"); ok {
+			f.Errorf("its hop has something due at %v", at)
+		}
+		for _, r := range f.get(id).Recipients {
+			if r.State != queue.Held || r.Last != why || !r.Next.IsZero() || r.Attempts != 0 {
+				f.Errorf("%+v", r)
+			}
+		}
+		time.Sleep(48 * time.Hour)
+		if fx := f.sweep(); len(fx.Transitions)+len(fx.Reports) > 0 {
+			f.Errorf("it expires or is late: %+v", fx)
+		}
+		f.routes = "c.example=smarthost"
+		f.reroute() // does not let it go
+		f.reopen()
+	}
+	a := f.act(queue.Action{Verb: queue.VerbRelease}, id)
+	if tr := a.Effects.Transitions; len(tr) != 2 || len(a.Hops) != 2 || tr[0].Client.User != "alice" || tr[0].Mode != queue.Submission || tr[0].Rcpt.Last != (queue.Status{}) {
+		f.Errorf("%+v", a)
+	}
+	f.settle(f.claim("b.example"), sent)
+	f.settle(f.claim("smarthost"), sent)
+	f.empty()
 }

@@ -189,11 +189,12 @@ func (m *Manager) askRenewal(ctx context.Context, s Settings, leaf *x509.Certifi
 	return m.state
 }
 
-// attemptLimit bounds an attempt: orders are ready within seconds, or late.
+// attemptLimit bounds an attempt, beside the wait for the servers of a zone: orders
+// are ready within seconds, or late.
 const attemptLimit = 10 * time.Minute
 
 func (m *Manager) obtain(ctx context.Context, s Settings, old *x509.Certificate, why string, turn int) {
-	bounded, cancel := context.WithTimeout(ctx, attemptLimit)
+	bounded, cancel := context.WithTimeout(ctx, attemptLimit+s.Propagation)
 	defer cancel()
 	m.mu.Lock()
 	before := m.state

@@ -142,7 +142,7 @@ func solver(s Settings) (acmez.Solver, error) {
 		return newALPNSolver(s.Listen), nil
 	case DNS01:
 		zone, err := s.DNS()
-		return dnsSolver{zone, s.Propagation}, err
+		return &dnsSolver{zone: zone, propagation: s.Propagation}, err
 	}
 	return nil, fmt.Errorf("no such challenge: %s", s.Challenge)
 }

@@ -88,26 +88,31 @@ func (f files) path(name string) string { return filepath.Join(string(f), name) 
 // aside is told of a file that cannot be used and has been renamed.
 type aside func(file, aside string, err error)
 
-// read reads a file with parse. One that is not there is nothing; one that
-// cannot be used is put aside.
-func (f files) read(name string, parse func([]byte) error, tell aside) {
+// read reads a file with parse. One that is not there is nothing; one that is
+// of no use is put aside. An error: it could not be read, and is as it was.
+func (f files) read(name string, parse func([]byte) error, tell aside) error {
 	path := f.path(name)
 	text, err := os.ReadFile(path)
-	if err == nil {
-		err = parse(text)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		tell(path, "", err)
+		return err
 	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return
+	if err = parse(text); err == nil {
+		return nil
 	}
 	to := path + asideSuffix
 	if rerr := os.Rename(path, to); rerr != nil {
 		to = "" // it is written over
 	}
 	tell(path, to, err)
+	return nil
 }
 
 func (f files) certificate(tell aside) (cert *tls.Certificate) {
-	f.read(certificateFile, func(text []byte) (err error) {
+	_ = f.read(certificateFile, func(text []byte) (err error) {
 		cert, err = readPair(text)
 		return err
 	}, tell)
@@ -115,7 +120,7 @@ func (f files) certificate(tell aside) (cert *tls.Certificate) {
 }
 
 func (f files) state(tell aside) (st State) {
-	f.read(stateFile, func(text []byte) error { return json.Unmarshal(text, &st) }, func(file, aside string, err error) {
+	_ = f.read(stateFile, func(text []byte) error { return json.Unmarshal(text, &st) }, func(file, aside string, err error) {
 		st = State{}
 		tell(file, aside, err)
 	})
@@ -138,12 +143,12 @@ type accountKey = ecdsa.PrivateKey
 
 // account reads the key, or makes one.
 func (f files) account(tell aside) (key *accountKey, err error) {
-	f.read(accountFile, func(text []byte) (err error) {
+	err = f.read(accountFile, func(text []byte) (err error) {
 		key, err = readKey(text)
 		return err
 	}, tell)
-	if key != nil {
-		return key, nil
+	if key != nil || err != nil { // a new account would not be the one that CAA names (RFC 8657)
+		return key, err
 	}
 	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, err

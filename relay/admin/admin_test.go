@@ -90,10 +90,10 @@ func (s *shelf) Act(ctx context.Context, ids []queue.ID, a queue.Action) (done q
 }
 
 // serve runs the API over a shelf and returns a client of it.
-func serve(t *testing.T, s *shelf, unparked *[]string) *Client {
+func start(t *testing.T, s *shelf, unparked *[]string) *Client {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "admin.sock")
-	l, err := Listen(socket)
+	l, err := Listen(socket, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestPages(t *testing.T) {
 	for range 2*pageSize + 1 {
 		s.ids = append(s.ids, queue.NewID(time.Now()))
 	}
-	c := serve(t, s, new([]string))
+	c := start(t, s, new([]string))
 	var got []queue.ID
 	if err := c.List(t.Context(), queue.Filter{}, func(m Message) error { got = append(got, m.ID); return nil }); err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestShowAndRetry(t *testing.T) {
 		{Hop: "dead.test", Parked: until, Status: queue.Status{Code: "4.4.1", Text: "connection refused", Reason: queue.ReasonConnectRefused}},
 	}}
 	var unparked []string
-	c := serve(t, s, &unparked)
+	c := start(t, s, &unparked)
 	m, err := c.Show(t.Context(), string(s.ids[0]))
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestActPages(t *testing.T) {
 	for range 2*pageSize + 1 {
 		s.ids = append(s.ids, queue.NewID(time.Now()))
 	}
-	c := serve(t, s, new([]string))
+	c := start(t, s, new([]string))
 	pages := 0
 	sum, err := c.Act(t.Context(), queue.VerbHold, "", Selection{Filter: queue.Filter{Hops: []string{"dead.test"}}}, func(Acted) { pages++ })
 	if err != nil || sum.Messages != len(s.ids) || sum.Recipients != len(s.ids) || sum.Seen != len(s.ids) || s.most > pageSize || pages != 3 {
@@ -202,7 +202,7 @@ func TestActPages(t *testing.T) {
 // TestActPatiently: an attempt under way is waited for, but not for long.
 func TestActPatiently(t *testing.T) {
 	s := &shelf{ids: []queue.ID{queue.NewID(time.Now())}, busy: 2}
-	c := serve(t, s, new([]string))
+	c := start(t, s, new([]string))
 	if sum := c.act(t, queue.VerbFail, Selection{IDs: s.ids}); sum.Messages != 1 || len(sum.Leased) != 0 {
 		t.Errorf("%+v", sum)
 	}
@@ -219,7 +219,7 @@ func TestSummary(t *testing.T) {
 	for range pageScan + 1 {
 		s.ids = append(s.ids, queue.NewID(time.Now()))
 	}
-	sum, err := serve(t, s, new([]string)).Summary(t.Context())
+	sum, err := start(t, s, new([]string)).Summary(t.Context())
 	if err != nil || len(sum.Hops) != 1 || sum.Messages != len(s.ids) || sum.Bytes != int64(7*len(s.ids)) {
 		t.Fatalf("%+v, %v", sum, err)
 	}
@@ -271,7 +271,7 @@ func TestMerge(t *testing.T) {
 // TestBadRequests are refused in words, whatever asks.
 func TestBadRequests(t *testing.T) {
 	s := &shelf{}
-	c := serve(t, s, new([]string))
+	c := start(t, s, new([]string))
 	many := make([]queue.ID, pageSize+1)
 	for i, e := range []struct {
 		path string
@@ -284,6 +284,11 @@ func TestBadRequests(t *testing.T) {
 		{"/queue/act", map[string]any{"verb": "hold", "fliter": 1}, "unknown field"},
 		{"/queue/records", page{Selection: Selection{IDs: many}}, "at most"},
 		{"/queue/list", strings.Repeat("x", maxRequest+1), "too large"},
+		{"/trace", queue.TraceQuery{}, "1 to 500"},
+		{"/trace", queue.TraceQuery{Max: maxTraced + 1}, "1 to 500"},
+		{"/trace", queue.TraceQuery{Max: 1}, "no history"},
+		{"/trace", map[string]any{"max": 1, "term": strings.Repeat("x", maxRequest)}, "too large"},
+		{"/trace", map[string]any{"max": 1, "trem": "x"}, "unknown field"},
 		{"/queue/import?record=x", nil, "a record of"},
 		{"/queue/import?record=99999999999", nil, "a record of"},
 		{"/queue/import?record=1000", "short", "EOF"},
@@ -300,7 +305,7 @@ func TestBadRequests(t *testing.T) {
 // TestErrors reach the person in words.
 func TestErrors(t *testing.T) {
 	s := &shelf{ids: []queue.ID{queue.NewID(time.Now())}}
-	c := serve(t, s, new([]string))
+	c := start(t, s, new([]string))
 	for _, e := range []struct {
 		err  error
 		want string
@@ -323,28 +328,28 @@ func show(c *Client, id string) error {
 	return err
 }
 
-// TestSocket: the owner's only; a dead socket is replaced, a live one is not.
+// TestSocket: for the owner and the group; a dead socket is replaced, a live one is not.
 func TestSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "admin.sock")
-	first, err := Listen(path)
+	first, err := Listen(path, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	fi, err := os.Stat(path)
-	if err != nil || fi.Mode().Perm() != 0o600 {
+	if err != nil || fi.Mode().Perm() != 0o660 {
 		t.Errorf("%v, mode %v", err, fi.Mode())
 	}
 	if dir, _ := os.Stat(filepath.Dir(path)); dir.Mode().Perm() != 0o700 {
 		t.Errorf("folder has mode %v", dir.Mode())
 	}
 	go http.Serve(first, http.NotFoundHandler()) // so that somebody answers
-	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another process listens") {
+	if _, err := Listen(path, ""); err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("a second relay: %v", err)
 	}
 	// A crash leaves the file behind.
-	first.(ownerOnly).Listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	first.(*membersOnly).Listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	first.Close()
-	second, err := Listen(path)
+	second, err := Listen(path, "")
 	if err != nil {
 		t.Fatalf("after a crash: %v", err)
 	}

@@ -6,6 +6,9 @@ import (
 	"net/http"
 )
 
+// backupPath is what is refused over TCP.
+const backupPath = "/backup"
+
 // backup streams a copy of the data folder. What goes wrong after the first byte
 // can only be told by an end that is no end: the client sees that the stream was
 // cut off.
@@ -34,5 +37,5 @@ func (b *begun) Write(p []byte) (int, error) {
 // Backup returns a copy of the relay's data folder, as a tar stream. It is whole
 // only if it ends with the record of its files.
 func (c *Client) Backup(ctx context.Context) (io.ReadCloser, error) {
-	return c.open(ctx, "POST", "/backup", nil)
+	return c.open(ctx, "POST", backupPath, nil)
 }

@@ -45,7 +45,7 @@ type BanChanged struct {
 	Note    string `json:"note,omitempty"`    // it was, but
 }
 
-func (b Backend) handleBans(mux *http.ServeMux) {
+func (b Backend) handleBans(mux *routes) {
 	mux.HandleFunc("GET /bans", func(w http.ResponseWriter, _ *http.Request) { answer(w, b.Bans(), nil) })
 	mux.HandleFunc("POST /bans", withJSON(func(_ context.Context, ch BanChange) (any, error) { return b.ChangeBans(ch), nil }))
 }

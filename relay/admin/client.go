@@ -20,7 +20,10 @@ import (
 var ErrNotRunning = errors.New("no relay is running")
 
 // ErrNotAllowed: the relay runs as somebody else.
-var ErrNotAllowed = errors.New("permission denied: run this as root, or as the user that the relay runs as")
+var ErrNotAllowed = errors.New("permission denied: run this as root, as the user that the relay runs as, or as a member of the socket's group")
+
+// ErrVersion: the running relay does not know what the command asks for.
+var ErrVersion = errors.New("the running relay does not know this request")
 
 // Client asks a running relay.
 type Client struct {
@@ -74,9 +77,16 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 
 // open makes a request and returns the body of a good answer.
 func (c *Client) open(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://srvrelay"+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+socketHosts[0]+"/"+apiVersion+path, body)
 	if err != nil {
 		return nil, err
+	}
+	req.Header.Set("Accept", "*/*, "+problemJSON)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if strings.HasPrefix(path, importPath) {
+		req.Header.Set("Content-Type", "application/octet-stream")
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -93,15 +103,29 @@ func (c *Client) open(ctx context.Context, method, path string, body io.Reader) 
 		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	words := strings.TrimPrefix(strings.TrimSpace(string(text)), "queue: ")
-	switch resp.StatusCode {
-	case http.StatusNotFound:
-		return nil, &answered{words, queue.ErrNotFound}
-	case http.StatusConflict:
-		return nil, &answered{words, queue.ErrExists}
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 16<<10))
+	return nil, refusalOf(resp.StatusCode, resp.Header.Get("Content-Type"), text)
+}
+
+// refusalOf is the relay's own error. It may be of another version, or none at all.
+func refusalOf(status int, contentType string, text []byte) error {
+	var p problem
+	if contentType != problemJSON || json.Unmarshal(text, &p) != nil {
+		if status == http.StatusNotFound { // from before there were versions
+			return fmt.Errorf("%w: %s", ErrVersion, versions)
+		}
+		return fmt.Errorf("the relay answers with status %d: %s", status, queue.Safe(strings.TrimSpace(string(text)), 300))
 	}
-	return nil, errors.New(words)
+	switch words := queue.Safe(p.Detail, 1000); strings.TrimPrefix(p.Type, problemType) {
+	case noMessage.word:
+		return &answered{words, queue.ErrNotFound}
+	case exists.word:
+		return &answered{words, queue.ErrExists}
+	case noRoute.word, wrongMethod.word:
+		return fmt.Errorf("%w: %s", ErrVersion, versions)
+	default:
+		return errors.New(words)
+	}
 }
 
 // answered is the relay's own error: its words, and what it is.

@@ -11,14 +11,15 @@ import (
 // Door says whether new mail is taken, how full the queue is, and what the
 // relay itself has in use. Fields are only ever added.
 type Door struct {
-	Refusing    string `json:"refusing,omitempty"` // why no new mail is taken (452); "" = it is
-	Fix         string `json:"fix,omitempty"`      // what to do about it
-	Messages    int64  `json:"messages"`
-	MaxMessages int64  `json:"max_messages"` // limits.max_queued_messages
-	Bytes       int64  `json:"bytes"`        // of all messages
-	MaxBytes    int64  `json:"max_bytes"`    // limits.max_queue_size
-	Connections int    `json:"connections"`  // of clients
-	Goroutines  int    `json:"goroutines"`   // things that the relay does at this moment
+	Refusing    string    `json:"refusing,omitempty"` // why no new mail is taken (452); "" = it is
+	Fix         string    `json:"fix,omitempty"`      // what to do about it
+	Held        []Suspect `json:"held,omitempty"`     // whose new mail is accepted and held, and why
+	Messages    int64     `json:"messages"`
+	MaxMessages int64     `json:"max_messages"` // limits.max_queued_messages
+	Bytes       int64     `json:"bytes"`        // of all messages
+	MaxBytes    int64     `json:"max_bytes"`    // limits.max_queue_size
+	Connections int       `json:"connections"`  // of clients
+	Goroutines  int       `json:"goroutines"`   // things that the relay does at this moment
 }
 
 // Closed makes the reason of a refusal part of it, with the next step.

@@ -64,6 +64,9 @@ func targetRow(t plan.Target, ep plan.Endpoint) Target {
 	if t.LMTP {
 		row.Protocol = "LMTP"
 	}
+	if t.Calls != "" {
+		row.Protocol = ProtocolATRN
+	}
 	if t.TLS.Level == plan.TLSVerify {
 		row.Names = append(append(row.Names, t.TLS.Names...), t.TLS.Services...)
 	}

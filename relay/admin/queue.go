@@ -23,15 +23,17 @@ const (
 	maxRecord  = 64 << 20 // bytes of a message's envelope and state in an import
 )
 
+const importPath = "/queue/import" // the one that takes more than maxRequest
+
 // errRequest is wrapped by what is the client's own fault.
 var errRequest = errors.New("the request makes no sense")
 
 // handleQueue adds what is about the queue.
-func (b Backend) handleQueue(mux *http.ServeMux) {
+func (b Backend) handleQueue(mux *routes) {
 	mux.HandleFunc("POST /queue/list", withJSON(b.list))
 	mux.HandleFunc("POST /queue/records", withJSON(b.records))
 	mux.HandleFunc("POST /queue/act", withJSON(b.act))
-	mux.HandleFunc("POST /queue/import", b.importMessage)
+	mux.HandleFunc("POST "+importPath, b.importMessage)
 	mux.HandleFunc("GET /queue/summary", b.summary)
 	mux.HandleFunc("GET /queue/count", func(w http.ResponseWriter, r *http.Request) {
 		n, err := b.Store.Count(r.Context(), "")
@@ -49,11 +51,11 @@ func (b Backend) handleQueue(mux *http.ServeMux) {
 	mux.HandleFunc("GET /queue/{id}/body", withID(b.body))
 }
 
-// withJSON reads a bounded request.
+// withJSON reads a request; the guard has bounded it.
 func withJSON[T any](do func(context.Context, T) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var req T
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+		d := json.NewDecoder(r.Body)
 		d.DisallowUnknownFields()
 		if err := d.Decode(&req); err != nil {
 			answer(w, nil, fmt.Errorf("%w: %w", errRequest, err))
@@ -299,6 +301,7 @@ func (b Backend) body(w http.ResponseWriter, r *http.Request, id queue.ID) {
 	}
 	defer body.Close()
 	w.Header().Set("Content-Type", "message/rfc822")
+	w.Header().Set("Content-Disposition", `attachment; filename="`+string(id)+`.eml"`)
 	if _, err := io.Copy(w, body); err != nil {
 		panic(http.ErrAbortHandler) // else a part would look like the whole
 	}
@@ -306,9 +309,10 @@ func (b Backend) body(w http.ResponseWriter, r *http.Request, id queue.ID) {
 
 // importMessage takes a record, as long as the parameter says, and a body.
 func (b Backend) importMessage(w http.ResponseWriter, r *http.Request) {
-	n, err := strconv.Atoi(r.FormValue("record"))
+	text := r.URL.Query().Get("record") // FormValue might read the body
+	n, err := strconv.Atoi(text)
 	if err != nil || n <= 0 || n > maxRecord {
-		answer(w, nil, fmt.Errorf("%w: a record of %.20q bytes", errRequest, r.FormValue("record")))
+		answer(w, nil, fmt.Errorf("%w: a record of %.20q bytes", errRequest, text))
 		return
 	}
 	var m queue.Message

@@ -113,7 +113,7 @@ func (c *Client) Import(ctx context.Context, m *queue.Message, body io.Reader) e
 	if err != nil {
 		return err
 	}
-	return c.send(ctx, "POST", fmt.Sprintf("/queue/import?record=%d", len(record)), io.MultiReader(bytes.NewReader(record), body), nil)
+	return c.send(ctx, "POST", fmt.Sprintf("%s?record=%d", importPath, len(record)), io.MultiReader(bytes.NewReader(record), body), nil)
 }
 
 // Summary returns the queue by hop.

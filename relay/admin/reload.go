@@ -23,7 +23,9 @@ type Change struct {
 // reload answers when all is in force.
 func (b Backend) reload(w http.ResponseWriter, r *http.Request) {
 	// Whoever asked may hang up; a reload is not left half way.
-	answer(w, b.Reload(context.WithoutCancel(r.Context())), nil)
+	done := b.Reload(context.WithoutCancel(r.Context()))
+	done.Changes = append([]Change{}, done.Changes...)
+	answer(w, done, nil)
 }
 
 // Reload has the relay read its configuration again.

@@ -83,7 +83,7 @@ func (b Backend) summary(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, err)
 		return
 	}
-	sum := Summary{Door: b.door()}
+	sum := Summary{Hops: []HopSummary{}, Door: b.door()}
 	byHop := map[string]HopSummary{}
 	_, sum.Next, err = b.scan(r.Context(), page{After: queue.ID(r.FormValue("after"))}, func(m *queue.Message) bool {
 		sum.Messages++

@@ -43,6 +43,8 @@ type Explanation struct {
 	// Refusing: no new mail is taken now, and why; Fix: what to do about it.
 	Refusing string `json:"refusing,omitempty"`
 	Fix      string `json:"fix,omitempty"`
+	// Held: whose new mail is accepted and held, and why.
+	Held []Suspect `json:"held,omitempty"`
 }
 
 // Route is one of the operator's routes that was looked at.
@@ -74,7 +76,7 @@ type Target struct {
 	Address  netip.Addr    `json:"address,omitzero"`
 	Port     uint16        `json:"port"`
 	Path     string        `json:"path,omitempty"`     // of a Unix socket, instead of address and port
-	Protocol string        `json:"protocol,omitempty"` // "LMTP"; "" = SMTP
+	Protocol string        `json:"protocol,omitempty"` // "LMTP", ProtocolATRN; "" = SMTP
 	TLS      string        `json:"tls,omitempty"`
 	TLSWhy   string        `json:"tls_why,omitempty"`
 	Implicit bool          `json:"tls_implicit,omitempty"`
@@ -89,6 +91,10 @@ type Target struct {
 	Detail   string        `json:"detail,omitempty"`  // dropped only
 	Contact  *Contact      `json:"contact,omitempty"` // --connect only
 }
+
+// ProtocolATRN is that of a target which is not connected to: it connects to us
+// for its mail (RFC 2645).
+const ProtocolATRN = "ATRN"
 
 // Contact is what a target said when it was connected to.
 type Contact struct {

@@ -42,8 +42,10 @@ type Config struct {
 
 	Limits   Limits   `key:"limits" doc:"What a client may ask for at most."`
 	DNS      DNS      `key:"dns" doc:"Where names are looked up."`
+	History  History  `key:"history" doc:"What happened to mail that has left the queue, for 'srvrelay trace' (docs/history.md). It is kept in data_dir beside the queue."`
 	Delivery Delivery `key:"delivery" doc:"How mail goes out."`
-	Admin    Admin    `key:"admin" doc:"The socket that the commands 'queue', 'explain', 'reload' and 'doctor' talk to."`
+	Admin    Admin    `key:"admin" doc:"Where the commands 'queue', 'explain', 'reload' and 'doctor' ask the relay, and other programs by the same API (docs/admin-api.md)."`
+	Metrics  Metrics  `key:"metrics" doc:"What Prometheus reads: docs/metrics.md."`
 	Log      Log      `key:"log" doc:"The log on standard error."`
 
 	origins origins             // where each value was written
@@ -159,6 +161,12 @@ type Bans struct {
 	Exempt       []netip.Prefix `key:"exempt" check:"network" example:"[198.51.100.0/24]" doc:"Networks that are never banned, such as an office whose people share an address. This machine, trusted_networks and the addresses of proxy_from and xclient_from never are."`
 }
 
+// History says how much is kept of mail that has left the queue.
+type History struct {
+	Keep    time.Duration `key:"keep" min:"0s" max:"365d" default:"14d" doc:"How long after its arrival a message can be traced; of one that was queued for more than a day, how long after it left the queue. '0s': nothing is kept, and what was is deleted."`
+	MaxSize int64         `key:"max_size" min:"1MiB" max:"1024GiB" default:"1GiB" doc:"Bytes on the disk beyond which the oldest hours are forgotten before their time. A message with one recipient takes some 200 bytes."`
+}
+
 // DNS says where names are looked up.
 type DNS struct {
 	Servers []string `key:"servers" check:"server" shown:"those of /etc/resolv.conf" example:"[\"127.0.0.1:53\"]" doc:"The resolvers, tried in this order; port 53 if none is written."`
@@ -204,9 +212,9 @@ type Egress struct {
 	DenyPorts  []uint16       `key:"deny_ports" example:"[8080]" doc:"Ports to refuse; stronger than allow_ports."`
 }
 
-// Admin is the socket of the commands.
-type Admin struct {
-	Socket string `key:"socket" check:"optpath" default:"" shown:"admin.sock in data_dir" example:"/run/srvrelay/admin.sock" doc:"The Unix socket of the commands. Only root and the user that runs the relay may use it."`
+// Metrics says where the metrics are.
+type Metrics struct {
+	Listen string `key:"listen" check:"optlisten" default:"" shown:"not shown" example:"\"127.0.0.1:9587\"" doc:"Where the metrics are shown, at /metrics, in clear text and without a password. ':9587' is this machine only; '0.0.0.0:9587' would be every address of it, which is for a network where nobody else is. There are counts in it and no names."`
 }
 
 // Log says what is logged, and how.

@@ -44,6 +44,7 @@ func (c *Config) CheckFiles() Problems {
 	for i, k := range c.DKIM {
 		c.warnReadable(fmt.Sprintf("dkim[%d].key_file", i), k.KeyFile)
 	}
+	c.checkAdmin(add)
 	c.warnHomes()
 	c.checkRoutes(add)
 	c.checkFetch(add)

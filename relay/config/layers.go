@@ -10,6 +10,10 @@ const (
 	envPrefix = "SRVRELAY_"
 	// EnvFile is the environment variable that names the file.
 	EnvFile = "SRVRELAY_CONFIG"
+	// EnvSendmail says where the command sendmail hands mail in, and EnvAliases which
+	// file it reads in place of /etc/aliases.
+	EnvSendmail = "SRVRELAY_SENDMAIL_SERVER"
+	EnvAliases  = "SRVRELAY_SENDMAIL_ALIASES"
 )
 
 // envName is the environment variable of a key: SRVRELAY_DELIVERY_MX_PORT.
@@ -22,10 +26,10 @@ func (n *node) flagName() string {
 	return strings.NewReplacer(".", "-", "_", "-").Replace(n.Path)
 }
 
-// foreignEnv tells which variables with our prefix are no keys: the file's own
-// and those of the tests.
+// foreignEnv tells which variables with our prefix are no keys: the file's own,
+// sendmail's, and those of the tests.
 func foreignEnv(name string) bool {
-	return name == EnvFile || name == envPrefix+"STRESS" || strings.HasPrefix(name, envPrefix+"TEST")
+	return name == EnvFile || name == EnvSendmail || name == EnvAliases || name == envPrefix+"STRESS" || strings.HasPrefix(name, envPrefix+"TEST")
 }
 
 // setting is the canonical value of one key from a layer above the file.

@@ -43,14 +43,16 @@ func defaults() *Config {
 		RelayDomains:    []string{},
 		Recipients:      Recipients{Check: "none", List: []string{}, Unknown: "accept", PositiveFor: time.Hour, NegativeFor: 5 * time.Minute},
 		PublicAddresses: []netip.AddrPort{},
-		Submission:      SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}, OAuth: OAuth{UserClaim: "email"}},
-		DKIM:            []DKIMKey{},
-		Routes:          []Route{},
-		Homes:           []Home{},
-		Fetch:           []Fetch{},
-		Limits:          Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50, MaxConnectionsPerMinute: 6000, MaxCommandsPerSecond: 5000},
-		Bans:            Bans{Failures: 10, Within: 10 * time.Minute, For: time.Hour, Max: 24 * time.Hour, NameFailures: 30, Exempt: prefixes()},
-		DNS:             DNS{Servers: []string{}},
+		Submission: SubmissionRules{Senders: []SenderRule{}, Limits: []LimitRule{{User: "*", Recipients: "5000/h"}}, Headers: HeaderRules{Add: []string{"date", "message-id"}, Remove: []string{"bcc"}}, OAuth: OAuth{UserClaim: "email"},
+			Anomaly: Anomaly{Action: "warn", VolumeFactor: 5, VolumeFloor: 500, UnknownShare: 30, UnknownFloor: 50, Exempt: []string{}, Networks: prefixes()}},
+		DKIM:    []DKIMKey{},
+		Routes:  []Route{},
+		Homes:   []Home{},
+		Fetch:   []Fetch{},
+		Limits:  Limits{MaxMessageSize: 50 << 20, MaxRecipients: 1000, MinFree: 100 << 20, MaxQueuedMessages: 2_000_000, MaxQueueSize: 8 << 30, MaxConnections: 500, MaxConnectionsPerAddress: 50, MaxConnectionsPerMinute: 6000, MaxCommandsPerSecond: 5000},
+		Bans:    Bans{Failures: 10, Within: 10 * time.Minute, For: time.Hour, Max: 24 * time.Hour, NameFailures: 30, Exempt: prefixes()},
+		DNS:     DNS{Servers: []string{}},
+		History: History{Keep: 14 * 24 * time.Hour, MaxSize: 1 << 30},
 		Delivery: Delivery{
 			Services: []string{"_smtp._tcp"}, MXFallback: true, MXPort: 25, ConnectionsPerTarget: 10, Concurrency: 200,
 			Timeouts: Timeouts{Connect: 10 * time.Second, Greeting: 30 * time.Second},
@@ -61,7 +63,7 @@ func defaults() *Config {
 			HomeRetry: HomeRetry{ExpireAfter: 14 * 24 * time.Hour}, AwayNoticeAfter: 24 * time.Hour,
 			Egress: Egress{Allow: prefixes(), AllowPorts: []uint16{}, DenyPorts: []uint16{}},
 		},
-		Admin: Admin{Socket: "/home/test/.local/state/srvrelay/admin.sock"},
+		Admin: Admin{Socket: "/home/test/.local/state/srvrelay/admin.sock", Hosts: []string{}},
 		Log:   Log{Level: "info", Format: "auto"},
 	}
 }
@@ -120,6 +122,10 @@ func TestExample(t *testing.T) {
 		{User: "newsletter", Recipients: "20000/h"},
 		{Network: &loop, Messages: "3000/h"},
 	}
+	want.Submission.Anomaly = Anomaly{
+		Action: "hold", VolumeFactor: 5, VolumeFloor: 200, UnknownShare: 30, UnknownFloor: 20,
+		Exempt: []string{"newsletter", "mailserver"}, Networks: prefixes("10.0.0.0/8"),
+	}
 	want.Submission.OAuth = OAuth{
 		IntrospectionURL: "https://login.example.org/introspect", ClientID: "srvrelay", ClientSecretFile: "/etc/srvrelay/oauth.secret",
 		Issuer: "https://login.example.org", Audience: "smtp", UserClaim: "email",
@@ -142,7 +148,7 @@ func TestExample(t *testing.T) {
 		Host: "vps.example.net", Port: 366, DeliverHost: "127.0.0.1", DeliverPort: 25,
 	}}
 	want.DNS.Servers = []string{"127.0.0.1:53"}
-	want.Admin.Socket = "/var/lib/srvrelay/admin.sock"
+	want.Admin.Socket, want.Admin.Listen, want.Admin.TokenFile = "/var/lib/srvrelay/admin.sock", "127.0.0.1:8025", "/etc/srvrelay/admin-token"
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Error(diff)
 	}

@@ -20,6 +20,18 @@ type SubmissionRules struct {
 	OAuth   OAuth        `key:"oauth" doc:"Login with an access token of OAuth 2 (OAUTHBEARER, XOAUTH2), at submission listeners with TLS. The user is who the token says; it need not be in users_file."`
 	Headers HeaderRules  `key:"headers" doc:"What is done to the header of submitted mail. To all else of it, and to mail from inbound listeners, nothing is done."`
 	Total   Rates        `key:"total" doc:"How much may be submitted by all together, over all submission listeners."`
+	Anomaly Anomaly      `key:"anomaly" doc:"What happens when somebody who submits does what they have never done, as one who has stolen a password does: sends far more than ever, or to many addresses that do not exist. docs/submission.md has more."`
+}
+
+// Anomaly says when somebody does what they have never done, and what comes of it.
+type Anomaly struct {
+	Action       string         `key:"action" enum:"off warn hold" default:"warn" example:"hold" doc:"'warn': the log, 'queue summary' and 'submission list' say it, and the mail goes out. 'hold': and what the user submits from then on is accepted and held, until 'srvrelay submission release NAME'. 'off': nobody looks. With 'warn' or 'hold' the relay learns what is usual for whom."`
+	VolumeFactor int            `key:"volume_factor" min:"0" max:"1000" default:"5" doc:"How many times the busiest hour of a user so far (half of which is forgotten after 30 days, and which today's hours are not in) is sudden, in recipients. '0': nothing is."`
+	VolumeFloor  int            `key:"volume_floor" min:"1" max:"1000000000" default:"500" doc:"Up to so many recipients in an hour are not sudden, whatever was usual: all that a user may do who has never sent before."`
+	UnknownShare int            `key:"unknown_share" min:"0" max:"100" default:"30" doc:"Percent of a user's newest recipients (up to four times unknown_floor, within a day) that turn out not to exist, which is what addresses bought or guessed are like. '0': nobody counts."`
+	UnknownFloor int            `key:"unknown_floor" min:"1" max:"100000" default:"50" doc:"How many of them there must be at least."`
+	Exempt       []string       `key:"exempt" check:"username" example:"[newsletter, mailserver]" doc:"Users of whom nothing is odd: one who sends newsletters from time to time, a mail server that logs in and sends for many."`
+	Networks     []netip.Prefix `key:"networks" check:"network" example:"[10.0.0.0/8]" doc:"Clients of trusted_networks that do not log in are watched too if they are in one of these, each address by itself (IPv6 by /64)."`
 }
 
 // OAuth says which access tokens are good.

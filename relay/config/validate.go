@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -60,9 +61,11 @@ func (c *Config) validate(before Problems) Problems {
 	v.retry()
 	v.submission()
 	v.bans()
+	v.metrics()
 	v.dkim()
 	v.homes()
 	v.fetch()
+	v.admin()
 	if len(c.Listeners) == 0 && !v.bad("listeners") {
 		v.add("listeners", "is empty: nothing could hand in mail (remove the key for the default)")
 	}
@@ -108,6 +111,24 @@ func (v *validator) limits() {
 	l := v.Limits
 	if l.MaxQueueSize < l.MaxMessageSize && !v.bad("limits") {
 		v.add("limits.max_queue_size", "is %s, and limits.max_message_size is %s: the largest messages could never be taken", FormatSize(l.MaxQueueSize), FormatSize(l.MaxMessageSize))
+	}
+}
+
+// Address is where to listen, "" for nowhere. Without a host it is loopback.
+func (m Metrics) Address() string {
+	if strings.HasPrefix(m.Listen, ":") {
+		return "127.0.0.1" + m.Listen
+	}
+	return m.Listen
+}
+
+func (v *validator) metrics() {
+	host, _, err := net.SplitHostPort(v.Metrics.Address())
+	if err != nil || host == "localhost" || v.bad("metrics") {
+		return
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		v.warn("metrics.listen", "is %s, which others can reach: they see how much mail there is, without a password (a firewall, or a proxy with one, keeps them out)", quote(v.Metrics.Listen))
 	}
 }
 

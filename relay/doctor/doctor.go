@@ -63,6 +63,7 @@ var checks = []check{
 	{"resolver", checkResolvers},
 	{"listeners", checkListeners},
 	{"outbound", checkOutbound},
+	{"fetch", checkFetch},
 	{"relay domains", checkRelayDomains},
 	{"hostname", checkHostname},
 	{"certificate", checkCertificate},

@@ -18,14 +18,19 @@ type Env struct {
 	Resolver *dnsutil.Client
 	// Plan is the plan that delivery would make for a domain.
 	Plan func(ctx context.Context, domain string) plan.Plan
+	// PlanMX is that of everybody who does not know SRV.
+	PlanMX func(ctx context.Context, domain string) plan.Plan
+	// SPF is what SPF says of mail of a domain that comes from an address.
+	SPF  func(ctx context.Context, addr netip.Addr, domain string) string
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Now  func() time.Time
 
 	Relay   State
-	Door    func(context.Context) (Door, error) // of the running relay; nil: none, or not known
-	PID     int                                 // of the running relay; 0: none, or not known
-	Connect bool                                // to other machines than the resolvers
-	Probes  []string                            // HOST:PORT in place of the mail servers of big domains
+	Door    func(context.Context) (Door, error)       // of the running relay; nil: none, or not known
+	Fetch   func(context.Context, config.Fetch) error // logs in where mail is fetched from
+	PID     int                                       // of the running relay; 0: none, or not known
+	Connect bool                                      // to other machines than the resolvers
+	Probes  []string                                  // HOST:PORT in place of the mail servers of big domains
 
 	Roots   *x509.CertPool // nil: the system's
 	Machine Machine

@@ -114,7 +114,9 @@ func envOf(t *testing.T, cfg *config.Config) *Env {
 		Egress: plan.Egress{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 	}, resolver, nil)
 	return &Env{
-		Config: cfg, Resolver: resolver, Plan: planner.Plan, Dial: new(net.Dialer).DialContext, Now: time.Now, Connect: true, Relay: Stopped,
+		Config: cfg, Resolver: resolver, Plan: planner.Plan, PlanMX: planner.PlanMX,
+		SPF:  func(context.Context, netip.Addr, string) string { return "pass" },
+		Dial: new(net.Dialer).DialContext, Now: time.Now, Connect: true, Relay: Stopped,
 		Machine: Machine{
 			Addresses: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil },
 			Clock:     func() (bool, error) { return true, nil },

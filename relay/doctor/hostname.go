@@ -10,6 +10,7 @@ import (
 
 	"srvrelay/dnsutil"
 	"srvrelay/queue"
+	"srvrelay/relay/publish"
 )
 
 // maxOwn bounds how many of our addresses are looked up backwards.
@@ -60,7 +61,7 @@ func (e *Env) backwards(ctx context.Context, name string, a netip.Addr) Finding 
 	if _, none := errors.AsType[*dnsutil.NotFound](err); none {
 		return Finding{
 			Level: Warning, What: fmt.Sprintf("the address %s has no name (PTR)", a), Why: "Big receivers refuse mail from such an address.",
-			Fix: fmt.Sprintf("set the reverse name of %s to %s at the provider of the address", a, name),
+			Fix: publish.PTR(a, name).OneLine(),
 		}
 	} else if err != nil {
 		return skipped("the name (PTR) of %s: %s", a, lookupProblem(err))
@@ -74,14 +75,14 @@ func (e *Env) backwards(ctx context.Context, name string, a netip.Addr) Finding 
 			return Finding{
 				Level: Note, What: fmt.Sprintf("the name (PTR) of %s is %s, and hostname is %s", a, n, name),
 				Why: "Each leads back to the address, which is enough for most; one name for both is better.",
-				Fix: fmt.Sprintf("set the reverse name of %s to %s at the provider of the address", a, name),
+				Fix: publish.PTR(a, name).OneLine(),
 			}
 		}
 	}
 	return Finding{
 		Level: Warning, What: fmt.Sprintf("the name (PTR) of %s is %s, which does not lead back to it", a, queue.Safe(strings.Join(names, ", "), 200)),
 		Why: "Big receivers refuse mail from such an address.",
-		Fix: fmt.Sprintf("set the reverse name of %s to %s at the provider of the address", a, name),
+		Fix: publish.PTR(a, name).OneLine(),
 	}
 }
 

@@ -12,6 +12,7 @@ type Door struct {
 	Refusing, Fix         string // why no new mail is taken; "" = it is
 	Messages, MaxMessages int64
 	Bytes, MaxBytes       int64
+	Held                  []string // whose new mail is held, each with the reason
 }
 
 // fullQueue is the share of a limit, in percent, from which on it is time to look.
@@ -30,15 +31,26 @@ func checkQueue(ctx context.Context, e *Env) []Finding {
 	if err != nil {
 		return []Finding{skipped("how full the queue is: %v", err)}
 	}
+	found := []Finding{fullness(d)}
+	for _, who := range d.Held {
+		found = append(found, Finding{Level: Warning, What: "the mail of " + who,
+			Why: "It is accepted and held until somebody has looked: the password may be stolen (submission.anomaly).",
+			Fix: "srvrelay submission list"})
+	}
+	return found
+}
+
+// fullness says how full the queue is, and whether mail is taken.
+func fullness(d Door) Finding {
 	holds := fmt.Sprintf("%d messages of at most %d, %d MiB of at most %s", d.Messages, d.MaxMessages, d.Bytes>>20, config.FormatSize(d.MaxBytes))
 	switch {
 	case d.Refusing != "":
-		return []Finding{{Level: Error, What: "no new mail is taken (452): " + d.Refusing,
-			Why: "Delivery goes on, and mail is taken again by itself once this is over. The queue holds " + holds + ".", Fix: d.Fix}}
+		return Finding{Level: Error, What: "no new mail is taken (452): " + d.Refusing,
+			Why: "Delivery goes on, and mail is taken again by itself once this is over. The queue holds " + holds + ".", Fix: d.Fix}
 	case d.Messages*100 >= d.MaxMessages*fullQueue || d.Bytes >= d.MaxBytes/100*fullQueue:
-		return []Finding{{Level: Warning, What: "the queue is nearly full: " + holds,
+		return Finding{Level: Warning, What: "the queue is nearly full: " + holds,
 			Why: "Beyond limits.max_queued_messages and limits.max_queue_size no new mail is taken (452).",
-			Fix: "srvrelay queue summary   # which hops hold it up?"}}
+			Fix: "srvrelay queue summary   # which hops hold it up?"}
 	}
-	return []Finding{ok("the queue holds %s", holds)}
+	return ok("the queue holds %s", holds)
 }

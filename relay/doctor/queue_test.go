@@ -22,6 +22,10 @@ func TestQueue(t *testing.T) {
 		w.expect(checkQueue, want)
 	}
 	w := newWorld(t, "", "", nil)
+	w.Door = func(context.Context) (Door, error) {
+		return Door{MaxMessages: 10, MaxBytes: 8 << 30, Held: []string{"anna is held: too much"}}, nil
+	}
+	w.expect(checkQueue, "ok the queue holds 0 messages of at most 10\nwarning the mail of anna is held: too much")
 	w.Door = func(context.Context) (Door, error) { return Door{}, errors.New("an older relay") }
 	w.expect(checkQueue, "skipped how full the queue is: an older relay")
 }

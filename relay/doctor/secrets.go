@@ -28,6 +28,17 @@ func secretFiles(c *config.Config) []string {
 	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
 		files = append(files, f)
 	}
+	if c.Admin.TokenFile != "" {
+		files = append(files, c.Admin.TokenFile)
+	}
+	for _, k := range c.DKIM {
+		files = append(files, k.KeyFile)
+	}
+	for _, f := range c.Fetch {
+		if f.PasswordFile != "" && !slices.Contains(files, f.PasswordFile) {
+			files = append(files, f.PasswordFile)
+		}
+	}
 	for _, r := range c.Routes {
 		for _, t := range r.To {
 			for _, f := range []string{t.PasswordFile, t.TokenFile} {

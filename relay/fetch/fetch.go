@@ -13,10 +13,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"srvrelay/delivery/smtpclient"
@@ -134,6 +135,20 @@ func (c *Config) once(ctx context.Context, well func()) error {
 	}
 }
 
+// Try connects and logs in as Run does, sees that ATRN is offered, and asks for
+// no mail.
+func Try(ctx context.Context, c Config) error {
+	s, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Quit()
+	if !slices.ContainsFunc(s.Ext().Lines, func(l string) bool { return strings.EqualFold(l, "ATRN") }) {
+		return fmt.Errorf("%s does not offer ATRN: there must be homes in its configuration, and this a submission listener", c.Address)
+	}
+	return nil
+}
+
 // open connects, and logs in under TLS.
 func (c *Config) open(ctx context.Context) (*smtpclient.Session, error) {
 	secure, err := c.tls()
@@ -208,6 +223,3 @@ func (c *Config) tls() (*tls.Config, error) {
 		VerifyConnection: smtpclient.VerifyNames(roots, append([]string{c.Host}, c.Names...), nil),
 	}, nil
 }
-
-// errAway is wrapped by the error of a server that does not take mail.
-var errAway = errors.New("fetch: the server that is to take the mail cannot be reached")

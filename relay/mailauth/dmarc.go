@@ -2,6 +2,8 @@ package mailauth
 
 import (
 	"errors"
+	"io"
+	"mime"
 	"net/mail"
 	"strings"
 
@@ -32,7 +34,7 @@ func checkDMARC(q *questions, header []byte, s spfResult, signatures []signature
 // judge is RFC 7489 6.6.2: one of the two must pass for a domain that is
 // aligned with the author's.
 func judge(r *dmarc.Record, from string, s spfResult, signatures []signature) string {
-	later := s.result == spf.TempError
+	later := s.result == spf.TempError && aligned(s.domain, from, r.SPFAlignment)
 	if s.result == spf.Pass && aligned(s.domain, from, r.SPFAlignment) {
 		return "pass"
 	}
@@ -76,6 +78,12 @@ func dmarcRecord(q *questions, domain string) (*dmarc.Record, error) {
 	return record, err
 }
 
+// fromParser reads addresses, and lets names in whatever charset be: a name says
+// nothing about who it is.
+var fromParser = mail.AddressParser{WordDecoder: &mime.WordDecoder{
+	CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil },
+}}
+
 // authorDomain is the one domain of the one From field; "" when there is none,
 // or more (RFC 7489 6.6.1).
 func authorDomain(header []byte) (domain string) {
@@ -93,7 +101,7 @@ func authorDomain(header []byte) (domain string) {
 			value, n = rest, n+1
 		}
 	}
-	list, err := mail.ParseAddressList(value)
+	list, err := fromParser.ParseList(value)
 	if err != nil || n != 1 {
 		return ""
 	}

@@ -42,8 +42,20 @@ func ask[T any](q *questions, ctx context.Context, name string, look func(contex
 	return answer, &net.DNSError{Err: err.Error(), Name: name, IsNotFound: found, IsTemporary: !found}
 }
 
+// maxKey bounds a published key or policy: one of 8192 bits has 1.4 KiB. To
+// verify by a key of some hundred thousand bits takes seconds.
+const maxKey = 4 << 10
+
 // txt is the look-up of DKIM and DMARC.
-func (q *questions) txt(name string) ([]string, error) { return q.LookupTXT(q.ctx, name) }
+func (q *questions) txt(name string) ([]string, error) {
+	texts, err := q.LookupTXT(q.ctx, name)
+	for _, t := range texts {
+		if len(t) > maxKey {
+			return nil, &net.DNSError{Err: "a record that is too long for a key or a policy", Name: name, IsNotFound: true}
+		}
+	}
+	return texts, err
+}
 
 // LookupTXT, LookupMX, LookupIPAddr and LookupAddr are those of SPF.
 func (q *questions) LookupTXT(ctx context.Context, name string) ([]string, error) {

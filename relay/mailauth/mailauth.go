@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"blitiri.com.ar/go/spf"
 	"github.com/emersion/go-msgauth/dkim"
 
 	"srvrelay/dnsutil"
@@ -21,10 +22,11 @@ import (
 const (
 	maxHeader     = 64 << 10         // bytes of a header section that is looked at
 	maxSignatures = 5                // DKIM signatures that are verified, the first ones
-	maxLookups    = 60               // questions to DNS
+	maxLookups    = 60               // questions to DNS for SPF and DKIM
+	dmarcLookups  = 2                // and for DMARC, which what a stranger has published must not use up
 	lookupTime    = 10 * time.Second // for each of them
 	spfTime       = 20 * time.Second // for SPF as a whole (RFC 7208 4.6.4)
-	endTime       = 20 * time.Second // from the end of the message to the results
+	endTime       = 20 * time.Second // from the end of the message to the results of these two
 )
 
 // Resolver answers the questions of the three.
@@ -38,6 +40,7 @@ type Resolver interface {
 // Check is one message under way. It is written to as it came from the client;
 // then Results or Abandon ends it. One goroutine uses it.
 type Check struct {
+	ctx    context.Context // of the caller
 	cancel context.CancelFunc
 	dns    *questions
 
@@ -55,15 +58,25 @@ type Check struct {
 // Begin begins with a message of a client. An invalid client is not known, so
 // that there is no SPF. sender is that of MAIL without <>.
 func Begin(ctx context.Context, r Resolver, client netip.Addr, helo, sender string) *Check {
+	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
-	c := &Check{cancel: cancel, dns: &questions{ctx: ctx, r: r, left: maxLookups}, spf: make(chan spfResult, 1), dkim: make(chan []signature, 1)}
-	go func() { c.spf <- checkSPF(ctx, c.dns, client.Unmap(), helo, sender) }()
+	c := &Check{ctx: caller, cancel: cancel, dns: &questions{ctx: ctx, r: r, left: maxLookups}, spf: make(chan spfResult, 1), dkim: make(chan []signature, 1)}
+	go func() {
+		out := spfResult{result: spf.TempError}
+		defer func() {
+			_ = recover() // of the library, over what a stranger has published
+			c.spf <- out
+		}()
+		out = checkSPF(ctx, c.dns, client.Unmap(), helo, sender)
+	}()
 	var read *io.PipeReader
 	read, c.body = io.Pipe()
 	go func() {
 		var out []signature
 		defer func() {
-			if recover() != nil { // of the library, over what a stranger sent
+			// Of the library, over what a stranger sent; with several signatures it
+			// works in goroutines of its own, where nothing can be caught (FuzzCheck).
+			if recover() != nil {
 				out = []signature{{result: "permerror"}}
 				_, _ = io.Copy(io.Discard, read)
 			}
@@ -130,7 +143,10 @@ func (c *Check) Results() []string {
 	for _, sig := range signatures {
 		out = append(out, sig.info())
 	}
-	return append(out, checkDMARC(c.dns, c.header, s, signatures))
+	// The time of the other two may be over, by the will of who has sent it.
+	ctx, cancel := context.WithTimeout(c.ctx, dmarcLookups*lookupTime)
+	defer cancel()
+	return append(out, checkDMARC(&questions{ctx: ctx, r: c.dns.r, left: dmarcLookups}, c.header, s, signatures))
 }
 
 // signature is what came of one DKIM signature.

@@ -129,6 +129,10 @@ func TestResults(t *testing.T) {
 			"spf=none smtp.mailfrom=d.example; dkim=permerror header.d=d.example; dmarc=fail (p=quarantine) header.from=sub.a.example"},
 		{"DNS fails", "192.0.2.1", "h.example", "x@c.example", signed(t, "c.example", strings.Replace(plainMessage, "sub.a.example", "broken.example", 1)),
 			"spf=temperror smtp.mailfrom=c.example; dkim=temperror header.d=c.example; dmarc=temperror header.from=broken.example"},
+		{"a name in another charset", "203.0.113.7", "h.example", "x@sub.a.example", strings.Replace(plainMessage, "From: A ", "From: =?windows-1252?Q?J=F6rg?= ", 1),
+			"spf=pass smtp.mailfrom=sub.a.example; dkim=none; dmarc=pass (p=quarantine) header.from=sub.a.example"},
+		{"DNS fails for another domain than the author's", "192.0.2.1", "h.example", "x@c.example", plainMessage,
+			"spf=temperror smtp.mailfrom=c.example; dkim=none; dmarc=fail (p=quarantine) header.from=sub.a.example"},
 		{"a report", "2001:db8::7", "helo.a.example", "", plainMessage,
 			"spf=pass smtp.helo=helo.a.example; dkim=none; dmarc=pass (p=quarantine) header.from=sub.a.example"},
 		{"a report of a literal", "2001:db8::7", "[IPv6:2001:db8::7]", "", plainMessage,
@@ -227,7 +231,7 @@ func TestTimesAreBounded(t *testing.T) {
 		}
 		began = time.Now()
 		got := results(sluggish{z, 9 * time.Second}, 1<<20, "192.0.2.1", "h.example", "x@r0.example", plainMessage)
-		if d := time.Since(began); d > endTime || !strings.Contains(got, "spf=temperror") {
+		if d := time.Since(began); d > endTime+dmarcLookups*lookupTime || !strings.Contains(got, "spf=temperror") || !strings.Contains(got, "dmarc=fail (p=none)") {
 			t.Errorf("%s after %v", got, d)
 		}
 	})
@@ -250,6 +254,10 @@ func TestLookupsAreBounded(t *testing.T) {
 	}
 	if n := asked.n.Load(); n > 10+1+maxSignatures+2 { // SPF's ten and the first, the keys, DMARC
 		t.Errorf("%d look-ups", n)
+	}
+	z["TXT huge.example"] = []string{"v=DKIM1; k=rsa; p=" + strings.Repeat("A", maxKey)}
+	if _, err := (&questions{ctx: t.Context(), r: z, left: 1}).txt("huge.example"); err == nil {
+		t.Error("a key that would take seconds is taken")
 	}
 	q := &questions{ctx: t.Context(), r: z, left: 1}
 	if _, err := q.txt("r0.example"); err != nil {

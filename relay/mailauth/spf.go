@@ -56,3 +56,9 @@ func checkSPF(ctx context.Context, q *questions, client netip.Addr, helo, sender
 		spf.WithContext(ctx), spf.WithResolver(q))
 	return out
 }
+
+// SPF says whether a domain lets a client send its mail: a result of RFC 7208 2.6.
+func SPF(ctx context.Context, r Resolver, client netip.Addr, domain string) string {
+	q := &questions{ctx: ctx, r: r, left: maxLookups}
+	return string(checkSPF(ctx, q, client.Unmap(), domain, "postmaster@"+domain).result)
+}
