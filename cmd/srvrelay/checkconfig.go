@@ -114,13 +114,21 @@ func checkFiles(cfg *config.Config) config.Problems {
 // version is set by the linker for releases.
 var version = "0.1.0-dev"
 
+// madeFrom is set by the linker for releases: "commit 3dc490b0a1b2, 2026-11-29".
+// Other builds have it from Go, where it knows (see revision).
+var madeFrom string
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),
 		Run: func(c *cobra.Command, _ []string) {
 			built := ""
 			if info, ok := debug.ReadBuildInfo(); ok {
-				built = " (" + strings.Join(append(revision(info.Settings), info.GoVersion), ", ") + ")"
+				words := revision(info.Settings)
+				if madeFrom != "" {
+					words = []string{madeFrom}
+				}
+				built = " (" + strings.Join(append(words, info.GoVersion), ", ") + ")"
 			}
 			fmt.Fprintf(c.OutOrStdout(), "srvrelay %s%s\n", version, built)
 		},
