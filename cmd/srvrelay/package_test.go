@@ -4,32 +4,107 @@ package main
 
 import (
 	"context"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
-	"srvrelay/dnsutil/dnsserver"
 	"srvrelay/relay/sink"
 )
 
-// dist is where a release is: SRVRELAY_DIST, or made for the test (make stress).
-func dist(t *testing.T) string {
+// releaseLimit bounds how long a release may take to be made, with nothing built yet.
+const releaseLimit = 10 * time.Minute
+
+// TestPackage makes a release and tries what is in it. SRVRELAY_DIST names one
+// that is there already.
+func TestPackage(t *testing.T) {
+	files, made := os.Getenv("SRVRELAY_DIST"), ""
+	if files == "" {
+		if os.Getenv("SRVRELAY_STRESS") == "" {
+			t.Skip("builds a release: make stress, or SRVRELAY_DIST=dist with one that is there")
+		}
+		made = makeRelease(t, filepath.Join(t.TempDir(), "one"))
+		files = made
+	}
+	t.Run("Debian", func(t *testing.T) { t.Parallel(); testDebian(t, files) })
+	t.Run("RPM", func(t *testing.T) { t.Parallel(); testRPM(t, files) })
+	t.Run("program", func(t *testing.T) { t.Parallel(); testProgram(t, files, made != "") })
+	if made != "" {
+		t.Run("reproducible", func(t *testing.T) { t.Parallel(); testReproducible(t, made) })
+	}
+}
+
+// makeRelease clones what is committed and makes a release of it for amd64.
+func makeRelease(t *testing.T, clone string, env ...string) (files string) {
 	t.Helper()
-	if dir := os.Getenv("SRVRELAY_DIST"); dir != "" {
-		return dir
+	ctx, cancel := context.WithTimeout(t.Context(), releaseLimit)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "git", "clone", "-q", "--no-tags", "../..", clone).CombinedOutput(); err != nil {
+		t.Fatalf("git clone: %v\n%s", err, out)
 	}
-	if os.Getenv("SRVRELAY_STRESS") == "" {
-		t.Skip("builds a release: make stress, or SRVRELAY_DIST=dist with one that is there")
-	}
-	cmd := exec.Command("../../.ci/release/build")
-	cmd.Env = append(os.Environ(), "ARCHES=amd64")
+	cmd := exec.CommandContext(ctx, "make", "release")
+	cmd.Dir, cmd.WaitDelay = clone, time.Second
+	cmd.Env = append(append(os.Environ(), "ARCHES=amd64"), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make release: %v\n%s", err, out)
+	}
+	return filepath.Join(clone, "dist")
+}
+
+// testReproducible makes the release again, elsewhere and from nothing that was
+// built before, with a clone that has a tag.
+func testReproducible(t *testing.T, first string) {
+	clone := filepath.Join(t.TempDir(), "another", "place")
+	again := makeRelease(t, clone, "GOCACHE="+t.TempDir(), "GOFLAGS=-buildvcs=true", "TZ=Asia/Tokyo", "LANG=tr_TR.UTF-8", "HOME="+t.TempDir(), "GOMODCACHE="+goEnv(t, "GOMODCACHE"))
+	if one, two := mustRead(t, filepath.Join(first, "SHA256SUMS")), mustRead(t, filepath.Join(again, "SHA256SUMS")); one != two {
+		t.Errorf("not the same bytes: first\n%sthen\n%s", one, two)
+	}
+}
+
+func goEnv(t *testing.T, key string) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", key).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// testProgram: the program in the archive is static, and says what it was made from.
+func testProgram(t *testing.T, files string, fresh bool) {
+	archive := only(t, filepath.Join(files, "srvrelay-*-linux-amd64.tar.gz"))
+	dir := t.TempDir()
+	if out, err := exec.Command("tar", "-C", dir, "--strip-components=1", "-xzf", archive).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	return "../../dist"
+	f, err := elf.Open(filepath.Join(dir, "srvrelay"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
+			t.Errorf("the program is not static: it has a %v", p.Type)
+		}
+	}
+	out, err := exec.Command(filepath.Join(dir, "srvrelay"), "version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fresh {
+		head, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
+		if want := "(commit " + strings.TrimSpace(string(head)) + ", 2"; err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("version: %s%s, %v", out, want, err)
+		}
+	}
+	number, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(archive), "srvrelay-"), "-linux")
+	if !strings.HasPrefix(string(out), "srvrelay "+number+" (commit ") {
+		t.Errorf("version: %s, the archive is of %s", out, number)
+	}
 }
 
 // only is the one file that a pattern matches.
@@ -42,147 +117,8 @@ func only(t *testing.T, pattern string) string {
 	return found[0]
 }
 
-// debianRoot is a fresh minimal Debian.
-type debianRoot struct {
-	*testing.T
-	dir string
-}
-
-func newDebianRoot(t *testing.T) debianRoot {
-	t.Helper()
-	if os.Getuid() != 0 {
-		unable(t, "only root can change into another root")
-	}
-	tar := filepath.Join(t.TempDir(), "root.tar")
-	r := debianRoot{t, t.TempDir()}
-	r.host(needs(t, "mmdebstrap")["mmdebstrap"], "--variant=minbase", "--include=ca-certificates", "bookworm", tar, "http://deb.debian.org/debian")
-	r.host("tar", "-C", r.dir, "--exclude=./dev/*", "-xf", tar)
-	r.host("sh", "-c", fmt.Sprintf("cat /dev/null >%[1]s/dev/null; chmod 666 %[1]s/dev/null", r.dir)) // what scripts write there goes
-	return r
-}
-
-func (r debianRoot) host(args ...string) string {
-	r.Helper()
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"} // none of the tests' own variables
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		r.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// in runs a shell command in the root.
-func (r debianRoot) in(script string) string {
-	r.Helper()
-	return r.host("chroot", r.dir, "sh", "-ec", script)
-}
-
-// TestPackageDebian: the packages go into a clean Debian; mail goes in and out;
-// a reinstallation keeps what is configured and queued; a purge leaves nothing.
-func TestPackageDebian(t *testing.T) {
-	files := dist(t)
-	r := newDebianRoot(t)
-	before := r.in("find / -xdev -path /proc -prune -o -path /var/lib/dpkg -prune -o -path /var/log -prune -o -print | sort")
-	for _, pattern := range []string{"srvrelay_*_amd64.deb", "srvrelay-mta_*_all.deb"} {
-		r.host("cp", only(t, filepath.Join(files, pattern)), r.dir)
-	}
-	install := "export DEBIAN_FRONTEND=noninteractive; dpkg --force-confdef -i /srvrelay_*.deb /srvrelay-mta_*.deb 2>&1"
-	r.in(install)
-	for check, want := range map[string]string{
-		"stat -c '%U:%G %a' /etc/srvrelay /etc/srvrelay/srvrelay.yaml /var/lib/srvrelay":                               "srvrelay:srvrelay 750\nroot:srvrelay 640\nsrvrelay:srvrelay 700\n",
-		"getent passwd srvrelay | cut -d: -f6,7":                                                                       "/var/lib/srvrelay:/usr/sbin/nologin\n",
-		"readlink -f /usr/sbin/sendmail /usr/lib/sendmail /usr/bin/mailq /usr/bin/newaliases":                          strings.Repeat("/usr/bin/srvrelay\n", 4),
-		"dpkg-query -Wf '${Provides} ${Conflicts}' srvrelay-mta":                                                       "mail-transport-agent mail-transport-agent",
-		"runuser -u srvrelay -- srvrelay check-config 2>/dev/null":                                                     "/etc/srvrelay/srvrelay.yaml is fine: 1 listener, queue in /var/lib/srvrelay\n",
-		"dpkg -L srvrelay | grep -c 'completions/srvrelay$\\|/_srvrelay$\\|srvrelay.fish$\\|system/srvrelay.service$'": "4\n",
-	} {
-		if got := r.in(check); got != want {
-			t.Errorf("%s\n%q, want %q", check, got, want)
-		}
-	}
-
-	server, err := sink.Start("127.0.0.1:0", sink.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	_, port, _ := strings.Cut(server.Addr(), ":")
-	dns, err := dnsserver.Start("127.0.0.1:0", "_smtp._tcp.out.test. SRV 0 0 "+port+" host.test.\nhost.test. A 127.0.0.1\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dns.Close()
-	config := fmt.Sprintf(`hostname: relay.test
-data_dir: /var/lib/srvrelay
-listeners: [{ address: "127.0.0.1:0", mode: submission, tls: none }]
-dns: { servers: [%q] }
-delivery: { egress: { allow: [127.0.0.0/8] } }
-log: { format: json }
-`, dns.Addr())
-	file := filepath.Join(r.dir, "etc/srvrelay/srvrelay.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o640); err != nil {
-		t.Fatal(err)
-	}
-	serve := func() *relayProcess {
-		cmd := exec.CommandContext(context.Background(), "chroot", r.dir, "runuser", "-u", "srvrelay", "--", "srvrelay", "serve")
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}
-		relay, err := startProcess(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(relay.kill)
-		return relay
-	}
-	relay := serve()
-	send := func(to string) {
-		t.Helper()
-		if refusal, err := submit(relay.address(), "a@in.test", []string{to}, "", "Subject: x\r\n\r\nx\r\n"); refusal != "" || err != nil {
-			t.Fatal(refusal, err)
-		}
-	}
-	send("b@out.test")
-	poll(t, waitLimit, "the mail is out", func() bool { return server.Count() == 1 })
-	r.in("srvrelay queue list") // as root, through the socket of the relay
-	stopIn(t, r)
-	<-relay.done
-
-	r.in(install) // once more
-	if mustRead(t, file) != config {
-		t.Error("the configuration was overwritten")
-	}
-	relay = serve()
-	send("c@out.test")
-	poll(t, waitLimit, "the mail is out, after a reinstallation", func() bool { return server.Count() == 2 })
-	stopIn(t, r)
-	<-relay.done
-
-	r.in("dpkg -r srvrelay-mta srvrelay 2>&1; test -f /etc/srvrelay/srvrelay.yaml; test -d /var/lib/srvrelay/queue; ! test -e /usr/sbin/sendmail")
-	r.in("dpkg -P srvrelay-mta srvrelay 2>&1; ! getent passwd srvrelay; ! getent group srvrelay; rm /*.deb")
-	after := r.in("find / -xdev -path /proc -prune -o -path /var/lib/dpkg -prune -o -path /var/log -prune -o -print | sort")
-	for line := range strings.Lines(after) {
-		// The files of users have backups of their own (useradd makes them).
-		if !strings.Contains("\n"+before, "\n"+line) && !strings.HasSuffix(line, "-\n") {
-			t.Errorf("a purge has left %s", line)
-		}
-	}
-}
-
-// stopIn ends the relay of the root in good order. runuser waits for it.
-func stopIn(t *testing.T, r debianRoot) {
-	t.Helper()
-	for _, exe := range globbed("/proc/[0-9]*/exe") {
-		if at, err := os.Readlink(exe); err == nil && at == filepath.Join(r.dir, "usr/bin/srvrelay") {
-			r.host("kill", "-TERM", filepath.Base(filepath.Dir(exe)))
-		}
-	}
-}
-
-func globbed(pattern string) []string { found, _ := filepath.Glob(pattern); return found }
-
-// TestPackageRPM: the rpm packages have what they must have.
-func TestPackageRPM(t *testing.T) {
-	files := dist(t)
+// testRPM: the rpm packages have what they must have.
+func testRPM(t *testing.T, files string) {
 	rpm := needs(t, "rpm")["rpm"]
 	ask := func(pkg string, args ...string) string {
 		t.Helper()
@@ -192,26 +128,169 @@ func TestPackageRPM(t *testing.T) {
 		}
 		return string(out)
 	}
-	list := ask("srvrelay-[0-9]*.x86_64.rpm", "-qpl")
-	for _, f := range []string{
-		"/usr/bin/srvrelay", "/usr/lib/systemd/system/srvrelay.service", "/usr/lib/systemd/system/srvrelay-smtp.socket",
-		"/usr/share/man/man1/srvrelay-serve.1.gz", "/usr/share/bash-completion/completions/srvrelay",
-		"/usr/share/zsh/site-functions/_srvrelay", "/usr/share/doc/srvrelay/docs/install.md",
+	const relay, mta = "srvrelay-[0-9]*.x86_64.rpm", "srvrelay-mta-*.noarch.rpm"
+	for _, x := range []struct {
+		pkg, query string
+		want       []string
+	}{
+		{relay, "-qpl", []string{
+			"/usr/bin/srvrelay\n", "/usr/lib/systemd/system/srvrelay.service\n", "/usr/lib/systemd/system/srvrelay-smtp.socket\n",
+			"/usr/share/man/man1/srvrelay.1.gz\n", "/usr/share/man/man1/srvrelay-serve.1.gz\n", "/usr/share/bash-completion/completions/srvrelay\n",
+			"/usr/share/zsh/site-functions/_srvrelay\n", "/usr/share/fish/vendor_completions.d/srvrelay.fish\n", "/usr/share/doc/srvrelay/docs/install.md\n",
+		}},
+		{relay, "-qpc", []string{"/etc/srvrelay/srvrelay.yaml\n"}},
+		{relay, "-qp --scripts", []string{"preinstall scriptlet", "postinstall scriptlet", "preuninstall scriptlet", "postuninstall scriptlet", "useradd --system", "try-restart", "disable $units"}},
+		{relay, "-qp --requires", []string{"ca-certificates\n", "shadow-utils\n"}},
+		{relay, "-qplv", []string{"-rw-r-----    1 root     root ", "drwxr-x---    2 root     root "}},
+		{relay, "-qp --qf %{LICENSE}|%{ARCH}|%{OS}|%{BUILDHOST}", []string{"MIT|x86_64|linux|reproducible"}},
+		{mta, "-qp --provides", []string{"MTA\n", "smtpdaemon\n"}},
+		{mta, "-qp --conflicts", []string{"postfix\n", "sendmail\n"}},
+		{mta, "-qp --requires", []string{"srvrelay\n"}},
+		{mta, "-qplv", []string{"/usr/sbin/sendmail -> ../bin/srvrelay\n", "/usr/bin/mailq -> srvrelay\n", "/usr/bin/newaliases -> srvrelay\n"}},
 	} {
-		if !strings.Contains(list, f+"\n") {
-			t.Errorf("%s is not in the package:\n%s", f, list)
+		got := ask(x.pkg, strings.Fields(x.query)...)
+		for _, w := range x.want {
+			if !strings.Contains(got, w) {
+				t.Errorf("rpm %s %s does not have %q:\n%s", x.query, x.pkg, w, got)
+			}
 		}
 	}
-	if got := ask("srvrelay-[0-9]*.x86_64.rpm", "-qp", "--configfiles"); got != "/etc/srvrelay/srvrelay.yaml\n" {
-		t.Errorf("files of the configuration: %q", got)
+}
+
+// debianRoot is a fresh small Debian with systemd, which does not run: a stub
+// notes what the packages want of it.
+type debianRoot struct {
+	*testing.T
+	dir string
+	net *netns // where everything in it runs
+}
+
+const (
+	bootLimit = 4 * time.Minute // to fetch and unpack a Debian
+	stepLimit = 2 * time.Minute // for one command in it
+)
+
+func newDebianRoot(t *testing.T) debianRoot {
+	t.Helper()
+	if os.Getuid() != 0 {
+		unable(t, "only root can change into another root")
 	}
-	if got := ask("srvrelay-[0-9]*.x86_64.rpm", "-qp", "--scripts"); !strings.Contains(got, "useradd --system") {
-		t.Errorf("scripts: %s", got)
+	r := debianRoot{t, t.TempDir(), newNetns(t, "debian")}
+	tar := filepath.Join(t.TempDir(), "root.tar")
+	r.host(needs(t, "mmdebstrap")["mmdebstrap"], "--variant=minbase", "--include=ca-certificates,systemd", "bookworm", tar, "http://deb.debian.org/debian")
+	r.host("tar", "-C", r.dir, "--exclude=./dev/*", "-xf", tar)
+	r.host("mknod", "-m", "666", filepath.Join(r.dir, "dev/null"), "c", "1", "3")
+	r.write("/etc/resolv.conf", "nameserver 127.0.0.1\n", 0o644)
+	r.write("/etc/dpkg/dpkg.cfg.d/fast", "force-unsafe-io\n", 0o644)
+	r.in("mkdir -p /run/systemd/system; mv /usr/bin/systemctl /usr/bin/systemctl.real")
+	r.write("/usr/bin/systemctl", "#!/bin/sh\necho \"$*\" >>/run/asked\ncase \"$*\" in *able*) exec systemctl.real \"$@\" ;; esac\n", 0o755)
+	return r
+}
+
+func (r debianRoot) write(name, text string, mode os.FileMode) {
+	r.Helper()
+	if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), mode); err != nil {
+		r.Fatal(err)
 	}
-	if got := ask("srvrelay-mta-*.noarch.rpm", "-qp", "--provides"); !strings.Contains(got, "MTA\n") {
-		t.Errorf("provides: %s", got)
+}
+
+// host runs a command of this machine.
+func (r debianRoot) host(args ...string) string {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.Context(), bootLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.WaitDelay = time.Second
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"} // none of the tests' own variables
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		r.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	if got := ask("srvrelay-mta-*.noarch.rpm", "-qpl"); !strings.Contains(got, "/usr/sbin/sendmail\n") {
-		t.Errorf("files: %s", got)
+	return string(out)
+}
+
+// command is one that runs in the root, as the first process of a namespace: when
+// it ends or is killed, and when the test is, the kernel kills all that it started.
+func (r debianRoot) command(ctx context.Context, owner *syscallOwner, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir, cmd.WaitDelay = "/", time.Second
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "DEBIAN_FRONTEND=noninteractive", "SYSTEMD_OFFLINE=1"}
+	cmd.SysProcAttr = chrooted(r.dir, owner)
+	return cmd
+}
+
+// in runs a shell command in the root.
+func (r debianRoot) in(script string) string {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.Context(), stepLimit)
+	defer cancel()
+	cmd := r.command(ctx, nil, "/bin/sh", "-ec", script)
+	var out []byte
+	err := r.net.do(func() (err error) { out, err = cmd.CombinedOutput(); return err })
+	if err != nil {
+		r.Fatalf("%s: %v\n%s", script, err, out)
 	}
+	return string(out)
+}
+
+// wants compares what commands print.
+func (r debianRoot) wants(of map[string]string) {
+	r.Helper()
+	for command, want := range of {
+		if got := r.in(command); got != want {
+			r.Errorf("%s\n%q, want %q", command, got, want)
+		}
+	}
+}
+
+// asked is what was wanted of systemctl since the last call, less what has no effect.
+func (r debianRoot) asked() string {
+	r.Helper()
+	return r.in("touch /run/asked; grep -v daemon-reload /run/asked || true; rm /run/asked")
+}
+
+// serve starts the relay as the unit does.
+func (r debianRoot) serve() *peerRelay {
+	r.Helper()
+	var owner syscallOwner
+	if _, err := fmt.Sscan(r.in("id -u srvrelay; id -g srvrelay"), &owner.uid, &owner.gid); err != nil {
+		r.Fatal(err)
+	}
+	cmd := r.command(context.Background(), &owner, "/usr/bin/srvrelay", "serve")
+	cmd.Env = append(cmd.Env, "SRVRELAY_LOG_FORMAT=json")
+	var relay *relayProcess
+	if err := r.net.do(func() (err error) { relay, err = startProcess(cmd); return err }); err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(relay.kill)
+	return &peerRelay{relay, r.T, ""}
+}
+
+func (r debianRoot) stop(relay *peerRelay) {
+	r.Helper()
+	if _, err := relay.terminate(); err != nil {
+		r.Fatalf("%v\n%s", err, relay.log())
+	}
+}
+
+// mail has an ordinary user send one by sendmail.
+func (r debianRoot) mail(to string) {
+	r.Helper()
+	r.in(`printf 'To: ` + to + `\nSubject: hello\n\nhello\n' | runuser -u nobody -- /usr/sbin/sendmail -t`)
+}
+
+// sink starts a receiving server where the root is.
+func (r debianRoot) sink() (s *sink.Server) {
+	r.Helper()
+	if err := r.net.do(func() (err error) { s, err = sink.Start("127.0.0.1:0", sink.Options{}); return err }); err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(s.Close)
+	return s
+}
+
+// everything is the files of the root but for those that every installation changes.
+func (r debianRoot) everything() string {
+	r.Helper()
+	return r.in(`find / -xdev \( -path /proc -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache/apt -o -path /var/log -o -path /tmp \) -prune -o -print | sort`)
 }

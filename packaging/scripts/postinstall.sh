@@ -8,6 +8,11 @@ configure) first=$([ -z "$2" ] && echo yes || echo no) ;;
 [2-9]*) first=no ;;
 *) exit 0 ;; # deb: abort-upgrade and its like
 esac
+returns=no # after a removal: enabled or not as it was
+if [ -e /run/srvrelay.returns ]; then
+  rm /run/srvrelay.returns
+  returns=yes
+fi
 
 nologin=/usr/sbin/nologin
 [ -x "$nologin" ] || nologin=/sbin/nologin
@@ -31,7 +36,7 @@ if command -v systemctl >/dev/null; then
     systemctl daemon-reload || true
     # A policy of the machine may forbid to start services (invoke-rc.d, policy-rc.d).
     if [ ! -x /usr/sbin/policy-rc.d ] || /usr/sbin/policy-rc.d srvrelay start >/dev/null 2>&1; then
-      if [ $first = yes ]; then
+      if [ $first = yes ] || { [ $returns = yes ] && systemctl --quiet is-enabled srvrelay.service; }; then
         systemctl start srvrelay.service ||
           echo "srvrelay does not run yet; see: journalctl -u srvrelay" >&2
       else

@@ -10,6 +10,7 @@ purge)
   rm -rf /var/lib/srvrelay /run/srvrelay /etc/srvrelay
   if getent passwd srvrelay >/dev/null; then userdel srvrelay || true; fi
   if getent group srvrelay >/dev/null; then groupdel srvrelay || true; fi
-  rm -rf /etc/systemd/system/srvrelay.service.d
+  rm -rf /etc/systemd/system/srvrelay.service.d /etc/systemd/system/srvrelay-*.socket.d \
+    /etc/systemd/system/*.wants/srvrelay.service /etc/systemd/system/*.wants/srvrelay-*.socket
   ;;
 esac
