@@ -96,7 +96,7 @@ func testDebian(t *testing.T, files string) {
 
 	// The next version has another default for the configuration.
 	r.in(`cd /tmp/new; dpkg-deb -R ../srvrelay_*_amd64.deb root; sed -i 's/^Version: .*/Version: 99/' root/DEBIAN/control
-		echo '# news' >>root/etc/srvrelay/srvrelay.yaml; dpkg-deb --root-owner-group -b root . ; rm -r root`)
+		echo '# news' >>root/etc/srvrelay/srvrelay.yaml; dpkg-deb --root-owner-group -Zgzip -z1 -b root . ; rm -r root`)
 	r.in("dpkg --force-confdef -i /tmp/new/*.deb 2>&1; test -f /etc/srvrelay/srvrelay.yaml.dpkg-dist")
 	if got := r.asked(); got != restarted {
 		t.Errorf("an upgrade wants of systemd: %s", got)
