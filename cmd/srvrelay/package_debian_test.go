@@ -3,15 +3,19 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"srvrelay/dnsutil/dnsserver"
+	"srvrelay/relay/sink"
 )
 
 // syscallOwner is whom a process in another root belongs to.
@@ -107,7 +111,7 @@ func testDebian(t *testing.T, files string) {
 
 	r.stop(relay)
 	r.asked()
-	r.in("apt-get -y remove srvrelay; test -d /var/lib/srvrelay/queue; ! test -e /usr/sbin/sendmail; getent passwd srvrelay")
+	r.in("apt-get -y remove srvrelay; test -d /var/lib/srvrelay/queue; test ! -e /usr/sbin/sendmail; getent passwd srvrelay")
 	if got := r.asked(); !strings.HasPrefix(got, "stop srvrelay.service ") || strings.Contains(got, "able") {
 		t.Errorf("a removal wants of systemd: %s", got)
 	}
@@ -125,13 +129,101 @@ func testDebian(t *testing.T, files string) {
 	poll(t, waitLimit, "nothing waits", func() bool { return !strings.Contains(r.in("mailq"), "@") })
 	r.stop(relay)
 
-	r.in("apt-get -y purge srvrelay; ! getent passwd srvrelay; ! getent group srvrelay")
+	r.in("mv /tmp/*.deb /root; rm -r /tmp/new")
+	r.in("apt-get -y purge srvrelay")
+	r.wants(map[string]string{"getent passwd srvrelay || getent group srvrelay || echo gone": "gone\n"})
 	for line := range strings.Lines(r.everything()) {
 		// The files of users have backups of their own (useradd makes them).
-		if !strings.Contains("\n"+before, "\n"+line) && !regexp.MustCompile(`^/etc/g?(passwd|shadow|group|subuid|subgid)-\n|^/run/asked\n`).MatchString(line) {
+		if !strings.Contains("\n"+before, "\n"+line) && !regexp.MustCompile(`^/etc/g?(passwd|shadow|group|subuid|subgid)-\n|^/run/asked\n|^/root/.*deb\n`).MatchString(line) {
 			t.Errorf("a purge has left %s", line)
 		}
 	}
+	r.boot().testBooted(out, dead)
+}
+
+// boot starts the root's systemd, as a container would: alone with its processes
+// and mounts, and with nothing of the kernel to write to but its control groups.
+// It ends with the test, whatever becomes of that.
+func (r debianRoot) boot() debianRoot {
+	r.Helper()
+	r.in("mv /usr/bin/systemctl.real /usr/bin/systemctl; rm -r /run/systemd")
+	const script = `
+mount --make-rprivate /
+mount --bind "$1" "$1"
+mount -t proc proc "$1/proc"
+mount --bind "$1/proc/sys" "$1/proc/sys"
+mount -o remount,bind,ro "$1/proc/sys"
+mount -t tmpfs tmpfs "$1/run"
+mount -t sysfs -o ro sysfs "$1/sys"
+mount -t cgroup2 cgroup2 "$1/sys/fs/cgroup"
+exec env -i PATH=/usr/sbin:/usr/bin container=test chroot "$1" /lib/systemd/systemd --log-target=console systemd.unit=multi-user.target`
+	cmd := exec.Command("sh", "-ec", script, "sh", r.dir)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &said, &said, time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC, Pdeathsig: syscall.SIGKILL,
+	}
+	if err := r.net.do(cmd.Start); err != nil {
+		r.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	r.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended // and with it everything that it started
+		if r.Failed() {
+			r.Logf("systemd: %s", &said)
+		}
+	})
+	r.init = cmd.Process.Pid
+	poll(r, bootLimit, "systemd is up", func() bool {
+		select {
+		case <-ended:
+			r.Fatalf("systemd has ended: %s", &said)
+		default:
+		}
+		return strings.Contains(r.in("systemctl is-system-running 2>&1 || true"), "running") // in the end
+	})
+	return r
+}
+
+// testBooted: under a systemd that runs, in its sandbox, the service starts when it
+// is installed, reloads, is restarted by an upgrade with the mail that waits, and
+// is gone after a purge.
+func (r debianRoot) testBooted(received, dead *sink.Server) {
+	r.Helper()
+	had, waited := received.Count(), dead.Count()
+	main := func() string {
+		r.Helper()
+		r.in("systemctl is-active srvrelay || { journalctl --no-pager -u srvrelay | tail; false; }")
+		return r.in("systemctl show -p MainPID srvrelay")
+	}
+	r.in("cd /root; apt-get -y install ./srvrelay_*_amd64.deb ./srvrelay-mta_*_all.deb")
+	first := main()
+	r.in("printf 'delivery: { egress: { allow: [127.0.0.0/8] } }\n' >>/etc/srvrelay/srvrelay.yaml; systemctl reload srvrelay")
+	if again := main(); again != first {
+		r.Errorf("a reload: %s, then %s", first, again)
+	}
+	r.mail("b@out.test")
+	poll(r, waitLimit, "the mail is out, from the sandbox", func() bool { return received.Count() == had+1 })
+	dead.Stop()
+	r.mail("waits@dead.test")
+	r.in("dpkg --force-confdef -i /root/*.deb 2>&1")
+	if again := main(); again == first {
+		r.Errorf("not restarted by a reinstallation: %s", first)
+	}
+	if got := r.in("mailq; srvrelay backup /root/backup"); !strings.Contains(got, "waits@dead.test") {
+		r.Errorf("mail that waited does not: %s", got)
+	}
+	if err := r.net.do(dead.Restart); err != nil {
+		r.Fatal(err)
+	}
+	r.in("srvrelay queue retry --all --yes")
+	poll(r, waitLimit, "what waited is out", func() bool { return dead.Count() == waited+1 })
+	if got := r.in("! journalctl -q --no-pager -u srvrelay | grep -E '\"level\":\"ERROR\"|not permitted'"); got != "" {
+		r.Errorf("the log of the service: %s", got)
+	}
+	r.in("apt-get -y purge srvrelay; test \"$(systemctl is-active srvrelay)\" = inactive; test ! -e /var/lib/srvrelay; test -z \"$(systemctl --failed --no-legend)\"")
 }
 
 // units: the installed units are in order, and the sandbox of the service is tight.

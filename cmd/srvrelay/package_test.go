@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -157,13 +159,17 @@ func testRPM(t *testing.T, files string) {
 	}
 }
 
-// debianRoot is a fresh small Debian with systemd, which does not run: a stub
-// notes what the packages want of it.
+// debianRoot is a fresh small Debian with systemd, which does not run until boot: a
+// stub notes what the packages want of it.
 type debianRoot struct {
 	*testing.T
-	dir string
-	net *netns // where everything in it runs
+	dir  string
+	net  *netns // where everything in it runs
+	init int    // the process id of its systemd, once that runs
 }
+
+// offline keeps systemctl from asking a systemd that does not run.
+const offline = "SYSTEMD_OFFLINE=1"
 
 const (
 	bootLimit = 4 * time.Minute // to fetch and unpack a Debian
@@ -175,7 +181,7 @@ func newDebianRoot(t *testing.T) debianRoot {
 	if os.Getuid() != 0 {
 		unable(t, "only root can change into another root")
 	}
-	r := debianRoot{t, t.TempDir(), newNetns(t, "debian")}
+	r := debianRoot{t, t.TempDir(), newNetns(t, "debian"), 0}
 	r.host(needs(t, "mmdebstrap")["mmdebstrap"], "--mode=root", "--variant=minbase", "--include=ca-certificates,systemd", "bookworm", r.dir, "http://deb.debian.org/debian")
 	r.write("/etc/resolv.conf", "nameserver 127.0.0.1\n", 0o644)
 	r.write("/etc/dpkg/dpkg.cfg.d/fast", "force-unsafe-io\n", 0o644)
@@ -211,7 +217,7 @@ func (r debianRoot) host(args ...string) string {
 func (r debianRoot) command(ctx context.Context, owner *syscallOwner, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.WaitDelay = "/", time.Second
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "DEBIAN_FRONTEND=noninteractive", "SYSTEMD_OFFLINE=1"}
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "DEBIAN_FRONTEND=noninteractive", offline}
 	cmd.SysProcAttr = chrooted(r.dir, owner)
 	return cmd
 }
@@ -222,6 +228,12 @@ func (r debianRoot) in(script string) string {
 	ctx, cancel := context.WithTimeout(r.Context(), stepLimit)
 	defer cancel()
 	cmd := r.command(ctx, nil, "/bin/sh", "-ec", script)
+	if r.init != 0 { // then it belongs to what systemd runs, and ends with that
+		enter := []string{"-t", strconv.Itoa(r.init), "-m", "-u", "-i", "-p", "-r", "-w", "env", "-i"}
+		enter = append(append(enter, slices.DeleteFunc(cmd.Env, func(e string) bool { return e == offline })...), cmd.Args...)
+		cmd = exec.CommandContext(ctx, "nsenter", enter...)
+		cmd.WaitDelay = time.Second
+	}
 	var out []byte
 	err := r.net.do(func() (err error) { out, err = cmd.CombinedOutput(); return err })
 	if err != nil {
