@@ -2,7 +2,7 @@
 
 GO ?= go
 
-.PHONY: help build test race stress soak kill-rounds bench bench-short fuzz lint fmt demo clean
+.PHONY: help build test race stress soak kill-rounds bench bench-short fuzz lint fmt demo release clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,8 +16,8 @@ test: ## all tests, about four minutes
 race: ## the same with the race detector
 	$(GO) test -race -shuffle=on -timeout 30m ./...
 
-stress: ## the long ones: power cuts, kill -9 under load, a soak, a million messages in virtual time
-	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 40m -run 'Kill9|DiskFull|Soak|Load|ParkedHop|FullQueue|PowerCut|Model|Fair|Million' ./queue/... ./delivery ./cmd/... -v
+stress: ## the long ones: power cuts, kill -9 under load, a soak, a million messages in virtual time, packages in a clean Debian
+	SRVRELAY_STRESS=1 $(GO) test -count=1 -timeout 40m -run 'Kill9|DiskFull|Soak|Load|ParkedHop|FullQueue|PowerCut|Model|Fair|Million|Package' ./queue/... ./delivery ./cmd/... -v
 
 SOAK ?= 5m
 soak: ## SOAK of load at 70 % of capacity while faults come and go; as root, else no disk is filled
@@ -52,5 +52,8 @@ fmt: ## format the code
 demo: ## see it work
 	$(GO) run ./cmd/srvrelay demo
 
-clean: ## remove what build made
-	rm -rf bin
+release: ## dist/: archives, deb, rpm, formula, SBOM, checksums; VERSION=1.2.3, the same bytes each time
+	.ci/release/build
+
+clean: ## remove what build and release made
+	rm -rf bin dist

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -113,15 +114,45 @@ func checkFiles(cfg *config.Config) config.Problems {
 // version is set by the linker for releases.
 var version = "0.1.0-dev"
 
+// madeFrom is set by the linker for releases: "commit 3dc490b0a1b2, 2026-11-29".
+// Other builds have it from Go, where it knows (see revision).
+var madeFrom string
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),
 		Run: func(c *cobra.Command, _ []string) {
-			goVersion := ""
+			built := ""
 			if info, ok := debug.ReadBuildInfo(); ok {
-				goVersion = " (" + info.GoVersion + ")"
+				words := revision(info.Settings)
+				if madeFrom != "" {
+					words = []string{madeFrom}
+				}
+				built = " (" + strings.Join(append(words, info.GoVersion), ", ") + ")"
 			}
-			fmt.Fprintf(c.OutOrStdout(), "srvrelay %s%s\n", version, goVersion)
+			fmt.Fprintf(c.OutOrStdout(), "srvrelay %s%s\n", version, built)
 		},
 	}
+}
+
+// revision says which commit the program was built from, and of what day, where
+// the builder knew: "commit 3dc490b0a1b2", "2026-11-29".
+func revision(settings []debug.BuildSetting) (words []string) {
+	of := map[string]string{}
+	for _, s := range settings {
+		of[s.Key] = s.Value
+	}
+	commit := of["vcs.revision"]
+	if commit == "" {
+		return nil
+	}
+	commit = "commit " + commit[:min(len(commit), 12)]
+	if of["vcs.modified"] == "true" {
+		commit += " and changes"
+	}
+	words = append(words, commit)
+	if day, _, found := strings.Cut(of["vcs.time"], "T"); found {
+		words = append(words, day)
+	}
+	return words
 }

@@ -125,8 +125,14 @@ its MX records when there are none; it fails over, retries and reports.`,
 	group(root, "Why is my mail not delivered?", explainCommand(), queueCommand(), traceCommand(), doctorCommand())
 	group(root, "Who is shut out, or held?", banCommand(), submissionCommand())
 	root.AddCommand(labCommand(), versionCommand())
+	for _, command := range more {
+		root.AddCommand(command())
+	}
 	return root
 }
+
+// more are commands of a special build; see manpages.go.
+var more []func() *cobra.Command
 
 // group adds commands under a title of their own in the help.
 func group(parent *cobra.Command, title string, commands ...*cobra.Command) {

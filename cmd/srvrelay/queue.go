@@ -77,8 +77,8 @@ func withQueue(do func(*cobra.Command, *admin.Client, []string) error) func(*cob
 			return do(c, client, a)
 		} else if errors.Is(oerr, queue.ErrLocked) {
 			return &exitError{exitTempFail, fmt.Errorf("%w, which does not answer on %s: try again in a moment", oerr, adminSocket(cfg))}
-		} else if errors.Is(oerr, queue.ErrDamaged) {
-			return damagedError(oerr)
+		} else if errors.Is(oerr, queue.ErrDamaged) || errors.Is(oerr, queue.ErrFormat) {
+			return startError(oerr)
 		} else if errors.Is(oerr, fs.ErrNotExist) {
 			return fmt.Errorf("%w, and there is no queue yet in %s", err, cfg.DataDir)
 		} else {

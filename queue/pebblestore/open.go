@@ -90,6 +90,12 @@ func (s *Store) openDB(fs vfs.FS) error {
 		return err
 	}
 	s.lock = lock
+	if desc.Exists {
+		if err := s.peekFormat(fs); err != nil {
+			lock.Close()
+			return err
+		}
+	}
 	s.opening.Store(true)
 	s.db, err = openEngine(dir, s.engineOptions(fs))
 	if err == nil && !desc.Exists {
@@ -105,6 +111,24 @@ func (s *Store) openDB(fs vfs.FS) error {
 		return openError(dir, err)
 	}
 	return nil
+}
+
+// peekFormat refuses the store of another version before the engine opens it for
+// writing: that alone begins a log and rewrites tables, and what is refused stays
+// as it is, byte for byte. What cannot be read, the open that follows tells.
+func (s *Store) peekFormat(fs vfs.FS) error {
+	o := s.engineOptions(fs)
+	o.ReadOnly, o.EventListener = true, nil
+	db, err := openEngine(s.opt.Dir, o)
+	if err != nil {
+		return nil
+	}
+	defer db.Close() // which has written nothing
+	stored, err := getString(db, keyFormat)
+	if err != nil {
+		return nil
+	}
+	return s.otherFormat(stored)
 }
 
 // openEngine opens the engine. Not all of its readers are made for damage:
@@ -205,17 +229,24 @@ func (s *Store) recover() error {
 	return s.startCount()
 }
 
+// otherFormat is the error for a store with a format that is not ours; one that
+// has none yet is fine here.
+func (s *Store) otherFormat(stored string) error {
+	if stored == formatVersion || stored == "" && !s.opt.ReadOnly {
+		return nil
+	}
+	return fmt.Errorf("%w: %s holds %q, this version reads %q. Nothing was changed; use the version that wrote it",
+		queue.ErrFormat, s.opt.Dir, queue.Safe(stored, 80), formatVersion)
+}
+
 // checkFormat refuses what we have not written, and signs a new store.
 func (s *Store) checkFormat() error {
 	stored, err := getString(s.db, keyFormat)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = s.otherFormat(stored)
+	}
+	if err != nil || stored != "" {
 		return err
-	case stored == formatVersion:
-		return nil
-	case stored != "" || s.opt.ReadOnly:
-		return fmt.Errorf("%w: %s holds %q, this version reads %q; use the version that wrote it",
-			queue.ErrFormat, s.opt.Dir, queue.Safe(stored, 80), formatVersion)
 	}
 	full := errors.New("not empty")
 	if err := eachKey(s.db, nil, nil, func(_, _ []byte) error { return full }); errors.Is(err, full) {

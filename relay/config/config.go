@@ -17,7 +17,7 @@ type Config struct {
 	Warnings []string `key:"-"` // what works, but hardly as meant
 
 	Hostname string `key:"hostname" check:"hostname" default:"" shown:"the name of the machine" flag:"common" example:"relay.example.net" doc:"The relay's own name: in its banner, in EHLO, in Received lines and as the sender of reports. It should be a full name (with a dot) that resolves to the relay's public address, else many servers refuse its mail."`
-	DataDir  string `key:"data_dir" check:"path" default:"" shown:"/var/lib/srvrelay for root, else $XDG_STATE_HOME/srvrelay or ~/.local/state/srvrelay" flag:"common" example:"/var/lib/srvrelay" doc:"The folder of the queue, the admin socket and the self-signed key. It must be on a local disk, and one process at a time uses it."`
+	DataDir  string `key:"data_dir" check:"path" default:"" shown:"/var/lib/srvrelay for root and for the user whose home that is, else $XDG_STATE_HOME/srvrelay or ~/.local/state/srvrelay" flag:"common" example:"/var/lib/srvrelay" doc:"The folder of the queue, the admin socket and the self-signed key. It must be on a local disk, and one process at a time uses it."`
 
 	Listeners       []Listener     `key:"listeners" shown:"127.0.0.1:2525, mode submission, tls none" doc:"The doors: where clients connect to hand in mail."`
 	TrustedNetworks []netip.Prefix `key:"trusted_networks" check:"trusted" default:"127.0.0.0/8 ::1/128" example:"[127.0.0.0/8, \"::1/128\"]" doc:"Clients that may submit without a password, at submission listeners that are bound to a loopback address and have no list of their own. Other listeners list their own."`

@@ -255,12 +255,17 @@ func (c *Config) fillIn(m machine, environ []string) {
 	}
 }
 
+// systemDataDir is for a relay of the whole machine; the packages make it the home
+// of the user that the service runs as.
+const systemDataDir = "/var/lib/srvrelay"
+
 // defaultDataDir follows the XDG base directory specification, in which a
-// relative $XDG_STATE_HOME is to be ignored. It is "" when there is no home.
+// relative $XDG_STATE_HOME is to be ignored. It is "" when there is no home. The
+// service and root, who asks it, mean the same folder.
 func defaultDataDir(root bool, state, home string) string {
 	switch {
-	case root:
-		return "/var/lib/srvrelay"
+	case root || home == systemDataDir:
+		return systemDataDir
 	case filepath.IsAbs(state):
 		return filepath.Join(state, "srvrelay")
 	case filepath.IsAbs(home):

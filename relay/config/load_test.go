@@ -287,6 +287,7 @@ func TestDataDir(t *testing.T) {
 		{true, "/s", "/root", "/var/lib/srvrelay"},
 		{false, "/s", "/home/a", "/s/srvrelay"},
 		{false, "s", "/home/a", "/home/a/.local/state/srvrelay"},
+		{false, "", "/var/lib/srvrelay", "/var/lib/srvrelay"}, // the service of the packages
 		{false, "", "", ""},
 	} {
 		if got := defaultDataDir(c.root, c.state, c.home); got != c.want {

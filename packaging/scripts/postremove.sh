@@ -1,0 +1,16 @@
+#!/bin/sh
+# After a removal. The queue, the configuration and the user stay until a purge,
+# which only Debian has; an rpm leaves them.
+set -e
+case "$1" in
+remove | 0)
+  [ ! -d /run/systemd/system ] || systemctl daemon-reload || true
+  ;;
+purge)
+  rm -rf /var/lib/srvrelay /run/srvrelay /etc/srvrelay
+  if getent passwd srvrelay >/dev/null; then userdel srvrelay || true; fi
+  if getent group srvrelay >/dev/null; then groupdel srvrelay || true; fi
+  rm -rf /etc/systemd/system/srvrelay.service.d /etc/systemd/system/srvrelay-*.socket.d \
+    /etc/systemd/system/*.wants/srvrelay.service /etc/systemd/system/*.wants/srvrelay-*.socket
+  ;;
+esac
