@@ -35,6 +35,15 @@ auth: { users_file: /etc/srvrelay/users }
 metrics: { listen: "127.0.0.1:9587" }
 `
 
+// installRelay is what a package does.
+const (
+	relayUnit    = "/etc/systemd/system/srvrelay.service"
+	installRelay = `install -m 755 bin/srvrelay /usr/bin/srvrelay
+		useradd --system --home-dir /var/lib/srvrelay --shell /usr/sbin/nologin srvrelay
+		install -d -o srvrelay -g srvrelay -m 750 /etc/srvrelay
+`
+)
+
 // incidentZone is what the world says; incidentWorld is its one mail server.
 const (
 	incidentWorld = "5.5.100.41"
@@ -57,10 +66,8 @@ func newIncident(t *testing.T, page, more string, prepare ...string) *incident {
 	i.relay = i.machine("relay", "relay.example.net", "5.5.113.5")
 	i.world = i.server(incidentWorld, 25)
 	i.records(incidentZone)
-	i.relay.run(`install -m 755 bin/srvrelay /usr/bin/srvrelay
-		useradd --system --home-dir /var/lib/srvrelay --shell /usr/sbin/nologin srvrelay
-		install -d -o srvrelay -g srvrelay -m 750 /etc/srvrelay` + "\n" + mintFor(90))
-	i.relay.write("/etc/systemd/system/srvrelay.service", i.read("../../packaging/systemd/srvrelay.service"))
+	i.relay.run(installRelay + mintFor(90))
+	i.relay.write(relayUnit, i.read("../../packaging/systemd/srvrelay.service"))
 	i.configure(more)
 	for _, script := range prepare {
 		i.relay.run(script)
@@ -418,5 +425,37 @@ func TestEveryAlertHasAPage(t *testing.T) {
 		if len(b.do) > 0 && b.part != "Look" && b.part != "Do" && b.part != "Over" {
 			t.Errorf("%s:%d: nobody follows what is below %q", incidentsPage, b.line, b.part)
 		}
+	}
+}
+
+// TestOperations follows docs/operations.md from one end to the other, with mail
+// that waits for a server that is down.
+func TestOperations(t *testing.T) {
+	t.Parallel()
+	const page = "operations.md"
+	i := newIncident(t, page, "")
+	i.records("new.example.net. A 5.5.113.6\n")
+	next := i.machine("new", "relay.example.net", "5.5.113.6")
+	next.run(installRelay)
+	next.write(relayUnit, i.read("../../packaging/systemd/srvrelay.service"))
+	next.sshd()
+	i.away(3)
+	sections := []string{
+		"Backup and restore", "Monitoring", "Exit codes for Nagios and its kin", "Tuning", "Upgrade", "Downgrade", "To another machine",
+	}
+	for _, s := range sections {
+		i.follow(s)
+		if s == "Backup and restore" {
+			i.relay.saw(relayLog, `"msg":"parked"`)
+		}
+	}
+	guideIsWhole(t, page, sections...)
+
+	// What came over is not only in the list: it is delivered.
+	i.back()
+	next.run("srvrelay queue retry --all --yes")
+	arrived(i.guideNet, i.world, 3)
+	if out := next.run("srvrelay user list"); !strings.Contains(out, "anna") {
+		t.Error("the users have not come along:", out)
 	}
 }
