@@ -249,6 +249,42 @@ var incidents = map[string]func(t *testing.T) (i *incident, mend func()){
 	},
 }
 
+// symptoms are the lines of the metrics by which an alert knows its trouble, so
+// that what is made is what the alert is about. Trouble of a slow disk is not made.
+var symptoms = map[string]string{
+	"SrvrelayRefusesMail":      `srvrelay_accepting 0`,
+	"SrvrelayQueueFillsUp":     `srvrelay_queue_messages 8`, // of 9
+	"SrvrelayQueueBytes":       `srvrelay_queue_bytes [89]\d{5}`,
+	"SrvrelayDiskFull":         `srvrelay_disk_free_bytes \d\.\d+e\+07`,
+	"SrvrelayDeliversNothing":  `srvrelay_deferred_total{reason="connect-refused"} [1-9]`,
+	"SrvrelayHopsParked":       `srvrelay_hops_parked 1`,
+	"SrvrelayAlarm":            `srvrelay_alarms_total [1-9]`,
+	"SrvrelayManyFailures":     `srvrelay_failed_total{reason="rejected"} 2`,
+	"SrvrelayDNSFails":         `srvrelay_deferred_total{reason="dns-failed"} [1-9]`,
+	"SrvrelayLoginFails":       `srvrelay_deferred_total{reason="auth-failed"} [1-9]`,
+	"SrvrelayFaults":           `srvrelay_faults_total [1-9]`,
+	"SrvrelayPasswordsGuessed": `srvrelay_guards 1`,
+	"SrvrelaySuspect":          `srvrelay_suspects 1`,
+	"SrvrelayReportsDropped":   `srvrelay_reports_dropped_total 1`,
+	"SrvrelayCertificateEnds":  `srvrelay_certificate_expiry_timestamp_seconds \d`,
+}
+
+// shows waits until the metrics have a line; "" is none.
+func (i *incident) shows(line string) {
+	i.Helper()
+	if line == "" {
+		return
+	}
+	have := regexp.MustCompile("(?m)^" + line)
+	err := until(func() bool {
+		out, err := i.relay.try("curl -s http://127.0.0.1:9587/metrics")
+		return err == nil && have.MatchString(out)
+	}, func() error { return fmt.Errorf("the metrics have no %s", line) })
+	if err != nil {
+		i.Fatal(err)
+	}
+}
+
 const incidentsPage = "incidents.md"
 
 // worldAway is a relay whose world answers nothing, until it does.
@@ -379,6 +415,7 @@ func TestIncidents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			i, mend := arrange(t)
+			i.shows(symptoms[name])
 			i.part(name, "Look")
 			if mend != nil {
 				mend()
