@@ -45,6 +45,7 @@ type guide struct {
 type guideBlock struct {
 	line    int
 	section string // the heading above it
+	part    string // the word with which a paragraph above it begins, in bold: "**Look.** ..."
 	do      []string
 	text    string
 }
@@ -62,19 +63,22 @@ func parseGuide(t *testing.T, name string) *guide {
 		t.Fatal(err)
 	}
 	g := &guide{file: name}
-	section, open := "", false
+	section, part, open := "", "", false
 	for i, line := range strings.Split(string(b), "\n") {
 		last := len(g.blocks) - 1
 		switch what, fence := strings.CutPrefix(line, "```"); {
 		case fence && !open:
-			g.blocks = append(g.blocks, guideBlock{line: i + 1, section: section, do: strings.Fields(what)})
+			g.blocks = append(g.blocks, guideBlock{line: i + 1, section: section, part: part, do: strings.Fields(what)})
 			open = true
 		case fence:
 			open = false
 		case open:
 			g.blocks[last].text += guideWords.Replace(line) + "\n"
 		case strings.HasPrefix(line, "## "):
-			section = strings.TrimPrefix(line, "## ")
+			section, part = strings.TrimPrefix(line, "## "), ""
+		case strings.HasPrefix(line, "**"):
+			part, _, _ = strings.Cut(strings.TrimFunc(line, func(r rune) bool { return r == '*' }), "*")
+			part, _, _ = strings.Cut(strings.TrimRight(part, ".,:"), " ")
 		}
 	}
 	return g
@@ -111,7 +115,7 @@ func (n *guideNet) step(b *guideBlock, printed string) string {
 		if line := n.unprinted(b.text); line != "" {
 			n.Fatalf("%s: nothing has printed %q", where, line)
 		}
-		return n.step(&guideBlock{b.line, b.section, strings.Fields(do), b.text}, printed)
+		return n.step(&guideBlock{b.line, b.section, b.part, strings.Fields(do), b.text}, printed)
 	}
 	switch {
 	case len(b.do) == 1 && b.do[0] == "dns":
@@ -197,6 +201,7 @@ var guideVaries = []struct {
 	as      string
 }{
 	{regexp.MustCompile(`\b[0-9A-HJKMNP-TV-Z]{26}\b`), "ID"},
+	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d\b`), "DATE"},
 	{regexp.MustCompile(`\b\d\d:\d\d(:\d\d)?\b`), "TIME"},
 	{regexp.MustCompile(`\b\d+ (ms|s|m|h|min)\b`), "SPAN"},
 	{regexp.MustCompile(`\b[\d.,]+ (B|KiB|MiB)\b`), "SIZE"},

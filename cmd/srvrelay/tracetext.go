@@ -36,6 +36,7 @@ type event struct {
 	at    time.Time // zero = what is to come
 	text  string
 	below []string
+	same  string // of an attempt: all that it came to; "" = no attempt
 }
 
 func traceOne(s screen, m admin.Traced, now time.Time) error {
@@ -44,8 +45,10 @@ func traceOne(s screen, m admin.Traced, now time.Time) error {
 		fmt.Fprintf(s, "  Message-ID <%s>\n", queue.Safe(m.MessageID, 300))
 	}
 	events := []event{{at: m.Received, text: accepted(m)}}
+	before := ""
 	for _, a := range m.Attempts {
-		events = append(events, attempted(m, a))
+		events = append(events, attempted(m, a, before))
+		before = a.Plan
 	}
 	for _, n := range m.Notes {
 		events = append(events, event{at: n.Time, text: noted(n)})
@@ -61,12 +64,32 @@ func traceOne(s screen, m admin.Traced, now time.Time) error {
 			events = append(events, waits(s, r, now))
 		}
 	}
-	for _, e := range events {
+	for _, e := range together(events) {
 		if err := writeEvent(s, e); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// together makes one line of attempts that followed each other and came to the
+// same: a server that is away for days is tried a hundred times.
+func together(events []event) (out []event) {
+	for i := 0; i < len(events); i++ {
+		e, more := events[i], 0
+		out = append(out, e)
+		for e.same != "" && i+1 < len(events) && events[i+1].same == e.same {
+			i, more = i+1, more+1
+		}
+		last := events[i].at.Local().Format(time.DateTime)
+		switch {
+		case more == 1:
+			out = append(out, event{at: events[i].at, text: "the same again"})
+		case more > 1:
+			out = append(out, event{at: events[i-more+1].at, text: fmt.Sprintf("the same %d times more, the last time at %s", more, last)})
+		}
+	}
+	return out
 }
 
 func writeEvent(s screen, e event) error {
@@ -115,16 +138,21 @@ func accepted(m admin.Traced) string {
 	return text + ", " + cmp.Or(queue.Safe(c.TLS, 40), "without TLS")
 }
 
-// attempted says where one attempt went and what was said.
-func attempted(m admin.Traced, a queue.Attempt) event {
-	e := event{at: a.Time, text: "tried " + address(a.Hop)}
+// attempted says where one attempt went and what was said; before is the plan of
+// the attempt before it.
+func attempted(m admin.Traced, a queue.Attempt, before string) event {
+	e := event{at: a.Time, text: "tried " + address(a.Hop), same: fmt.Sprintf("%q", append([]string{a.Hop, a.Target, a.TLS, a.Plan}, a.Results...))}
 	if a.Target != "" {
 		e.text += ", at last " + queue.Safe(a.Target, 300) + ", " + cmp.Or(queue.Safe(a.TLS, 40), "without TLS")
 	}
 	for _, line := range a.Results {
 		e.below = append(e.below, queue.Safe(line, 500))
 	}
-	if plan := m.Plans[a.Plan]; plan != "" {
+	switch plan := m.Plans[a.Plan]; {
+	case plan == "":
+	case a.Plan == before:
+		e.below = append(e.below, "plan "+queue.Safe(a.Plan, 20)+", as before")
+	default:
 		e.below = append(e.below, "plan "+queue.Safe(a.Plan, 20)+": "+queue.Safe(plan, 500))
 	}
 	return e

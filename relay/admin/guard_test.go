@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -25,6 +26,7 @@ type api struct {
 	*shelf
 	dial func() net.Conn
 	told []string // refusals
+	done []string // what was asked of the relay behind the API
 }
 
 func newAPI(t *testing.T, l net.Listener, dial func() net.Conn) *api {
@@ -33,12 +35,7 @@ func newAPI(t *testing.T, l net.Listener, dial func() net.Conn) *api {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- ServeTCP(ctx, l, Backend{
-			Store: a, Routing: func() queue.Routing { return queue.Routing{} },
-			Explain: func(_ context.Context, q Question) Explanation { return Explanation{Domain: q.Domain} },
-			Unpark:  func(context.Context, string) error { return nil },
-			Denied:  func(client, why string) { a.told = append(a.told, client+" "+why) },
-		}, func() Remote { return Remote{Token: NewToken(testToken), Hosts: []string{"relay.test"}} }, nil)
+		ended <- ServeTCP(ctx, l, a.backend(), func() Remote { return Remote{Token: NewToken(testToken), Hosts: []string{"relay.test"}} }, nil)
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -47,6 +44,28 @@ func newAPI(t *testing.T, l net.Listener, dial func() net.Conn) *api {
 		}
 	})
 	return a
+}
+
+// backend is a relay that notes what it is asked to do.
+func (a *api) backend() Backend {
+	did := func(what string) { a.done = append(a.done, what) }
+	return Backend{
+		Store: a, Routing: func() queue.Routing { return queue.Routing{} },
+		Explain: func(_ context.Context, q Question) Explanation { did("explain"); return Explanation{Domain: q.Domain} },
+		Unpark:  func(context.Context, string) error { did("unpark"); return nil },
+		Denied:  func(client, why string) { a.told = append(a.told, client+" "+why) },
+		Reload:  func(context.Context) Reloaded { did("reload"); return Reloaded{} },
+		Door:    func() Door { did("door"); return Door{} },
+		Backup:  func(context.Context, io.Writer) error { did("backup"); return nil },
+		Trace: func(context.Context, queue.TraceQuery) (queue.Traces, error) {
+			did("trace")
+			return queue.Traces{}, nil
+		},
+		Bans:          func() Bans { did("bans"); return Bans{} },
+		ChangeBans:    func(BanChange) BanChanged { did("change bans"); return BanChanged{} },
+		Suspects:      func() []Suspect { did("suspects"); return nil },
+		ChangeSuspect: func(SuspectChange) SuspectChanged { did("change suspect"); return SuspectChanged{} },
+	}
 }
 
 func overTCP(t *testing.T) *api {
@@ -143,7 +162,27 @@ func TestAttacks(t *testing.T) {
 		"a wrong token, then a right": {get("/v1/queue/count", host+"Authorization: Bearer x\r\n"+auth), 401, "unauthorized"},
 		"no route, no token":          {get("/v1/nothing", host), 401, "unauthorized"}, // what there is, strangers do not learn
 
-		"a backup, which has keys": {post("/v1/backup", host+auth, ""), 403, "not-remote"},
+		"a backup, which has keys":       {post("/v1/backup", host+auth, ""), 403, "not-remote"},
+		"a backup, without a token":      {post("/v1/backup", host, ""), 401, "unauthorized"},
+		"a backup with a query":          {post("/v1/backup?x=y", host+auth, ""), 403, "not-remote"},
+		"a backup, escaped":              {post("/v1/%62ackup", host+auth, ""), 403, "not-remote"},
+		"a backup, another method":       {get("/v1/backup", host+auth), 403, "not-remote"},
+		"a backup, absolute":             {post("http://127.0.0.1:8025/v1/backup", host+auth, ""), 403, "not-remote"},
+		"a backup with two slashes":      {post("/v1//backup", host+auth, ""), 404, "no-such-route"},
+		"a backup with a slash behind":   {post("/v1/backup/", host+auth, ""), 404, "no-such-route"},
+		"a backup with dots":             {post("/v1/queue/../backup", host+auth, ""), 404, "no-such-route"},
+		"a backup with a dot":            {post("/v1/./backup", host+auth, ""), 404, "no-such-route"},
+		"a backup, in capitals":          {post("/v1/BACKUP", host+auth, ""), 404, "no-such-route"},
+		"a backup, through the slash":    {post("/v1%2fbackup", host+auth, ""), 403, "not-remote"},
+		"a trace of everything":          {post("/v1/trace", host+auth, `{"max":1000000000}`), 400, "bad-request"},
+		"a trace of less than nothing":   {post("/v1/trace", host+auth, `{"max":-1}`), 400, "bad-request"},
+		"a trace with more fields":       {post("/v1/trace", host+auth, `{"max":1,"path":"/etc/passwd"}`), 400, "bad-request"},
+		"a trace that is no object":      {post("/v1/trace", host+auth, `["max"]`), 400, "bad-request"},
+		"a ban with more fields":         {post("/v1/bans", host+auth, `{"network":"0.0.0.0/0","exempt":[]}`), 400, "bad-request"},
+		"a ban with a time that is none": {post("/v1/bans", host+auth, `{"network":"192.0.2.1","for":1e99}`), 400, "bad-request"},
+		"a release with more fields":     {post("/v1/submission", host+auth, `{"release":"anna","all":true}`), 400, "bad-request"},
+		"a release by a form":            {post("/v1/submission", host+auth+"Content-Type: application/x-www-form-urlencoded\r\n", "release=anna"), 400, "bad-request"},
+		"a release that is broken off":   {post("/v1/submission", host+auth, `{"release":"anna`), 400, "bad-request"},
 
 		"DNS rebinding":                 {get("/v1/queue/count", "Host: evil.test\r\n"+auth), 421, "wrong-host"},
 		"DNS rebinding of health":       {get("/healthz", "Host: evil.test\r\n"), 421, "wrong-host"},
@@ -201,13 +240,78 @@ func TestAttacks(t *testing.T) {
 				t.Errorf("%d %s, want %d %s", resp.StatusCode, text, c.status, c.word)
 			}
 			harmless(t, resp, text)
-			if len(a.acted) > 0 {
-				t.Error(a.acted)
+			if len(a.acted)+len(a.done) > 0 {
+				t.Error("something was done:", a.acted, a.done)
 			}
 			if c.status == 401 && !strings.HasPrefix(resp.Header.Get("WWW-Authenticate"), "Bearer ") {
 				t.Error("no challenge (RFC 9110 11.6.1)")
 			}
 		})
+	}
+}
+
+// TestEveryRouteIsGuarded: whatever route there is, the same strangers come to
+// nothing there. A route that is added is tried, too.
+func TestEveryRouteIsGuarded(t *testing.T) {
+	const (
+		host = "Host: 127.0.0.1:8025\r\n"
+		auth = "Authorization: Bearer " + testToken + "\r\n"
+	)
+	same := func(p string) string { return p }
+	attacks := map[string]struct {
+		method  string // "" = as it should be
+		path    func(string) string
+		headers string
+		status  int
+		word    string
+	}{
+		"no token":            {"", same, host, 401, "unauthorized"},
+		"a wrong token":       {"", same, host + "Authorization: Bearer " + testToken + "0\r\n", 401, "unauthorized"},
+		"a token as a cookie": {"", same, host + "Cookie: token=" + testToken + "\r\n", 401, "unauthorized"},
+		"DNS rebinding":       {"", same, "Host: evil.test\r\n" + auth, 421, "wrong-host"},
+		"another origin":      {"", same, host + auth + "Origin: https://evil.test\r\n", 403, "wrong-origin"},
+		"a sandboxed origin":  {"", same, host + auth + "Origin: null\r\n", 403, "wrong-origin"},
+		"another site":        {"", same, host + auth + "Sec-Fetch-Site: cross-site\r\n", 403, "wrong-origin"},
+		"a site beside":       {"", same, host + auth + "Sec-Fetch-Site: same-site\r\n", 403, "wrong-origin"},
+		"another method":      {"PATCH", same, host + auth, 405, "wrong-method"},
+		"a huge body":         {"", same, host + auth + "Content-Length: 9000000000000000000\r\n", 413, "too-large"},
+		"a slash behind":      {"", func(p string) string { return p + "/" }, host + auth, 404, "no-such-route"},
+		"two slashes":         {"", func(p string) string { return "/" + p }, host + auth, 404, "no-such-route"},
+		"dots":                {"", func(p string) string { return "/healthz/.." + p }, host + auth, 404, "no-such-route"},
+		"dots, no token":      {"", func(p string) string { return "/healthz/.." + p }, host, 401, "unauthorized"},
+		"escaped dots":        {"", func(p string) string { return "/healthz/%2e%2e" + p }, host + auth, 404, "no-such-route"},
+		"escaped slashes":     {"", func(p string) string { return "/" + strings.ReplaceAll(p[1:], "/", "%2F") + "%2f" }, host + auth, 404, "no-such-route"},
+	}
+	for _, route := range (Backend{}).routes().patterns {
+		method, path, _ := strings.Cut(route, " ")
+		for name, c := range attacks {
+			t.Run(route+" "+name, func(t *testing.T) {
+				a := overTCP(t)
+				m, status, word := method, c.status, c.word
+				if c.method != "" {
+					m = c.method
+				}
+				target := c.path(strings.ReplaceAll(path, "{id}", string(a.ids[0])))
+				switch {
+				case (target == "/healthz" || target == "/readyz") && status == 401:
+					return // health is for everybody
+				case path == "/v1/backup" && (status == 405 || status == 413):
+					status, word = 403, "not-remote"
+				}
+				body := ""
+				if status == 413 {
+					body = strings.Repeat(" ", maxRequest)
+				}
+				resp, text := a.raw(t, m+" "+target+" HTTP/1.1\r\n"+c.headers+"\r\n"+body)
+				if resp.StatusCode != status || !strings.Contains(text, `"`+problemType+word+`"`) {
+					t.Errorf("%d %s, want %d %s", resp.StatusCode, text, status, word)
+				}
+				harmless(t, resp, text)
+				if len(a.acted)+len(a.done) > 0 {
+					t.Error("something was done:", a.acted, a.done)
+				}
+			})
+		}
 	}
 }
 
@@ -324,7 +428,7 @@ func slowly(t *testing.T, head string, block string, pause time.Duration, enough
 // goes on may take as long as it takes.
 func TestSlowClients(t *testing.T) {
 	const head = " HTTP/1.1\r\nHost: relay.test\r\nAuthorization: Bearer " + testToken + "\r\n"
-	for name, c := range map[string]struct {
+	table := map[string]struct {
 		head, block string
 		least, most time.Duration
 	}{
@@ -336,7 +440,18 @@ func TestSlowClients(t *testing.T) {
 		"another host":  {"POST /v1/reload HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 1000\r\n\r\n", "", 0, bodyLimit + 2*time.Second},
 		"no import":     {"POST /v1/queue/import?record=100000" + head + "Content-Length: 100000\r\n\r\n", "", bodyLimit, bodyLimit + 2*time.Second},
 		"a slow import": {"POST /v1/queue/import?record=100000" + head + "Content-Length: 100000\r\n\r\n", " ", 10 * time.Minute, time.Hour},
-	} {
+	}
+	for _, route := range (Backend{}).routes().patterns {
+		if path, is := strings.CutPrefix(route, "POST "); is && path != "/v1"+importPath {
+			row := table["a slow body"]
+			row.head = strings.Replace(row.head, "/v1/queue/act", path, 1)
+			if path == "/v1/backup" || path == "/v1/reload" {
+				row.least = 0 // answered at once, and what is left of the request is read
+			}
+			table["a slow body, "+path] = row
+		}
+	}
+	for name, c := range table {
 		t.Run(name, func(t *testing.T) {
 			if held := slowly(t, c.head, c.block, time.Second, 10*time.Minute); held < c.least || held > c.most {
 				t.Errorf("held for %s", held)
@@ -398,28 +513,76 @@ func (slowShelf) Act(ctx context.Context, _ []queue.ID, _ queue.Action) (queue.A
 // nasty is what strangers put into addresses and replies.
 const nasty = `"><script>alert(1)</script>&` + "\u2028'"
 
+// nastyShelf has it wherever a stranger can write.
 type nastyShelf struct{ *shelf }
 
-func (s nastyShelf) Get(ctx context.Context, id queue.ID) (*queue.Message, error) {
-	m, err := s.shelf.Get(ctx, id)
-	if err == nil {
-		m.Sender, m.Recipients[0].Address = nasty+"@x.test", nasty+"@y.test"
-		m.Recipients[0].Last = queue.Status{Code: "4.0.0", Reply: nasty, Text: nasty}
+func (s nastyShelf) message(id queue.ID) *queue.Message {
+	m := s.shelf.message(id)
+	m.Sender, m.MessageID, m.EnvID = nasty+"@x.test", nasty+"@msg.test", nasty
+	m.Client.Helo, m.Client.User = nasty, nasty
+	m.Recipients[0].Address, m.Recipients[0].ORcpt = nasty+"@y.test", nasty
+	m.Recipients[0].Last = queue.Status{Code: "4.0.0", Reply: nasty, Text: nasty, Target: nasty, MTA: nasty}
+	m.Attempts = []queue.Attempt{{Hop: nasty, Target: nasty, TLS: nasty, Plan: nasty, Results: []string{nasty}}}
+	m.Notes = []queue.Note{{What: nasty, Text: nasty, To: nasty}}
+	return m
+}
+
+func (s nastyShelf) Get(_ context.Context, id queue.ID) (*queue.Message, error) {
+	return s.message(id), nil
+}
+
+func (s nastyShelf) List(_ context.Context, after queue.ID, fn func(*queue.Message) bool) error {
+	if s.ids[0] > after {
+		fn(s.message(s.ids[0]))
 	}
-	return m, err
+	return nil
+}
+
+func (s nastyShelf) Hops(context.Context) ([]queue.HopInfo, error) {
+	return []queue.HopInfo{{Hop: nasty, Parked: time.Unix(5000, 0), Status: queue.Status{Reply: nasty, Text: nasty}}}, nil
 }
 
 func (s nastyShelf) Body(context.Context, queue.ID) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader("<html>" + nasty)), nil
 }
 
-// TestStoredScript: what strangers wrote stays text, in whatever shows it.
-func TestStoredScript(t *testing.T) {
+// nastyBackend says it wherever a relay says anything.
+func nastyBackend() Backend {
 	s := nastyShelf{&shelf{ids: []queue.ID{queue.NewID(time.Now())}}}
-	c, stop := Local(Backend{Store: s, Routing: func() queue.Routing { return queue.Routing{} }})
+	return Backend{
+		Store: s, Routing: func() queue.Routing { return queue.Routing{} },
+		Explain: func(context.Context, Question) Explanation {
+			return Explanation{
+				Domain: nasty, Text: nasty, Notes: []string{nasty}, Lookups: []Lookup{{Name: nasty, Records: []string{nasty}}},
+				Targets: []Target{{Host: nasty, Contact: &Contact{Banner: nasty, Extensions: []string{nasty}}}}, Held: []Suspect{{Name: nasty, Why: nasty}},
+			}
+		},
+		Trace: func(context.Context, queue.TraceQuery) (queue.Traces, error) {
+			return queue.Traces{Found: []queue.Traced{{Message: *s.message(s.ids[0]), Plans: map[string]string{nasty: nasty}}}}, nil
+		},
+		Door:          func() Door { return Door{Refusing: nasty, Fix: nasty} },
+		Bans:          func() Bans { return Bans{Bans: []Ban{{Network: nasty, Why: nasty}}, Guarded: []Guard{{User: nasty}}} },
+		ChangeBans:    func(c BanChange) BanChanged { return BanChanged{Problem: c.Why, Note: nasty} },
+		Suspects:      func() []Suspect { return []Suspect{{Name: nasty, Why: nasty}} },
+		ChangeSuspect: func(c SuspectChange) SuspectChanged { return SuspectChanged{Problem: c.Release} },
+		Reload:        func(context.Context) Reloaded { return Reloaded{Problems: []string{nasty}} },
+		Backup:        func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "tar"); return err },
+	}
+}
+
+// TestStoredScript: what strangers wrote into headers, addresses and replies
+// stays text, in every answer that has it.
+func TestStoredScript(t *testing.T) {
+	b := nastyBackend()
+	c, stop := Local(b)
 	defer stop()
-	get := func(path string) (*http.Response, string) {
-		resp, err := c.http.Get("http://srvrelay/v1" + path)
+	ask := func(route, body string) (*http.Response, string) {
+		method, path, _ := strings.Cut(route, " ")
+		req, err := http.NewRequest(method, "http://srvrelay"+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.http.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -428,20 +591,58 @@ func TestStoredScript(t *testing.T) {
 		harmless(t, resp, string(text))
 		return resp, string(text)
 	}
-	resp, text := get("/queue/" + string(s.ids[0]))
-	if resp.Header.Get("Content-Type") != "application/json" || strings.ContainsAny(text, "<>&\u2028") {
-		t.Errorf("%s\n%s", resp.Header.Get("Content-Type"), text)
+	id := string(b.Store.(nastyShelf).ids[0])
+	quoted, _ := json.Marshal(nasty)
+	const none = "-" // nothing of a stranger is in this answer
+	table := map[string]struct{ query, body string }{
+		"GET /healthz":               {none, ""},
+		"GET /readyz":                {none, ""},
+		"GET /v1/queue/count":        {none, ""},
+		"POST /v1/queue/list":        {"", `{}`},
+		"POST /v1/queue/records":     {"", `{}`},
+		"POST /v1/queue/act":         {none, `{"verb":` + string(quoted) + `}`}, // refused; the word comes back in part
+		"GET /v1/queue/summary":      {"", ""},
+		"GET /v1/queue/{id}":         {"", ""},
+		"GET /v1/queue/{id}/body":    {none, ""}, // an attachment, see below
+		"POST /v1/queue/import":      {none, string(quoted)},
+		"GET /v1/hops":               {"", ""},
+		"GET /v1/door":               {"", ""},
+		"GET /v1/explain":            {"?domain=" + url.QueryEscape(nasty), ""},
+		"GET /v1/explain/{id}":       {"", ""},
+		"GET /v1/bans":               {"", ""},
+		"POST /v1/bans":              {"", `{"why":` + string(quoted) + `}`},
+		"GET /v1/submission":         {"", ""},
+		"POST /v1/submission":        {"", `{"release":` + string(quoted) + `}`},
+		"POST /v1/trace":             {"", `{"term":` + string(quoted) + `,"max":1}`},
+		"POST /v1/reload":            {"", ""},
+		"POST /v1/backup":            {none, ""}, // a tar file
+		"GET /v1/queue/%3Cscript%3E": {none, ""},
 	}
-	m, err := c.Show(t.Context(), string(s.ids[0]))
+	for _, route := range b.routes().patterns {
+		if _, ok := table[route]; !ok {
+			t.Errorf("nobody tries %s", route)
+		}
+	}
+	for route, row := range table {
+		resp, text := ask(strings.ReplaceAll(route, "{id}", id)+strings.TrimPrefix(row.query, none), row.body)
+		switch kind := resp.Header.Get("Content-Type"); {
+		case route == "GET /v1/queue/{id}/body":
+			if kind != "message/rfc822" || !strings.HasPrefix(resp.Header.Get("Content-Disposition"), "attachment") || text != "<html>"+nasty {
+				t.Errorf("%v\n%s", resp.Header, text)
+			}
+		case route == "POST /v1/backup":
+			if kind != "application/x-tar" {
+				t.Error(kind)
+			}
+		case kind != "application/json" && kind != problemJSON || strings.ContainsAny(text, "<>&\u2028"):
+			t.Errorf("%s: %s\n%s", route, kind, text)
+		case row.query != none && !strings.Contains(text, `script\u003ealert(1)`):
+			t.Errorf("%s: what was to be shown is not there\n%s", route, text)
+		}
+	}
+	m, err := c.Show(t.Context(), id)
 	if err != nil || m.Sender != nasty+"@x.test" || m.Recipients[0].Address != nasty+"@y.test" {
 		t.Errorf("%+v, %v", m, err)
-	}
-	resp, text = get("/queue/" + string(s.ids[0]) + "/body")
-	if resp.Header.Get("Content-Type") != "message/rfc822" || !strings.HasPrefix(resp.Header.Get("Content-Disposition"), "attachment") || text != "<html>"+nasty {
-		t.Errorf("%v\n%s", resp.Header, text)
-	}
-	if resp, text = get("/queue/%3Cscript%3E"); resp.StatusCode != http.StatusBadRequest || strings.Contains(text, "<") {
-		t.Errorf("%s\n%s", resp.Status, text)
 	}
 }
 

@@ -116,7 +116,7 @@ func alertTable(t *testing.T) string {
 			if !strings.Contains(summary, "$labels.instance") || what == "" || !strings.HasSuffix(r.Annotations["runbook"], ".") || r.Labels["severity"] == "" {
 				t.Errorf("%s: a summary %q that begins with the instance, a runbook sentence and a severity are wanted", r.Alert, r.Annotations["summary"])
 			}
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.Alert, r.Labels["severity"], what, r.Annotations["runbook"])
+			fmt.Fprintf(&b, "| [%s](%s) | %s | %s | %s |\n", r.Alert, strings.TrimPrefix(r.Annotations["page"], "docs/"), r.Labels["severity"], what, r.Annotations["runbook"])
 		}
 	}
 	return b.String()
