@@ -9,12 +9,15 @@ import (
 	"srvrelay/queue"
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
+	"srvrelay/relay/admin"
 	"srvrelay/relay/metrics"
 )
 
 // Received counts and logs a message that came in.
 func (e doorEvents) Received(env *queue.Envelope) {
-	e.s.metrics.Received(env, time.Now()) // first: the log takes time
+	now := time.Now()
+	e.s.metrics.Received(env, now) // first: the log takes time
+	e.s.activity.count(now, admin.Counts{Messages: 1, Received: int64(len(env.To))})
 	e.maillog.Received(env)
 }
 
@@ -28,6 +31,7 @@ func (e doorEvents) Refused(r relay.Refusal) {
 func (e doorEvents) AuthFailed(client queue.Client, name string, failures int) {
 	e.maillog.AuthFailed(client, name, failures)
 	e.s.metrics.AuthFailed()
+	e.s.activity.count(time.Now(), admin.Counts{Logins: 1})
 }
 
 // Banned counts and logs a ban.
@@ -46,6 +50,7 @@ func (e doorEvents) Guarded(g relay.Guard) {
 func (e doorEvents) Fault(where string, err error) {
 	e.maillog.Fault(where, err)
 	e.s.metrics.Fault()
+	e.s.activity.count(time.Now(), admin.Counts{Faults: 1})
 }
 
 // Attempted counts and logs an attempt.
@@ -66,6 +71,7 @@ func (e deliveryEvents) Trouble(t delivery.Trouble) {
 func (s *service) settled(fx queue.Effects) {
 	s.log.Settled(fx)
 	s.metrics.Settled(fx)
+	s.activity.settled(time.Now(), fx)
 }
 
 // saysMetrics logs where the metrics are.
