@@ -155,7 +155,7 @@ func (s *service) hopStatus(l *look, cur *current) []admin.HopStatus {
 	by := map[string]*admin.HopStatus{}
 	of := func(hop string) *admin.HopStatus {
 		if by[hop] == nil {
-			by[hop] = &admin.HopStatus{Hop: hop, Ours: cur.routes.Ours(hop), State: "active"}
+			by[hop] = &admin.HopStatus{Hop: hop, Domain: cur.routes.DomainOf(hop), Ours: cur.routes.Ours(hop), State: "active"}
 		}
 		return by[hop]
 	}

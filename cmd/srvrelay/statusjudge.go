@@ -18,6 +18,7 @@ import (
 const (
 	manyMessages  = 50  // that wait for one hop of somebody else
 	manyHops      = 20  // with mail, so that half of them says something
+	sameReason    = 3   // hops that wait for one reason, if they are most
 	manyDeferred  = 20  // in a quarter of an hour, and nothing delivered
 	manyFailures  = 20  // in an hour, and more than a fifth of what ended
 	fullQueue     = 0.8 // of a limit
@@ -111,6 +112,7 @@ func judgeOutput(f *statusFacts) (found []admin.Finding) {
 			Next: "srvrelay doctor   # the network, the resolver, port 25; the reason that most hops share is below",
 		})
 	}
+	found = append(found, judgeCommon(f)...)
 	if all.Hops > manyHops && all.Parked*2 > all.Hops {
 		found = append(found, admin.Finding{
 			Level: admin.LevelWarning, Kind: "output", What: fmt.Sprintf("%s of %s hops do not answer", count(all.Parked), count(all.Hops)),
@@ -118,6 +120,37 @@ func judgeOutput(f *statusFacts) (found []admin.Finding) {
 		})
 	}
 	return found
+}
+
+// farReasons are those by which a hop may wait because of our own network.
+var farReasons = map[string]bool{
+	queue.ReasonDNSFailed: true, queue.ReasonConnectRefused: true, queue.ReasonConnectTimeout: true, queue.ReasonConnectFailed: true, queue.ReasonTimeout: true,
+}
+
+// judgeCommon looks whether most hops wait for one reason that may be ours: the
+// resolver, the network, a provider that blocks port 25.
+func judgeCommon(f *statusFacts) []admin.Finding {
+	hops, messages := map[string]int{}, map[string]int{}
+	first := map[string]admin.HopStatus{} // with most mail
+	for _, h := range f.hops {
+		if !farReasons[h.Reason] || h.Messages == 0 {
+			continue
+		}
+		if hops[h.Reason]++; hops[h.Reason] == 1 {
+			first[h.Reason] = h
+		}
+		messages[h.Reason] += h.Messages
+	}
+	for reason, n := range hops {
+		if n >= sameReason && n*2 > f.st.Queue.Hops {
+			return []admin.Finding{{
+				Level: admin.LevelWarning, Kind: "output", Reason: reason, Messages: messages[reason], Since: first[reason].Since,
+				What: fmt.Sprintf("%s of %s hops wait for one reason: %s", count(n), count(f.st.Queue.Hops), statusText(first[reason].Status)),
+				Next: "srvrelay doctor   # the resolver, the network, port 25: so many at once are seldom their fault",
+			}}
+		}
+	}
+	return nil
 }
 
 // judgeHops looks at each hop that mail waits for. There may be very many: texts
@@ -129,7 +162,7 @@ func judgeHops(f *statusFacts) (found []admin.Finding) {
 		}
 		found = append(found, admin.Finding{
 			Level: hopLevel(h, f.awayAfter, f.now), Kind: "hop", Subject: h.Hop, Reason: h.Reason, Since: h.Since, Messages: h.Messages,
-			What: hopText(h, f.now), Next: adviceOf(h.Reason),
+			What: hopText(h, f.now), Next: adviceOf(h.Reason), See: hopEvidence(h),
 		})
 	}
 	return found
@@ -170,6 +203,14 @@ func hopText(h admin.HopStatus, now time.Time) string {
 		return text
 	}
 	return text + ": " + why
+}
+
+// hopEvidence is the command that shows all that is known of a hop.
+func hopEvidence(h admin.HopStatus) string {
+	if h.Domain == "" {
+		return "srvrelay queue list --hop '" + queue.Safe(h.Hop, 300) + "'"
+	}
+	return "srvrelay explain " + queue.Safe(h.Domain, 300)
 }
 
 // moment is a time of today, or another day, without seconds.

@@ -43,14 +43,18 @@ func printStatus(s statusScreen, st admin.Status) {
 	if short != text {
 		s.paragraph("  ", text)
 	}
-	if n := len(st.Findings); n > 0 && st.Findings[0].Next != "" {
-		s.paragraph("  ", "do: "+queue.Safe(st.Findings[0].Next, 500))
-	}
+	said := map[string]bool{}
 	for i, f := range st.Findings[:min(len(st.Findings), shownFindings)] {
-		if i > 0 {
-			fmt.Fprintln(s)
-			s.statusFinding(f)
+		if said[f.Next] {
+			f.Next = ""
 		}
+		said[f.Next] = true
+		if i == 0 {
+			s.advice("  ", f)
+			continue
+		}
+		fmt.Fprintln(s)
+		s.statusFinding(f)
 	}
 	if left := len(st.Findings) + st.More - shownFindings; left > 0 {
 		fmt.Fprintf(s, "\n%s more: srvrelay status --json\n", count(left))
@@ -86,8 +90,17 @@ func (s screen) statusFinding(f admin.Finding) {
 			fmt.Fprintln(s, indent+line)
 		}
 	}
+	s.advice(indent, f)
+}
+
+// advice writes what to do, and the command that shows all of it as it is, to be
+// copied.
+func (s screen) advice(indent string, f admin.Finding) {
 	if f.Next != "" {
 		s.paragraph(indent, "do: "+queue.Safe(f.Next, 500))
+	}
+	if f.See != "" {
+		fmt.Fprintln(s, indent+"see: "+queue.Safe(f.See, 400))
 	}
 }
 

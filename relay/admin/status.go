@@ -60,6 +60,7 @@ type Finding struct {
 	What     string    `json:"what"`              // a sentence
 	Reason   string    `json:"reason,omitempty"`  // code, docs/reasons.md
 	Next     string    `json:"next,omitempty"`    // what to do
+	See      string    `json:"see,omitempty"`     // the command that shows all of it
 	Since    time.Time `json:"since,omitzero"`
 	Messages int       `json:"messages,omitempty"` // that it holds up
 }
@@ -78,8 +79,9 @@ type QueueStatus struct {
 // HopStatus is one hop with mail that waits or is held.
 type HopStatus struct {
 	Hop      string       `json:"hop"`
-	Ours     bool         `json:"ours,omitempty"` // one of our routes or relay domains
-	State    string       `json:"state"`          // "parked", "active", "waiting" or "held", as in Summary
+	Domain   string       `json:"domain,omitempty"` // that it is of; "" = a route, which carries the mail of many
+	Ours     bool         `json:"ours,omitempty"`   // one of our routes or relay domains
+	State    string       `json:"state"`            // "parked", "active", "waiting" or "held", as in Summary
 	Messages int          `json:"messages"`
 	Held     int          `json:"held,omitempty"`   // recipients
 	Since    time.Time    `json:"since,omitzero"`   // of trouble
