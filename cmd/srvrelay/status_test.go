@@ -167,6 +167,19 @@ func TestStatusOrder(t *testing.T) {
 	}
 }
 
+// TestStatusSaysItOnce: what is the effect of something that was said is not said again.
+func TestStatusSaysItOnce(t *testing.T) {
+	f := statusFacts{st: &admin.Status{Door: admin.Door{Refusing: "queue: not enough free space", Messages: 100, MaxMessages: 100, MaxBytes: 1000}}}
+	f.checks = []doctor.Finding{{Check: "disk", Level: doctor.Error, What: "no space"}}
+	f.hops = []admin.HopStatus{{Hop: "example.org", State: "parked", Messages: 1, Reason: queue.ReasonConnectRefused, Status: queue.Status{Target: "192.0.2.1:25"}}}
+	f.st.Down = []admin.TargetStatus{{Target: "192.0.2.1:25", Status: queue.Status{Target: "192.0.2.1:25"}}}
+	f.st.Queue.Hops = 1
+	found := judgeStatus(&f)
+	if len(found) != 2 || found[0].Kind != "door" || found[1].Kind != "hop" {
+		t.Errorf("%+v", found)
+	}
+}
+
 // TestStatusWithoutAnswer: what is said when the relay cannot be asked.
 func TestStatusWithoutAnswer(t *testing.T) {
 	for _, c := range []struct {
@@ -249,8 +262,8 @@ func TestActivity(t *testing.T) {
 	if got := a.since("a.test"); !got.since.IsZero() {
 		t.Errorf("over, and %+v", got)
 	}
-	a.count(start.Add(25*time.Hour), admin.Counts{Received: 5}) // in the place of what is a day old
-	if got := a.counts(start.Add(25 * time.Hour)).Day.Received; got != 5 {
+	a.count(start.Add(24*time.Hour), admin.Counts{Received: 5}) // in the place of what is a day old
+	if got := a.counts(start.Add(24 * time.Hour)).Day.Received; got != 5 {
 		t.Errorf("a day later %d", got)
 	}
 }

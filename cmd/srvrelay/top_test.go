@@ -37,7 +37,9 @@ func TestTopAtATerminal(t *testing.T) {
 			if err := unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 12, Col: 60}); err != nil {
 				t.Fatal(err)
 			}
-			cmd := command(context.Background(), p.config, "top", "--interval", "200ms")
+			ctx, cancel := context.WithTimeout(t.Context(), processLimit)
+			defer cancel()
+			cmd := command(ctx, p.config, "top", "--interval", "200ms")
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 			if err := cmd.Start(); err != nil {
