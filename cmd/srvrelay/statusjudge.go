@@ -106,13 +106,19 @@ func judgeBlind(f *statusFacts) []admin.Finding {
 // judgeOutput looks whether anything gets out at all.
 func judgeOutput(f *statusFacts) (found []admin.Finding) {
 	q, all := f.st.Activity.QuarterHour, f.st.Queue
+	common := judgeCommon(f)
 	if q.Delivered == 0 && q.Deferred > manyDeferred {
-		found = append(found, admin.Finding{
-			Level: admin.LevelCritical, Kind: "output", What: fmt.Sprintf("nothing gets out: %s attempts in 15 minutes, and none succeeded", count(int(q.Deferred))),
-			Next: "srvrelay doctor   # the network, the resolver, port 25; the reason that most hops share is below",
-		})
+		nothing := admin.Finding{Kind: "output", Next: "srvrelay doctor   # the network, the resolver, port 25"}
+		nothing.What = fmt.Sprintf("%s attempts in 15 minutes, and none succeeded", count(int(q.Deferred)))
+		if common != nil {
+			nothing = *common
+		}
+		nothing.Level, nothing.What = admin.LevelCritical, "nothing gets out: "+nothing.What
+		return []admin.Finding{nothing}
 	}
-	found = append(found, judgeCommon(f)...)
+	if common != nil {
+		return []admin.Finding{*common}
+	}
 	if all.Hops > manyHops && all.Parked*2 > all.Hops {
 		found = append(found, admin.Finding{
 			Level: admin.LevelWarning, Kind: "output", What: fmt.Sprintf("%s of %s hops do not answer", count(all.Parked), count(all.Hops)),
@@ -129,7 +135,7 @@ var farReasons = map[string]bool{
 
 // judgeCommon looks whether most hops wait for one reason that may be ours: the
 // resolver, the network, a provider that blocks port 25.
-func judgeCommon(f *statusFacts) []admin.Finding {
+func judgeCommon(f *statusFacts) *admin.Finding {
 	hops, messages := map[string]int{}, map[string]int{}
 	first := map[string]admin.HopStatus{} // with most mail
 	for _, h := range f.hops {
@@ -143,11 +149,11 @@ func judgeCommon(f *statusFacts) []admin.Finding {
 	}
 	for reason, n := range hops {
 		if n >= sameReason && n*2 > f.st.Queue.Hops {
-			return []admin.Finding{{
+			return &admin.Finding{
 				Level: admin.LevelWarning, Kind: "output", Reason: reason, Messages: messages[reason], Since: first[reason].Since,
 				What: fmt.Sprintf("%s of %s hops wait for one reason: %s", count(n), count(f.st.Queue.Hops), statusText(first[reason].Status)),
 				Next: "srvrelay doctor   # the resolver, the network, port 25: so many at once are seldom their fault",
-			}}
+			}
 		}
 	}
 	return nil
