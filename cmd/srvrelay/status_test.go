@@ -174,6 +174,9 @@ func TestStatusSaysItOnce(t *testing.T) {
 	f.hops = []admin.HopStatus{{Hop: "example.org", State: "parked", Messages: 1, Reason: queue.ReasonConnectRefused, Status: queue.Status{Target: "192.0.2.1:25"}}}
 	f.st.Down = []admin.TargetStatus{{Target: "192.0.2.1:25", Status: queue.Status{Target: "192.0.2.1:25"}}}
 	f.st.Queue.Hops = 1
+	if same := judgeStatus(&statusFacts{st: &admin.Status{Door: f.st.Door, Queue: admin.QueueStatus{Hops: 3}}, hops: []admin.HopStatus{f.hops[0], f.hops[0], f.hops[0]}}); len(same) != 2 {
+		t.Errorf("a reason that all share: %+v", same)
+	}
 	found := judgeStatus(&f)
 	if len(found) != 2 || found[0].Kind != "door" || found[1].Kind != "hop" {
 		t.Errorf("%+v", found)

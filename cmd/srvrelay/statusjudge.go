@@ -40,6 +40,7 @@ type statusFacts struct {
 	changes   int              // keys that are not in force yet
 	checks    []doctor.Finding // warnings and errors
 	blind     string           // what could not be looked at in time
+	common    *admin.Finding   // the reason that most hops share (judgeCommon)
 }
 
 // statusJudges in the order in which causes come before their effects.
@@ -51,6 +52,7 @@ var statusJudges = []func(*statusFacts) []admin.Finding{
 // judgeStatus says what is wrong, the worst first: of what is equally bad that which
 // holds up more mail, then the cause before the effect.
 func judgeStatus(f *statusFacts) (found []admin.Finding) {
+	f.common = judgeCommon(f)
 	for _, j := range statusJudges {
 		found = append(found, j(f)...)
 	}
@@ -106,18 +108,17 @@ func judgeBlind(f *statusFacts) []admin.Finding {
 // judgeOutput looks whether anything gets out at all.
 func judgeOutput(f *statusFacts) (found []admin.Finding) {
 	q, all := f.st.Activity.QuarterHour, f.st.Queue
-	common := judgeCommon(f)
 	if q.Delivered == 0 && q.Deferred > manyDeferred {
 		nothing := admin.Finding{Kind: "output", Next: "srvrelay doctor   # the network, the resolver, port 25"}
 		nothing.What = fmt.Sprintf("%s attempts in 15 minutes, and none succeeded", count(int(q.Deferred)))
-		if common != nil {
-			nothing = *common
+		if f.common != nil {
+			nothing = *f.common
 		}
 		nothing.Level, nothing.What = admin.LevelCritical, "nothing gets out: "+nothing.What
 		return []admin.Finding{nothing}
 	}
-	if common != nil {
-		return []admin.Finding{*common}
+	if f.common != nil {
+		return []admin.Finding{*f.common}
 	}
 	if all.Hops > manyHops && all.Parked*2 > all.Hops {
 		found = append(found, admin.Finding{
@@ -166,8 +167,12 @@ func judgeHops(f *statusFacts) (found []admin.Finding) {
 		if h.Reason == "" || h.Messages == 0 || h.State == "held" {
 			continue
 		}
+		level := hopLevel(h, f.awayAfter, f.now)
+		if level == admin.LevelOK && f.common != nil && h.Reason == f.common.Reason {
+			continue // said for all of them
+		}
 		found = append(found, admin.Finding{
-			Level: hopLevel(h, f.awayAfter, f.now), Kind: "hop", Subject: h.Hop, Reason: h.Reason, Since: h.Since, Messages: h.Messages,
+			Level: level, Kind: "hop", Subject: h.Hop, Reason: h.Reason, Since: h.Since, Messages: h.Messages,
 			What: hopText(h, f.now), Next: adviceOf(h.Reason), See: hopEvidence(h),
 		})
 	}
