@@ -96,6 +96,14 @@ func serverOf(s queue.Status) string {
 	return s.MTA + ":" + s.Target[strings.LastIndexByte(s.Target, ':')+1:]
 }
 
+// Of returns the absence of a hop, if it is away.
+func (a *Absences) Of(hop string) (Absence, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	x, away := a.list[hop]
+	return x, away
+}
+
 // Back ends the absence of a hop, and of all others of its server: that of the
 // status, or the one that was away.
 func (a *Absences) Back(hop string, s queue.Status) {

@@ -297,6 +297,10 @@ func (d *Deliverer) Alive() {
 	d.health.all()
 }
 
+// DownTargets lists targets that do not answer, at most so many, those that have
+// been down for longest first.
+func (d *Deliverer) DownTargets(most int) []TargetInfo { return d.health.down(most) }
+
 // Target returns what is known of a target, for explain.
 func (d *Deliverer) Target(ep plan.Endpoint) TargetInfo {
 	info := d.health.info(ep)

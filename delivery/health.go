@@ -142,6 +142,19 @@ func (h *health) all() (sum Targets) {
 	return sum
 }
 
+// down lists targets that do not answer, at most so many, those of longest first.
+func (h *health) down(most int) (list []TargetInfo) {
+	h.mu.Lock()
+	for ep, t := range h.targets {
+		if t.fails > 0 {
+			list = append(list, TargetInfo{ep, true, t.since, t.probeAt, t.status, t.conns, t.limit})
+		}
+	}
+	h.mu.Unlock()
+	slices.SortFunc(list, func(a, b TargetInfo) int { return a.Since.Compare(b.Since) })
+	return list[:min(len(list), most)]
+}
+
 func (h *health) get(ep plan.Endpoint) *targetState {
 	t := h.targets[ep]
 	if t == nil {

@@ -167,7 +167,7 @@ func TestCommandsSpeakTheDocument(t *testing.T) {
 		code int
 		line string
 	}{
-		{0, "queue list"}, {0, "queue list --domain one.test --state parked"}, {0, "queue summary"}, {0, "queue list --json"},
+		{0, "queue list"}, {0, "queue list --domain one.test --state parked"}, {0, "queue summary"}, {0, "queue list --json"}, {-1, "status --json"},
 		{0, "queue show " + ids[0]}, {0, "queue hold " + ids[0]}, {0, "queue release " + ids[0]}, {0, "queue retry --all --yes"},
 		{65, "queue show 01ARZ3NDEKTSV4RRFFQ69G5FAV"},
 		{75, "explain a@one.test"}, {75, "explain --connect a@two.test"}, {0, "explain message " + ids[0]},

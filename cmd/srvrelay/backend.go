@@ -17,7 +17,7 @@ func (s *service) backend() admin.Backend {
 		Trace: s.store.Trace, TraceOff: func() bool { return s.now.Load().cfg.History.Keep == 0 },
 		Bans: s.banned, ChangeBans: s.changeBans, Suspects: s.suspects, ChangeSuspect: s.changeSuspect,
 		Ready: s.ready, Denied: s.adminDenied,
-		Backup: s.backup,
+		Backup: s.backup, Status: s.status,
 	}
 }
 

@@ -88,11 +88,9 @@ func printAdvice(s screen, e admin.Explanation, now time.Time) {
 	case e.Verdict == "deliver":
 		reason = e.Status.Reason
 	}
-	for _, d := range queue.ReasonDocs {
-		if d.Code == reason {
-			fmt.Fprintln(s)
-			s.paragraph("  ", "What to do: "+d.Next)
-		}
+	if next := adviceOf(reason); next != "" {
+		fmt.Fprintln(s)
+		s.paragraph("  ", "What to do: "+next)
 	}
 }
 

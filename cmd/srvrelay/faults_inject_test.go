@@ -58,7 +58,7 @@ func init() {
 			return p
 		},
 		"no-resolver-answers": func(t *testing.T) faultyPlace {
-			return newFaultyPlace(t, "", `dns: { servers: ["127.0.0.1:1"] }`)
+			return newFaultyPlace(t, "", `dns: { servers: ["127.0.0.1:1"] }`).running(t, "you@example.org")
 		},
 		"the-resolver-invents-addresses": func(t *testing.T) faultyPlace {
 			return newFaultyPlace(t, ";!invent 127.0.0.80", "")
@@ -70,10 +70,10 @@ func init() {
 			return newFaultyPlace(t, "", "hostname: mail.client.example")
 		},
 		"the-relay-s-certificate-has-expired": func(t *testing.T) faultyPlace {
-			return withCertificate(t, "relay.test", true)
+			return withCertificate(t, "relay.test", true).running(t, "")
 		},
 		"the-relay-s-certificate-is-for-another-name": func(t *testing.T) faultyPlace {
-			return withCertificate(t, "other.test", false)
+			return withCertificate(t, "other.test", false).running(t, "")
 		},
 		"anybody-may-write-to-the-users-file": func(t *testing.T) faultyPlace {
 			p := newFaultyPlace(t, "", "")
@@ -81,12 +81,12 @@ func init() {
 			if err := os.Chmod(filepath.Join(filepath.Dir(p.config), "users"), 0o666); err != nil {
 				t.Fatal(err)
 			}
-			return p
+			return p.running(t, "")
 		},
 		"the-disk-is-full": func(t *testing.T) faultyPlace {
 			d := smallDisk(t, "32m")
 			d.fill(8 << 20)
-			return newFaultyPlace(t, "", fmt.Sprintf("data_dir: %s\nlimits: { min_free: 24MiB }", d.dir))
+			return newFaultyPlace(t, "", fmt.Sprintf("data_dir: %s\nlimits: { min_free: 24MiB }", d.dir)).running(t, "")
 		},
 		"port-25-is-blocked-by-the-provider": func(t *testing.T) faultyPlace {
 			return behindFirewall(t, "")
@@ -111,6 +111,24 @@ func newFaultyPlace(t *testing.T, zone, config string) faultyPlace {
 	writeFile(t, s.dir, caFile, string(s.ca.PEM()))
 	s.sections["config"] = "auth: { users_file: \"@dir@/users\" }\n" + config
 	return faultyPlace{config: s.writeConfig("config")}
+}
+
+// running has the relay started before status is asked, and a message to the
+// recipient, if there is one, tried.
+func (p faultyPlace) running(t *testing.T, recipient string) faultyPlace {
+	p.later = func() {
+		relay := startRelay(t, p.config)
+		if recipient == "" {
+			return
+		}
+		if refusal, err := submit(relay.address(), "a@client.example", []string{recipient}, "", "Subject: x\n\nhello\n"); err != nil || refusal != "" {
+			t.Fatal("handing in:", refusal, err)
+		}
+		if !relay.await(waitLimit, func() bool { return relay.matching("parked", nil) == 1 }) {
+			t.Fatal(relay.log())
+		}
+	}
+	return p
 }
 
 // user makes the user app, with a password that is not "wrong".

@@ -20,6 +20,7 @@ type faultyPlace struct {
 	config string
 	stdin  string
 	host   *netns // runs the command there; nil: here
+	later  func() // what happens before status is asked; nil: nothing
 }
 
 // faultsByHand are the faults that are not of a running relay's mail; the others
@@ -28,11 +29,19 @@ var faultsByHand = map[string]func(*testing.T) faultyPlace{}
 
 // TestFaults: each fault of the table in docs/troubleshooting.md is injected,
 // the command of its row is run, and the first line of what it prints is the one
-// of the row, in which … stands for anything.
+// of the row, in which … stands for anything. Where the row has a line of
+// `srvrelay status`, too, that is asked at the same place, and where the relay
+// does not run for the fault itself, it is started.
 func TestFaults(t *testing.T) {
 	rows := faultRows(t)
-	if len(rows) < 20 {
-		t.Fatalf("the table has %d rows", len(rows))
+	asked := 0
+	for _, row := range rows {
+		if row.status != "" {
+			asked++
+		}
+	}
+	if len(rows) < 20 || asked < 20 {
+		t.Fatalf("the table has %d rows, %d of them for status", len(rows), asked)
 	}
 	left := faultFiles(t)
 	for name := range faultsByHand {
@@ -56,10 +65,10 @@ func TestFaults(t *testing.T) {
 }
 
 // faultRow is a row of the table.
-type faultRow struct{ fault, slug, command, line string }
+type faultRow struct{ fault, slug, command, line, status string }
 
 var (
-	faultLine = regexp.MustCompile("^\\| (.+?) \\| `(srvrelay [^`]+)` \\| `([^`]+)` \\|$")
+	faultLine = regexp.MustCompile("^\\| (.+?) \\| `(srvrelay [^`]+)` \\| `([^`]+)` \\| (?:`([^`]+)`|-) \\|$")
 	notInSlug = regexp.MustCompile(`[^a-z0-9]+`)
 )
 
@@ -72,7 +81,7 @@ func faultRows(t *testing.T) (rows []faultRow) {
 	for _, line := range strings.Split(string(page), "\n") {
 		if m := faultLine.FindStringSubmatch(line); m != nil {
 			slug := strings.Trim(notInSlug.ReplaceAllString(strings.ToLower(m[1]), "-"), "-")
-			rows = append(rows, faultRow{m[1], slug, m[2], m[3]})
+			rows = append(rows, faultRow{m[1], slug, m[2], m[3], m[4]})
 		}
 	}
 	return rows
@@ -107,13 +116,7 @@ func (row faultRow) check(t *testing.T, file string) {
 			args[i] = string(s.onlyMessage().ID)
 		}
 	}
-	var out string
-	look := func() error { _, out = invoke(t, place.config, place.stdin, args...); return nil }
-	if place.host != nil {
-		_ = place.host.do(look)
-	} else {
-		_ = look()
-	}
+	out, _ := place.run(t, args...)
 	got := firstLine(out)
 	if !lineMatches(row.line, got) {
 		t.Errorf("%s\n got: %s\nwant: %s\nall of it:\n%s", row.command, got, row.line, out)
@@ -121,6 +124,41 @@ func (row faultRow) check(t *testing.T, file string) {
 	if n := len([]rune(got)); n > screenWidth && strings.Contains(row.command, "explain") {
 		t.Errorf("%d columns: %s", n, got)
 	}
+	if row.status != "" {
+		row.checkStatus(t, place)
+	}
+}
+
+// checkStatus asks `srvrelay status` at the same place. Its exit code is that of
+// the first word.
+func (row faultRow) checkStatus(t *testing.T, place faultyPlace) {
+	if place.later != nil {
+		place.later()
+	}
+	out, code := place.run(t, "status")
+	got := firstLine(out)
+	if !lineMatches(row.status, got) {
+		t.Errorf("srvrelay status\n got: %s\nwant: %s\nall of it:\n%s", got, row.status, out)
+	}
+	word, _, _ := strings.Cut(strings.ToLower(got), ":")
+	want, known := statusExits[admin.Level(word)]
+	if !known && strings.HasPrefix(word, "ok, but ") {
+		known = true
+	}
+	if !known || code != want {
+		t.Errorf("exit code %d for %q", code, word)
+	}
+}
+
+// run runs the program there and returns all it printed.
+func (p faultyPlace) run(t *testing.T, args ...string) (out string, code int) {
+	look := func() error { code, out = invoke(t, p.config, p.stdin, args...); return nil }
+	if p.host != nil {
+		_ = p.host.do(look)
+	} else {
+		_ = look()
+	}
+	return out, code
 }
 
 // lineMatches compares a line with one of the page.

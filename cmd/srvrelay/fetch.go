@@ -5,11 +5,15 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"srvrelay/queue"
 	"srvrelay/relay"
+	"srvrelay/relay/admin"
 	"srvrelay/relay/config"
 	"srvrelay/relay/fetch"
 )
@@ -20,6 +24,15 @@ type fetchers struct {
 	ctx     context.Context // nil = not running
 	running map[string]context.CancelFunc
 	wg      sync.WaitGroup
+
+	fetched sync.Map // from -> admin.FetchStatus
+}
+
+// states is how the fetches go, in order.
+func (f *fetchers) states() (list []admin.FetchStatus) {
+	f.fetched.Range(func(_, st any) bool { list = append(list, st.(admin.FetchStatus)); return true })
+	slices.SortFunc(list, func(a, b admin.FetchStatus) int { return strings.Compare(a.From, b.From) })
+	return list
 }
 
 // run fetches until ctx ends; what is configured is told by set.
@@ -59,7 +72,10 @@ func (s *service) fetch() {
 	want := map[string]func(context.Context){}
 	for _, x := range cur.cfg.Fetch {
 		c := s.fetchConfig(cur.cfg, x)
-		want[fetchKey(cur.cfg, x)] = func(ctx context.Context) { fetch.Run(ctx, c) }
+		want[fetchKey(cur.cfg, x)] = func(ctx context.Context) {
+			fetch.Run(ctx, c)
+			s.fetchers.fetched.Delete(x.From)
+		}
 	}
 	s.fetchers.set(want)
 }
@@ -81,7 +97,7 @@ func (s *service) fetchConfig(cfg *config.Config, f config.Fetch) fetch.Config {
 	if f.DeliverHost != "" {
 		c.Deliver = fetch.ToServer(net.JoinHostPort(f.DeliverHost, strconv.Itoa(int(f.DeliverPort))))
 	}
-	c.Events = &fetchLog{log: s.log, from: f.From}
+	c.Events = &fetchLog{log: s.log, from: f.From, state: &s.fetchers.fetched}
 	return c
 }
 
@@ -108,6 +124,7 @@ type fetchLog struct {
 	from  string
 	since time.Time // of the first failure; zero = it goes well
 	last  string    // the error, without the ports of this machine
+	state *sync.Map // what `srvrelay status` shows
 }
 
 // localPort is where an error of the net package names this side of a
@@ -128,6 +145,7 @@ func (l *fetchLog) Failed(err error, pause time.Duration) {
 	if l.since.IsZero() {
 		l.since = time.Now()
 	}
+	l.state.Store(l.from, admin.FetchStatus{From: l.from, Since: l.since, Error: queue.Safe(err.Error(), 500)})
 	say := l.log.Debug
 	if now := localPort.ReplaceAllString(err.Error(), "$1->"); now != l.last {
 		say, l.last = l.log.Warn, now
@@ -136,6 +154,7 @@ func (l *fetchLog) Failed(err error, pause time.Duration) {
 }
 
 func (l *fetchLog) well() {
+	l.state.Store(l.from, admin.FetchStatus{From: l.from})
 	if l.since.IsZero() && l.last != "-" {
 		if l.last == "" {
 			l.log.Info("fetch: connected", "from", l.from)

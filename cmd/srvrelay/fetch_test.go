@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -324,7 +325,7 @@ func serveOnce(t *testing.T, c *textproto.Conn, say bool) (message string) {
 func TestFetchLog(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	l := fetchLog{log: newMaillog(&out, "json", "info"), from: "edge.test:465"}
+	l := fetchLog{log: newMaillog(&out, "json", "info"), from: "edge.test:465", state: new(sync.Map)}
 	for _, err := range []string{
 		"read tcp 192.0.2.1:40001->203.0.113.5:465: connection reset by peer",
 		"read tcp 192.0.2.1:40002->203.0.113.5:465: connection reset by peer",

@@ -122,7 +122,7 @@ its MX records when there are none; it fails over, retries and reports.`,
 	})
 	group(root, "Try it and set it up:", demoCommand(), configCommand(), checkConfigCommand("check-config"), userCommand(), dkimCommand(), dnsCommand())
 	group(root, "Run it:", serveCommand(), reloadCommand(), sendmailCommand(), backupCommand(), restoreCommand())
-	group(root, "Why is my mail not delivered?", explainCommand(), queueCommand(), traceCommand(), doctorCommand())
+	group(root, "Why is my mail not delivered?", statusCommand(), topCommand(), explainCommand(), queueCommand(), traceCommand(), doctorCommand())
 	group(root, "Who is shut out, or held?", banCommand(), submissionCommand())
 	root.AddCommand(labCommand(), versionCommand())
 	for _, command := range more {

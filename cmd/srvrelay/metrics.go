@@ -9,6 +9,7 @@ import (
 	"srvrelay/queue"
 	"srvrelay/queue/pebblestore"
 	"srvrelay/relay"
+	"srvrelay/relay/admin"
 	"srvrelay/relay/metrics"
 )
 
@@ -16,6 +17,7 @@ import (
 func (e doorEvents) Received(env *queue.Envelope) {
 	now := time.Now() // first: the log takes time
 	e.s.metrics.Received(env, now)
+	e.s.activity.count(now, admin.Counts{Messages: 1, Received: int64(len(env.To))})
 	e.maillog.Received(env)
 	e.s.tracer.Received(env, now)
 }
@@ -30,6 +32,7 @@ func (e doorEvents) Refused(r relay.Refusal) {
 func (e doorEvents) AuthFailed(client queue.Client, name string, failures int) {
 	e.maillog.AuthFailed(client, name, failures)
 	e.s.metrics.AuthFailed()
+	e.s.activity.count(time.Now(), admin.Counts{Logins: 1})
 }
 
 // Banned counts and logs a ban.
@@ -48,6 +51,7 @@ func (e doorEvents) Guarded(g relay.Guard) {
 func (e doorEvents) Fault(where string, err error) {
 	e.maillog.Fault(where, err)
 	e.s.metrics.Fault()
+	e.s.activity.count(time.Now(), admin.Counts{Faults: 1})
 }
 
 // Attempted counts, logs and traces an attempt.
@@ -71,6 +75,7 @@ func (s *service) settled(fx queue.Effects) {
 	s.log.Settled(fx)
 	s.metrics.Settled(fx)
 	s.tracer.Settled(fx, now)
+	s.activity.settled(now, fx)
 }
 
 // saysMetrics logs where the metrics are.

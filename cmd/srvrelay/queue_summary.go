@@ -41,8 +41,13 @@ func doorText(s screen, refusing, fix string) {
 	if refusing == "" {
 		return
 	}
-	s.paragraph("", "No new mail is taken (452): "+strings.TrimPrefix(queue.Safe(refusing, 500), "queue: "))
+	s.paragraph("", "N"+refusingText(refusing)[1:])
 	fmt.Fprintf(s, "  fix: %s\n\n", queue.Safe(fix, 300))
+}
+
+// refusingText is the sentence that says so.
+func refusingText(refusing string) string {
+	return "no new mail is taken (452): " + strings.TrimPrefix(queue.Safe(refusing, 500), "queue: ")
 }
 
 func summaryText(s screen, sum admin.Summary, now time.Time) error {

@@ -130,12 +130,18 @@ type service struct {
 	metrics *metrics.Metrics
 	shown   *metrics.Server
 	counted atomic.Pointer[metrics.ByState] // by countStates
+
+	activity *activity
+	looks    lookout
 }
 
 // newService opens everything that serve needs; on an error nothing stays open.
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
-	s = &service{log: log, manager: manager{log}, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{}, turns: newTurns(), tracer: tracing.New(log.Logger)}
+	s = &service{
+		log: log, manager: manager{log}, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{},
+		turns: newTurns(), tracer: tracing.New(log.Logger), activity: newActivity(time.Now()),
+	}
 	// From here to the end of the process: else one that comes during a long
 	// start, or a stop, would end it.
 	signal.Notify(s.hup, syscall.SIGHUP)
@@ -294,6 +300,7 @@ func (s *service) run(ctx context.Context) error {
 	})
 	wg.Go(func() { s.remote.run(running, s.serveRemote) })
 	wg.Go(func() { s.countStates(running) })
+	wg.Go(func() { s.sampleStore(running) })
 	s.fetchers.run(running)
 	s.fetch()
 	s.saysMetrics()

@@ -30,7 +30,7 @@ func TestTraceText(t *testing.T) {
 		Gone: at.Add(9 * time.Minute), Plans: map[string]string{"619fe7d6ad00": "by mx: 10 mx.dead.test 192.0.2.1:25 (TLS: may)"},
 	}
 	var out strings.Builder
-	if err := traceText(screen{Writer: &out}, admin.Traces{Found: []admin.Traced{{Traced: m}}}, at); err != nil {
+	if err := traceText(screen{Writer: &out}, admin.Traces{Found: []admin.Traced{{Traced: m}}}, 20, at); err != nil {
 		t.Fatal(err)
 	}
 	want := `01M8MZK0S1Q0F95RSWA8HAQ7JT  from a@client.test to b@dead.test  409 B

@@ -70,7 +70,7 @@ func TestDowngradeRefused(t *testing.T) {
 // setFormat writes another format into a store, and returns what was there.
 func setFormat(t *testing.T, data, format string) (before string) {
 	t.Helper()
-	db, err := pebble.Open(filepath.Join(data, "queue"), &pebble.Options{FormatMajorVersion: pebble.FormatValueSeparation, Logger: quiet{}})
+	db, err := pebble.Open(filepath.Join(data, "queue"), &pebble.Options{FormatMajorVersion: pebble.FormatValueSeparation, Logger: quietEngine{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,11 +91,11 @@ func setFormat(t *testing.T, data, format string) (before string) {
 	return before
 }
 
-type quiet struct{}
+type quietEngine struct{}
 
-func (quiet) Infof(string, ...any)           {}
-func (quiet) Errorf(string, ...any)          {}
-func (quiet) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
+func (quietEngine) Infof(string, ...any)           {}
+func (quietEngine) Errorf(string, ...any)          {}
+func (quietEngine) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
 
 // contents is every file of a folder: its name, mode, time and checksum.
 func contents(t *testing.T, dir string) map[string]string {

@@ -313,6 +313,16 @@ func (rs *Routes) DomainOf(hop string) string {
 	return domain
 }
 
+// Ours tells whether the operator says where a hop leads, by a route or as it is
+// of a relay domain: what is wrong there is his to mend.
+func (rs *Routes) Ours(hop string) bool {
+	r, domain, _ := rs.find(hop)
+	if rs != nil && domain != "" && inDomains(domain, rs.relay) {
+		return true
+	}
+	return r != nil && slices.ContainsFunc(r.nextHops(), func(n NextHop) bool { return n.Kind.ours() })
+}
+
 // labelled is the route with a label; nil when there is none.
 func (rs *Routes) labelled(label string) *Route {
 	if rs == nil {

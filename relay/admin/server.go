@@ -28,6 +28,8 @@ type Backend struct {
 	Trace    func(context.Context, queue.TraceQuery) (queue.Traces, error)
 	TraceOff func() bool // no history is kept; nil = nobody knows
 
+	Status func(context.Context) (Status, error)
+
 	Bans       func() Bans
 	ChangeBans func(BanChange) BanChanged
 
@@ -78,6 +80,7 @@ func (b Backend) routes() *routes {
 	b.handleBans(mux)
 	b.handleTrace(mux)
 	b.handleSuspects(mux)
+	b.handleStatus(mux)
 	mux.HandleFunc("GET /hops", func(w http.ResponseWriter, r *http.Request) {
 		hops, err := b.Store.Hops(r.Context())
 		answer(w, append([]queue.HopInfo{}, hops...), err)
