@@ -560,6 +560,14 @@ func nastyBackend() Backend {
 		Trace: func(context.Context, queue.TraceQuery) (queue.Traces, error) {
 			return queue.Traces{Found: []queue.Traced{{Message: *s.message(s.ids[0]), Plans: map[string]string{nasty: nasty}}}}, nil
 		},
+		Status: func(context.Context) (Status, error) {
+			reply := queue.Status{Reply: nasty, Text: nasty}
+			return Status{
+				Summary: nasty, Findings: []Finding{{Subject: nasty, What: nasty, Next: nasty}},
+				Hops: []HopStatus{{Hop: nasty, Domain: nasty, Status: reply}}, Down: []TargetStatus{{Target: nasty, Status: reply}},
+				Fetch: []FetchStatus{{From: nasty, Error: nasty}},
+			}, nil
+		},
 		Door:          func() Door { return Door{Refusing: nasty, Fix: nasty} },
 		Bans:          func() Bans { return Bans{Bans: []Ban{{Network: nasty, Why: nasty}}, Guarded: []Guard{{User: nasty}}} },
 		ChangeBans:    func(c BanChange) BanChanged { return BanChanged{Problem: c.Why, Note: nasty} },
@@ -609,6 +617,7 @@ func TestStoredScript(t *testing.T) {
 		"GET /v1/door":               {"", ""},
 		"GET /v1/explain":            {"?domain=" + url.QueryEscape(nasty), ""},
 		"GET /v1/explain/{id}":       {"", ""},
+		"GET /v1/status":             {"", ""},
 		"GET /v1/bans":               {"", ""},
 		"POST /v1/bans":              {"", `{"why":` + string(quoted) + `}`},
 		"GET /v1/submission":         {"", ""},
