@@ -3,11 +3,20 @@
 package main
 
 import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/miekg/dns"
+
+	"srvrelay/relay/publish"
+	"srvrelay/relay/sink"
 )
 
 // zonesOf makes a zone file of each origin out of lines that `dns suggest` prints,
@@ -74,6 +83,89 @@ func TestPeersDNS(t *testing.T) {
 	} {
 		if code != exitErrors || !strings.Contains(flat, want) {
 			t.Errorf("exit code %d, and %q is missing in\n%s", code, want, out)
+		}
+	}
+}
+
+// TestPeersTLSA: Unbound validates what NSD serves of zones that are signed, and the check
+// says of each server's key what a sender with DANE would make of it.
+func TestPeersTLSA(t *testing.T) {
+	t.Parallel()
+	const nsdAt, unboundAt = 5305, 5306
+	bin := needs(t, "nsd", "unbound")
+	domains := []string{"signed.example", "authority.example", "other.example", "broken.example", "bare.example", "plain.example"}
+	ca, err := sink.NewCA("an authority")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hosts []string
+	for _, d := range domains {
+		hosts = append(hosts, "home."+d)
+	}
+	cert, err := ca.Issue(hosts, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(ca.PEM())
+	cert.Certificate = append(cert.Certificate, block.Bytes)
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, err := sink.Start("127.0.0.1:0", sink.Options{Script: "offer STARTTLS", TLS: &tls.Config{Certificates: []tls.Certificate{*cert}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(home.Close)
+	sum := sha256.Sum256(block.Bytes)
+	other := sha256.Sum256(nil)
+	at := fmt.Sprintf("_%d._tcp.home", home.Port())
+	own := publish.TLSA(publish.Target{}, leaf).Value
+	zones, anchors := map[string]string{}, []string(nil)
+	for _, d := range domains {
+		records := fmt.Sprintf("@ SOA ns.invalid. h.invalid. 1 3600 600 86400 5\n@ NS ns.invalid.\n_smtp._tcp SRV 10 0 %d home\n@ MX 10 home\nhome A 127.0.0.1\n", home.Port())
+		switch d {
+		case "authority.example":
+			records += fmt.Sprintf("%s TLSA 2 0 1 %x\n", at, sum)
+		case "other.example":
+			records += fmt.Sprintf("%s TLSA 3 1 1 %x\n", at, other)
+		case "bare.example":
+		default:
+			records += at + " TLSA " + own + "\n"
+		}
+		if d == "plain.example" {
+			zones[d+"."] = "$ORIGIN " + d + ".\n$TTL 60\n" + records
+			continue
+		}
+		var spoil []uint16
+		if d == "broken.example" {
+			spoil = []uint16{dns.TypeTLSA}
+		}
+		zone, anchor := signZone(t, d+".", records, spoil...)
+		zones[d+"."], anchors = zone, append(anchors, anchor)
+	}
+	startNSD(t, bin["nsd"], nsdAt, zones)
+	startUnbound(t, bin["unbound"], unboundAt, nsdAt, slices.Sorted(maps.Keys(zones)), anchors)
+	config := configFile(t, fmt.Sprintf(`
+hostname: relay.test
+data_dir: %s
+listeners: [{ address: "127.0.0.1:0", mode: submission, tls: none }]
+trusted_networks: [127.0.0.1/32]
+dns: { servers: ["%s:%d"], trust_ad: true }
+delivery: { mx_port: %d, egress: { allow: [127.0.0.1/32] } }
+`, t.TempDir(), peerHost(), unboundAt, home.Port()))
+	where := func(d string) string { return fmt.Sprintf("home.%s port %d", d, home.Port()) }
+	for d, want := range map[string]string{
+		"signed.example":    "ok TLSA the certificate of " + where("signed.example") + " is that of its TLSA records",
+		"authority.example": "ok TLSA the certificate of " + where("authority.example") + " is that of its TLSA records",
+		"other.example":     "error TLSA the certificate of " + where("other.example") + " is not that of any of its TLSA records",
+		"broken.example":    "warning TLSA the DNS does not answer for the TLSA records of " + at + ".broken.example: SERVFAIL",
+		"bare.example":      "note TLSA " + where("bare.example") + " has no TLSA record, and its zone is signed",
+		"plain.example":     "note TLSA the TLSA records of " + at + ".plain.example do nothing: the answer is not signed",
+	} {
+		_, out := invoke(t, config, "", "dns", "check", d, "--connect", "-v")
+		if flat := strings.Join(strings.Fields(out), " "); !strings.Contains(flat, want) || strings.Contains(flat, "skipped TLSA") {
+			t.Errorf("%s: %q is missing in\n%s", d, want, out)
 		}
 	}
 }

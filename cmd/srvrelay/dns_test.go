@@ -258,6 +258,26 @@ func TestDNSSuggestIsClean(t *testing.T) {
 	}
 }
 
+// TestDNSSuggestNoMail: the same for a domain that takes no mail; that nothing signs its mail
+// is no fault.
+func TestDNSSuggestNoMail(t *testing.T) {
+	t.Parallel()
+	dns, err := dnsserver.Start("127.0.0.1:0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dns.Close() })
+	config := dnsConfig(t, dns.Addr(), "")
+	_, text := invoke(t, config, "", "dns", "suggest", "none.example", "--target", ".")
+	if err := dns.SetZone(text + badZone); err != nil {
+		t.Fatal(err)
+	}
+	code, out := invoke(t, config, "", "dns", "check", "none.example", "-v")
+	if code != 0 || strings.Count(out, "\nnote ") != 1 || !strings.Contains(out, "none.example takes no mail") {
+		t.Errorf("exit code %d\n%s\nof\n%s", code, out, text)
+	}
+}
+
 // TestDNSCheckConnects: with --connect the real program visits the servers, and says
 // which one is down.
 func TestDNSCheckConnects(t *testing.T) {

@@ -43,7 +43,7 @@ func TestPeersUnboundNSD(t *testing.T) {
 	primary, backup, mx := peerSink(t, "primary", ""), peerSink(t, "backup", ""), peerSink(t, "mx", "")
 	zones, anchors := peerZones(t, primary.Port(), backup.Port())
 	startNSD(t, bin["nsd"], nsdPort, zones)
-	unbound := startUnbound(t, bin["unbound"], slices.Sorted(maps.Keys(zones)), anchors)
+	unbound := startUnbound(t, bin["unbound"], unboundPort, nsdPort, slices.Sorted(maps.Keys(zones)), anchors)
 	relay := startPeerRelay(t, peerConfig(t, t.TempDir(), fmt.Sprintf("%s:%d", peerHost(), unboundPort), fmt.Sprintf(`
 listeners: [{ address: "127.0.0.1:0", mode: submission, tls: none }]
 dns: { trust_ad: true }
@@ -163,8 +163,9 @@ remote-control:
 	}
 }
 
-// startUnbound resolves and validates the zones, and knows no others.
-func startUnbound(t *testing.T, path string, zones, anchors []string) *peer {
+// startUnbound resolves and validates the zones of a server at the port behind, and knows
+// no others.
+func startUnbound(t *testing.T, path string, port, behind int, zones, anchors []string) *peer {
 	t.Helper()
 	dir := peerDir(t)
 	conf := fmt.Sprintf(`
@@ -184,12 +185,12 @@ server:
 	trust-anchor-file: %[4]s
 remote-control:
 	control-enable: no
-`, dir, peerHost(), unboundPort, writeFile(t, dir, "anchors", strings.Join(anchors, "\n")+"\n"))
+`, dir, peerHost(), port, writeFile(t, dir, "anchors", strings.Join(anchors, "\n")+"\n"))
 	for _, origin := range zones {
-		conf += fmt.Sprintf("stub-zone:\n\tname: %s\n\tstub-addr: %s@%d\n", origin, peerHost(), nsdPort)
+		conf += fmt.Sprintf("stub-zone:\n\tname: %s\n\tstub-addr: %s@%d\n", origin, peerHost(), behind)
 	}
 	unbound := startPeer(t, "unbound", exec.Command(path, "-d", "-c", writeFile(t, dir, "unbound.conf", conf)))
-	unbound.answers(unboundPort, "signed.example")
+	unbound.answers(port, "signed.example")
 	return unbound
 }
 

@@ -18,7 +18,7 @@ import (
 	"srvrelay/queue"
 )
 
-// Bounds of what waits for a collector: about 4 MiB of spans.
+// Bounds of what waits for a collector: about 5 MiB of spans.
 const (
 	maxWaiting    = 4096
 	maxBatch      = 512

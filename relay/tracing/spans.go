@@ -12,8 +12,11 @@ import (
 	"srvrelay/queue"
 )
 
-// maxNamed is how many recipients are named of a message.
-const maxNamed = 10
+// What a span has of many recipients: so many are named, and so many have an event.
+const (
+	maxNamed  = 10
+	maxEvents = 20
+)
 
 // text is an attribute of text from outside: one line, valid and bounded.
 func text(name, value string) attribute.KeyValue {
@@ -161,8 +164,15 @@ func (r *running) settle(all []queue.Transition, removed []queue.ID, now time.Ti
 		done = done || id == all[0].ID
 	}
 	_, s := r.tracer.Start(k.below(), "settle", trace.WithTimestamp(begin), trace.WithAttributes(text("srvrelay.hop", all[0].Hop), attribute.Bool("srvrelay.done", done)))
-	for i := range all[:min(len(all), queue.MaxGroup)] {
+	counts := map[queue.State]int{}
+	for i := range all {
 		rc := &all[i].Rcpt
+		if counts[rc.State]++; rc.State == queue.Failed || rc.State == queue.Expired {
+			s.SetStatus(codes.Error, rc.Last.Reason)
+		}
+		if i >= maxEvents {
+			continue
+		}
 		attributes := []attribute.KeyValue{
 			text("srvrelay.recipient.domain", rc.Domain), attribute.String("srvrelay.reason", rc.Last.Reason), attribute.String("srvrelay.status", rc.Last.Code),
 			attribute.Int("srvrelay.attempts", rc.Attempts),
@@ -171,9 +181,9 @@ func (r *running) settle(all []queue.Transition, removed []queue.ID, now time.Ti
 			attributes = append(attributes, text("srvrelay.recipient", rc.Address))
 		}
 		s.AddEvent(string(rc.State), trace.WithTimestamp(begin), trace.WithAttributes(attributes...))
-		if rc.State == queue.Failed || rc.State == queue.Expired {
-			s.SetStatus(codes.Error, rc.Last.Reason)
-		}
+	}
+	for state, n := range counts {
+		s.SetAttributes(attribute.Int("srvrelay.settled."+string(state), n))
 	}
 	s.End(trace.WithTimestamp(now))
 }

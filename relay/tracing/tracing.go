@@ -103,7 +103,7 @@ func (t *Tracer) start(c Config) (*running, error) {
 	r := &running{cfg: c, line: newLine(exporter, c.Headers, t), bound: bound(c.OneIn)}
 	limits := sdk.NewSpanLimits()
 	limits.AttributeValueLengthLimit, limits.AttributeCountLimit = maxValue, maxAttributes
-	limits.EventCountLimit, limits.AttributePerEventCountLimit = queue.MaxGroup, maxAttributes
+	limits.EventCountLimit, limits.AttributePerEventCountLimit = maxEvents, maxAttributes
 	r.provider = sdk.NewTracerProvider(sdk.WithSpanProcessor(r.line), sdk.WithSampler(sdk.AlwaysSample()), sdk.WithIDGenerator(ids{}), sdk.WithRawSpanLimits(limits),
 		sdk.WithResource(resource.NewSchemaless(attribute.String("service.name", "srvrelay"), attribute.String("service.version", c.Version), attribute.String("service.instance.id", c.Hostname))))
 	r.tracer = r.provider.Tracer("srvrelay")
