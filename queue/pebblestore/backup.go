@@ -51,9 +51,11 @@ func (s *Store) finishCopy(dir string) error {
 	if err := d.fs.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
-	// The log was copied while it was written, and may have gaps behind what was
-	// acknowledged, as no crash leaves them. Opening the copy turns what is before
-	// the first one into tables, and drops the log.
+	if err := cutLog(d.fs, dir); err != nil {
+		return err
+	}
+	// Opening the copy turns its log into tables: what is cut off in the middle of a
+	// change is gone for good.
 	log := &copyLog{s: s}
 	db, err := openEngine(dir, &pebble.Options{FS: d.fs, FormatMajorVersion: engineVersion, DisableAutomaticCompactions: true, Logger: log})
 	if err != nil {
@@ -68,6 +70,37 @@ func (s *Store) finishCopy(dir string) error {
 		return err
 	}
 	return checkFiles(d.fs, dir, desc)
+}
+
+// cutLog cuts the newest log of a copy at its first gap: it was copied while it was
+// written, over an older one, and may have blocks from before a write and behind
+// them some from after it. No crash leaves that, and it would be taken for damage.
+// What was acknowledged before the copy is before any gap.
+func cutLog(fs vfs.FS, dir string) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	logs := liveLogs(names, 0)
+	if len(logs) == 0 {
+		return nil
+	}
+	newest := logs[len(logs)-1]
+	path := fs.PathJoin(dir, newest.name)
+	b, err := readFile(fs, path)
+	if err != nil {
+		return err
+	}
+	gaps := scanLog(b, uint32(newest.number), func(int, []byte) {})
+	if len(gaps) == 0 {
+		return nil
+	}
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b[:gaps[0].from])
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // copyLog is the logger of a copy's engine: its end is not the store's.
