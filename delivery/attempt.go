@@ -180,7 +180,7 @@ func (w *walk) planFailed() ([]queue.Outcome, hopOutcome) {
 	for i := range out {
 		out[i] = queue.Outcome{Rcpt: i, Result: p.Verdict, Status: p.Status, SameFirst: w.lease.Rcpts[i].SameFirst}
 	}
-	w.results = append(w.results, p.Status.String())
+	w.results = append(w.results, withReason(p.Status.String(), p.Status.Reason))
 	w.results = append(w.results, leftOut(p.Dropped)...)
 	if p.Verdict == queue.Defer {
 		failures := w.d.hopFailures(w.lease.Hop)
@@ -360,13 +360,13 @@ func (w *walk) isCrowded(s step, v Verdict) {
 	w.d.health.slower(s.addr)
 	w.countFailed(*s.target)
 	w.crowded = s.addr
-	w.notTried(s, v.Status, line(v.Status))
+	w.notTried(s, v.Status, lineWithReason(v.Status))
 }
 
 // isDown notes a target that is left out because it is known to be down.
 func (w *walk) isDown(s step, why queue.Status, at time.Time) {
 	w.sawDown(at, why)
-	w.notTried(s, why, fmt.Sprintf("not tried, it is down (%s)", line(why)))
+	w.notTried(s, why, withReason(fmt.Sprintf("not tried, it is down (%s)", line(why)), why.Reason))
 }
 
 // notTried notes a target that nobody was offered to, and that may take them

@@ -27,7 +27,7 @@ func (w *walk) open() []int {
 func (w *walk) verdictForOpen(v Verdict, s *step) {
 	if s != nil {
 		v.Status.MTA, v.Status.Target = s.target.Host, s.addr.String()
-		w.results = append(w.results, targetName(*s.target, s.addr)+": "+line(v.Status))
+		w.results = append(w.results, targetName(*s.target, s.addr)+": "+lineWithReason(v.Status))
 	}
 	for _, i := range w.open() {
 		w.apply(i, v)
@@ -46,7 +46,7 @@ func (w *walk) note(i int, v Verdict, c *conn) {
 	if v.Result == queue.Sent {
 		w.rcpts[i].outcome.Relayed = !c.Ext().DSN
 	}
-	if l := w.lastName + ": " + line(v.Status); len(w.results) == 0 || w.results[len(w.results)-1] != l {
+	if l := w.lastName + ": " + lineWithReason(v.Status); len(w.results) == 0 || w.results[len(w.results)-1] != l {
 		w.results = append(w.results, l)
 	}
 	w.apply(i, v)
@@ -108,6 +108,17 @@ func line(s queue.Status) string {
 		return s.Reply
 	}
 	return s.Text
+}
+
+// lineWithReason is line for the results of an attempt: with the reason, unless it is that
+// all went well.
+func lineWithReason(s queue.Status) string { return withReason(line(s), s.Reason) }
+
+func withReason(words, reason string) string {
+	if reason == "" || reason == queue.ReasonSent {
+		return words
+	}
+	return words + " [" + reason + "]"
 }
 
 func (w *walk) allWantAuth() bool {

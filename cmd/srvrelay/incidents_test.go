@@ -60,7 +60,7 @@ client.example. MX 10 mx.example.com.
 // newIncident starts a relay of Debian's layout, as packaging/systemd has it.
 func newIncident(t *testing.T, page, more string, prepare ...string) *incident {
 	t.Helper()
-	needs(t, "curl", "jq", "vmstat", "findmnt")
+	needs(t, "curl", "jq", "vmstat", "findmnt", "ss", "openssl")
 	i := &incident{guideNet: newGuideNet(t)}
 	i.readGuide(page)
 	i.relay = i.machine("relay", "relay.example.net", "5.5.113.5")
