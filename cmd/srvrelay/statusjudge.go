@@ -358,11 +358,19 @@ func judgeFiles(f *statusFacts) (found []admin.Finding) {
 	}
 	if f.changes > 0 {
 		found = append(found, admin.Finding{
-			Level: admin.LevelOK, Kind: "configuration", What: fmt.Sprintf("%s %s of the configuration on the disk not in force", count(f.changes), map[bool]string{true: "change is", false: "changes are"}[f.changes == 1]),
+			Level: admin.LevelOK, Kind: "configuration", What: changesText(f.changes),
 			Next: "srvrelay reload",
 		})
 	}
 	return found
+}
+
+// changesText says how much of the configuration on the disk is not in force.
+func changesText(n int) string {
+	if n == 1 {
+		return "a change of the configuration on the disk is not in force"
+	}
+	return count(n) + " changes of the configuration on the disk are not in force"
 }
 
 func judgeGuards(f *statusFacts) (found []admin.Finding) {
