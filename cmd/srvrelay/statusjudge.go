@@ -24,6 +24,8 @@ const (
 	fullQueue     = 0.8 // of a limit
 	stallsTooMany = 5   // in a quarter of an hour
 	fetchPatience = 5 * time.Minute
+	hopPatience   = time.Hour           // with a server of ours that answers, and takes nothing
+	longGood      = 30 * 24 * time.Hour // a certificate that is renewed ends sooner
 )
 
 // statusFacts is what is judged.
@@ -193,6 +195,8 @@ func hopLevel(h admin.HopStatus, awayAfter time.Duration, now time.Time) admin.L
 		return admin.LevelWarning
 	case h.Ours && h.State == "parked":
 		return admin.LevelWarning
+	case h.Ours && h.Stuck && now.Sub(h.Since) >= hopPatience:
+		return admin.LevelWarning
 	}
 	return admin.LevelOK
 }
@@ -338,6 +342,8 @@ func judgeChecks(f *statusFacts) (found []admin.Finding) {
 			continue // said by the door
 		case c.Level == doctor.Error && c.Check == "certificate":
 			level = admin.LevelCritical // programs do not get in
+		case c.Check == "certificate" && f.st.Certificate.Sub(f.now) > longGood:
+			level = admin.LevelOK // not its end: it is self-signed, or of an authority of one's own
 		}
 		found = append(found, admin.Finding{Level: level, Kind: c.Check, What: c.What, Next: c.Fix})
 	}
