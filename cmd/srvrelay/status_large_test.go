@@ -40,7 +40,7 @@ func TestStatusOfALargeQueue(t *testing.T) {
 			t.Errorf("%d findings, %d hops", len(st.Findings), len(st.Hops))
 		}
 		time.Sleep(100 * time.Millisecond)
-		t.Logf("%s: %s: %s (%s), %d looked at", took.Round(time.Millisecond), st.Level, st.Summary, st.Reason, st.Queue.Seen)
+		t.Logf("%s: %s (%s), %d looked at, %d hops", took.Round(time.Millisecond), st.Summary, st.Reason, st.Queue.Seen, st.Queue.Hops)
 	}
 	if worst > time.Second {
 		t.Errorf("a status took %s", worst)
@@ -72,7 +72,7 @@ func fillQueue(t *testing.T, dir string, messages, hops int) {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	const writers = 64
+	const writers = 500 // they share syncs
 	for w := range writers {
 		wg.Go(func() {
 			for i := w; i < messages; i += writers {
