@@ -168,9 +168,13 @@ func TestFetchServerAway(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close()
 	e.mail("me@home.example", "mine")
-	home := startPeerRelay(t, e.home(t, fmt.Sprintf(`, deliver: "smtp://%s"`, addr), ""))
+	config := e.home(t, fmt.Sprintf(`, deliver: "smtp://%s"`, addr), "")
+	home := startPeerRelay(t, config)
 	e.saw(1, "deferred", map[string]string{"reason": "banner-refused", "reply": "421 4.3.2 the mail server here does not answer, try again later"})
 	home.sawText("the server that is to take the mail cannot be reached")
+	if _, out := invoke(t, config, "", "status"); !strings.Contains(out, "mail cannot be fetched from atrn://") || !strings.Contains(out, "the server that is to take the mail cannot be reached") {
+		t.Errorf("status: %s", out)
+	}
 	mx, err := sink.Start(addr, sink.Options{Hostname: "home"})
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +182,12 @@ func TestFetchServerAway(t *testing.T) {
 	t.Cleanup(mx.Close)
 	received(t, mx, 1)
 
-	config := e.home(t, "", "relay_domains: [home.example]")
+	poll(t, waitLimit, "status says nothing of it any more", func() bool {
+		_, out := invoke(t, config, "", "status")
+		return !strings.Contains(out, "cannot be fetched")
+	})
+
+	config = e.home(t, "", "relay_domains: [home.example]")
 	text, err := os.ReadFile(config)
 	if err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ import (
 // operator does is logged and counted.
 func TestEventsAreCounted(t *testing.T) {
 	var out strings.Builder
-	s := &service{log: newMaillog(&out, "json", "debug"), away: &delivery.Absences{}}
+	s := &service{log: newMaillog(&out, "json", "debug"), away: &delivery.Absences{}, activity: newActivity(time.Now())}
 	s.tracer = tracing.New(s.log.Logger)
 	s.metrics = metrics.New("test", func() metrics.State { return metrics.State{} })
 	doors, deliveries := doorEvents{s.log, s}, deliveryEvents{s.log, s}

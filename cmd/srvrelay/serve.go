@@ -139,8 +139,14 @@ type service struct {
 // load reads the configuration again, for a reload.
 func newService(cfg *config.Config, load func() (*config.Config, error), log maillog) (s *service, err error) {
 	s = &service{
-		log: log, manager: manager{log}, load: load, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{},
+		log: log, manager: manager{log}, hup: make(chan os.Signal, 1), soon: make(chan struct{}, 1), fails: map[string]bool{},
 		turns: newTurns(), tracer: tracing.New(log.Logger), activity: newActivity(time.Now()),
+	}
+	var loading sync.Mutex // a reload and a status may want it at the same time
+	s.load = func() (*config.Config, error) {
+		loading.Lock()
+		defer loading.Unlock()
+		return load()
 	}
 	// From here to the end of the process: else one that comes during a long
 	// start, or a stop, would end it.

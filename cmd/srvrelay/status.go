@@ -174,13 +174,13 @@ func (s *service) hopStatus(l *look, cur *current) []admin.HopStatus {
 			h.Next = x.Due
 		}
 		if t := s.activity.since(x.Hop); !t.since.IsZero() {
-			h.Since, h.Reason, h.Status = t.since, t.status.Reason, t.status
+			h.Since, h.Stuck, h.Reason, h.Status = t.since, true, t.status.Reason, t.status
 		}
 		if !x.Parked.IsZero() {
 			h.State, h.Next, h.Reason, h.Status = "parked", x.Parked, x.Status.Reason, x.Status
 		}
 		if a, away := s.away.Of(x.Hop); away {
-			h.Since = a.Since
+			h.Since, h.Stuck = a.Since, true
 		}
 	}
 	list := make([]admin.HopStatus, 0, len(by))

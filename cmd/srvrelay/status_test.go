@@ -62,6 +62,14 @@ func TestStatusJudgement(t *testing.T) {
 		{"ends soon", func(f *statusFacts) {
 			f.checks = []doctor.Finding{{Check: "certificate", Level: doctor.Warning, What: "expires", Fix: "mend it"}}
 		}, admin.LevelWarning, "certificate"},
+		{"more than 30 days", func(f *statusFacts) {
+			f.st.Certificate = now.Add(31 * 24 * time.Hour)
+			f.checks = []doctor.Finding{{Check: "certificate", Level: doctor.Warning, What: "self-signed", Fix: "mend it"}}
+		}, admin.LevelOK, "certificate"},
+		{"", func(f *statusFacts) {
+			f.st.Certificate = now.Add(29 * 24 * time.Hour)
+			f.checks = []doctor.Finding{{Check: "certificate", Level: doctor.Warning, What: "cannot be fetched", Fix: "mend it"}}
+		}, admin.LevelWarning, "certificate"},
 		{"secrets", func(f *statusFacts) {
 			f.checks = []doctor.Finding{{Check: "secrets", Level: doctor.Error, What: "users", Fix: "mend it"}}
 		}, admin.LevelWarning, "secrets"},
@@ -72,6 +80,12 @@ func TestStatusJudgement(t *testing.T) {
 		{"", hops(theirs), admin.LevelOK, "hop"},
 		{"", hops(with(func(h *admin.HopStatus) { h.State = "waiting" })), admin.LevelOK, "hop"},
 		{"", hops(with(func(h *admin.HopStatus) { h.State, h.Reason = "active", "" })), admin.LevelOK, ""},
+		{"though it answers", hops(with(func(h *admin.HopStatus) { h.State, h.Stuck, h.Since = "waiting", true, now.Add(-time.Hour) })), admin.LevelWarning, "hop"},
+		{"", hops(with(func(h *admin.HopStatus) { h.State, h.Stuck, h.Since = "waiting", true, now.Add(-59*time.Minute) })), admin.LevelOK, "hop"},
+		{"", hops(with(func(h *admin.HopStatus) { h.State, h.Since = "waiting", now.Add(-time.Hour) })), admin.LevelOK, "hop"},
+		{"", hops(with(func(h *admin.HopStatus) {
+			h.State, h.Stuck, h.Ours, h.Since = "waiting", true, false, now.Add(-time.Hour)
+		})), admin.LevelOK, "hop"},
 		{"50 messages", hops(with(func(h *admin.HopStatus) { h.Ours, h.Messages = false, 50 })), admin.LevelWarning, "hop"},
 		{"", hops(with(func(h *admin.HopStatus) { h.Ours, h.Messages = false, 49 })), admin.LevelOK, "hop"},
 		{"has not called", func(f *statusFacts) { f.awayAfter = 24 * time.Hour; hops(called(25 * time.Hour))(f) }, admin.LevelWarning, "hop"},

@@ -24,6 +24,8 @@ const (
 	fullQueue     = 0.8 // of a limit
 	stallsTooMany = 5   // in a quarter of an hour
 	fetchPatience = 5 * time.Minute
+	hopPatience   = time.Hour           // with a server of ours that answers, and takes nothing
+	longGood      = 30 * 24 * time.Hour // a certificate that is renewed ends sooner
 )
 
 // statusFacts is what is judged.
@@ -193,6 +195,8 @@ func hopLevel(h admin.HopStatus, awayAfter time.Duration, now time.Time) admin.L
 		return admin.LevelWarning
 	case h.Ours && h.State == "parked":
 		return admin.LevelWarning
+	case h.Ours && h.Stuck && now.Sub(h.Since) >= hopPatience:
+		return admin.LevelWarning
 	}
 	return admin.LevelOK
 }
@@ -338,6 +342,8 @@ func judgeChecks(f *statusFacts) (found []admin.Finding) {
 			continue // said by the door
 		case c.Level == doctor.Error && c.Check == "certificate":
 			level = admin.LevelCritical // programs do not get in
+		case c.Check == "certificate" && f.st.Certificate.Sub(f.now) > longGood:
+			level = admin.LevelOK // not its end: it is self-signed, or of an authority of one's own
 		}
 		found = append(found, admin.Finding{Level: level, Kind: c.Check, What: c.What, Next: c.Fix})
 	}
@@ -358,11 +364,19 @@ func judgeFiles(f *statusFacts) (found []admin.Finding) {
 	}
 	if f.changes > 0 {
 		found = append(found, admin.Finding{
-			Level: admin.LevelOK, Kind: "configuration", What: fmt.Sprintf("%s %s of the configuration on the disk not in force", count(f.changes), map[bool]string{true: "change is", false: "changes are"}[f.changes == 1]),
+			Level: admin.LevelOK, Kind: "configuration", What: changesText(f.changes),
 			Next: "srvrelay reload",
 		})
 	}
 	return found
+}
+
+// changesText says how much of the configuration on the disk is not in force.
+func changesText(n int) string {
+	if n == 1 {
+		return "a change of the configuration on the disk is not in force"
+	}
+	return count(n) + " changes of the configuration on the disk are not in force"
 }
 
 func judgeGuards(f *statusFacts) (found []admin.Finding) {

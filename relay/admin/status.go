@@ -84,7 +84,8 @@ type HopStatus struct {
 	State    string       `json:"state"`            // "parked", "active", "waiting" or "held", as in Summary
 	Messages int          `json:"messages"`
 	Held     int          `json:"held,omitempty"`   // recipients
-	Since    time.Time    `json:"since,omitzero"`   // of trouble
+	Since    time.Time    `json:"since,omitzero"`   // of trouble; not Stuck: the arrival of its oldest message
+	Stuck    bool         `json:"stuck,omitempty"`  // nothing could be delivered to it since then
 	Next     time.Time    `json:"next,omitzero"`    // when it is tried next
 	Reason   string       `json:"reason,omitempty"` // why it waits
 	Status   queue.Status `json:"status,omitzero"`
