@@ -288,6 +288,15 @@ func (w *walk) isAway(s step) {
 // Targets tells how the targets are, all together.
 func (d *Deliverer) Targets() Targets { return d.health.all() }
 
+// Alive returns when the scheduler and the table of targets can be had, which they
+// cannot when something has come to a standstill.
+func (d *Deliverer) Alive() {
+	d.mu.Lock()
+	//lint:ignore SA2001 that it was had is all
+	d.mu.Unlock()
+	d.health.all()
+}
+
 // Target returns what is known of a target, for explain.
 func (d *Deliverer) Target(ep plan.Endpoint) TargetInfo {
 	info := d.health.info(ep)

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,12 +65,15 @@ data_dir as it is).`,
 			if err != nil {
 				return err
 			}
-			if err := newFolder(a[0]); err != nil {
+			made, err := newFolder(a[0], cfg.DataDir)
+			if err != nil {
 				return &exitError{exitData, fmt.Errorf("backup: %w", err)}
 			}
 			b, err := takeBackup(c.Context(), admin.NewClient(adminSocket(cfg)), a[0])
 			if errors.Is(err, admin.ErrNotRunning) {
-				_ = os.Remove(a[0]) // which is empty
+				if made {
+					_ = os.Remove(a[0]) // which is empty
+				}
 				return &exitError{exitUnavailable, fmt.Errorf("%w\nThen data_dir may be copied as it is, with its owner and modes: cp -a", err)}
 			}
 			if err != nil {
@@ -91,16 +95,49 @@ func (b backupOf) String() string {
 	return fmt.Sprintf("%s %s, %s", count(len(b.Files)), plural(len(b.Files), "file"), bytesText(size))
 }
 
-// newFolder makes a folder for its owner alone, or takes one that is empty.
-func newFolder(dir string) error {
+// newFolder makes a folder for its owner alone outside of the data, or takes one
+// that is empty.
+func newFolder(dir, data string) (made bool, err error) {
+	inside, err := isBelow(dir, data)
+	if err == nil && inside {
+		err = fmt.Errorf("%s is in data_dir, and each backup would have all earlier ones in it: choose another folder", dir)
+	}
+	if err != nil {
+		return false, err
+	}
+	_, err = os.Stat(dir)
+	made = errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+		return false, err
 	}
 	there, err := os.ReadDir(dir)
 	if err == nil && len(there) > 0 {
 		err = fmt.Errorf("%s is not empty: choose another folder", dir)
 	}
-	return err
+	if err == nil && !made {
+		err = os.Chmod(dir, 0o700)
+	}
+	return made, err
+}
+
+// isBelow tells whether a folder, which need not be there yet, is another or in it.
+func isBelow(dir, other string) (bool, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Stat(other)
+	if err != nil {
+		return false, nil // the relay may see it; it is not where we are
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err == nil && os.SameFile(info, there) {
+			return true, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return false, nil
+		}
+	}
 }
 
 // takeBackup writes the relay's backup into an empty folder.
@@ -127,7 +164,11 @@ func takeBackup(ctx context.Context, client *admin.Client, dir string) (b backup
 			return b, err
 		}
 		if h.Name == backupRecord {
-			return readBackup(dir)
+			whole, err := readBackup(dir)
+			if err == nil && !slices.Equal(whole.Files, b.Files) {
+				err = errors.New("what came is not what the relay has sent")
+			}
+			return whole, err
 		}
 		b.Files = append(b.Files, backupFile{h.Name, h.Size, sum})
 	}
@@ -197,7 +238,7 @@ func (s *service) backup(ctx context.Context, w io.Writer) error {
 	begin, dir := time.Now(), filepath.Join(cfg.DataDir, backupFolder)
 	s.forgetBackup(cfg)
 	defer s.forgetBackup(cfg)
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := errors.Join(noLinks(cfg.DataDir), os.Mkdir(dir, 0o700)); err != nil {
 		return err
 	}
 	if err := s.store.Backup(filepath.Join(dir, "queue")); err != nil {
@@ -207,7 +248,7 @@ func (s *service) backup(ctx context.Context, w io.Writer) error {
 	b := backupWriter{ctx: ctx, out: tar.NewWriter(w), record: backupOf{
 		Format: backupFormat, Version: version, Made: begin.UTC().Round(time.Second), Hostname: cfg.Hostname, QueueFormat: pebblestore.Format,
 	}}
-	err := errors.Join(b.folder(dir, nil), b.folder(cfg.DataDir, []string{"queue", backupFolder}))
+	err := errors.Join(b.folder(dir), b.folder(cfg.DataDir, "queue", backupFolder, backupRecord))
 	if err == nil {
 		err = b.finish()
 	}
@@ -219,6 +260,22 @@ func (s *service) backup(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
+// noLinks wants no link in a folder: what is behind it would be missing. The queue,
+// which is read by the store, may be one.
+func noLinks(dir string) error {
+	return filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case name == filepath.Join(dir, "queue") && err == nil && e.IsDir():
+			return fs.SkipDir
+		case err == nil && e.Type()&fs.ModeSymlink != 0 && name != filepath.Join(dir, "queue"):
+			return fmt.Errorf("%s is a link, and what is behind it would be missing: have the file itself there, or mount the folder", name)
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		}
+		return err
+	})
+}
+
 // backupWriter writes files into a tar stream and remembers them.
 type backupWriter struct {
 	ctx    context.Context
@@ -228,15 +285,15 @@ type backupWriter struct {
 
 // folder writes all regular files below a folder but for some names in it. A file
 // that goes meanwhile is not there.
-func (b *backupWriter) folder(dir string, but []string) error {
+func (b *backupWriter) folder(dir string, but ...string) error {
 	root := os.DirFS(dir)
 	return fs.WalkDir(root, ".", func(name string, e fs.DirEntry, err error) error {
-		for _, x := range but {
-			if name == x {
-				return fs.SkipDir
-			}
-		}
-		if err == nil && e.Type().IsRegular() && filepath.Base(name) != "LOCK" {
+		switch {
+		case slices.Contains(but, name) && e.IsDir():
+			return fs.SkipDir
+		case slices.Contains(but, name):
+			return nil
+		case err == nil && e.Type().IsRegular() && filepath.Base(name) != "LOCK":
 			err = b.file(root, name)
 		}
 		if errors.Is(err, fs.ErrNotExist) {

@@ -99,6 +99,87 @@ func TestBackupRestore(t *testing.T) {
 	r.stopWell()
 }
 
+// TestBackupOfAll: what is in data_dir is in the backup, also where the queue is on
+// another disk behind a link; what would be missing is named, and no backup goes
+// into the next one.
+func TestBackupOfAll(t *testing.T) {
+	t.Parallel()
+	config := plainConfig(t, "127.0.0.1:0", "")
+	base := filepath.Dir(config)
+	data := filepath.Join(base, "data")
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(data, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{data, filepath.Join(base, "disk")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(base, "disk"), filepath.Join(data, "queue")); err != nil {
+		t.Fatal(err)
+	}
+	write("z", "last")
+	write("a", "first")
+	write(backupRecord, "{}") // somebody has put a backup back by hand
+	startRelay(t, config)
+	run := func(dir string, ok bool, say string) {
+		t.Helper()
+		out, err := command(context.Background(), config, "backup", dir).CombinedOutput()
+		if (err == nil) != ok || !strings.Contains(string(out), say) {
+			t.Errorf("%s: %v, want %q\n%s", dir, err, say, out)
+		}
+	}
+	whole := filepath.Join(base, "whole")
+	if err := os.Mkdir(whole, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(whole, true, " files, ")
+	if info, err := os.Stat(whole); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode of the backup: %v, %v", info.Mode(), err)
+	}
+	for name, want := range map[string]string{"a": "first", "z": "last"} {
+		if got := mustRead(t, filepath.Join(whole, name)); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if !exists(filepath.Join(whole, "queue")) {
+		t.Error("there is no queue in the backup")
+	}
+	run(filepath.Join(data, "backups", "1"), false, "is in data_dir")
+	if err := os.Symlink("a", filepath.Join(data, "b")); err != nil {
+		t.Fatal(err)
+	}
+	run(filepath.Join(base, "linked"), false, filepath.Join(data, "b")+" is a link")
+	if exists(filepath.Join(base, "linked", backupRecord)) {
+		t.Error("a backup without a file says that it is complete")
+	}
+}
+
+// TestRestoreBeside: a relay that was started meanwhile keeps what it has.
+func TestRestoreBeside(t *testing.T) {
+	to := t.TempDir()
+	tmp := filepath.Join(to, restoreFolder)
+	for _, dir := range []string{filepath.Join(tmp, "queue"), filepath.Join(to, "queue")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{filepath.Join(tmp, "bans.json"), filepath.Join(tmp, "queue", "old"), filepath.Join(to, "queue", "new")} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := moveIn(tmp, to); err == nil || !strings.Contains(err.Error(), "somebody else") {
+		t.Errorf("moveIn: %v", err)
+	}
+	if exists(filepath.Join(to, "bans.json")) || exists(filepath.Join(to, "queue", "old")) || !exists(filepath.Join(to, "queue", "new")) {
+		t.Error("something was changed")
+	}
+}
+
 // TestRestoreRefuses: what is not a whole backup of a format that is known is
 // refused, and data_dir is left as it was.
 func TestRestoreRefuses(t *testing.T) {

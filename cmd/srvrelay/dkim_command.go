@@ -18,6 +18,7 @@ import (
 	"srvrelay/relay"
 	"srvrelay/relay/config"
 	"srvrelay/relay/dkim"
+	"srvrelay/relay/publish"
 )
 
 func dkimCommand() *cobra.Command {
@@ -171,7 +172,7 @@ func printMade(s screen, domain string, made []madeKey) {
 	}
 	fmt.Fprintf(s, "\n%s in the DNS of %s, as lines of a zone file:\n\n", s.bold("1. Publish"), domain)
 	for _, k := range made {
-		fmt.Fprintln(s, k.ZoneLine())
+		fmt.Fprintln(s, publish.TXT(k.Name(), k.Record()).Line())
 	}
 	fmt.Fprint(s, "\n   or in the form of a DNS provider, each value as one text:\n\n")
 	for _, k := range made {
@@ -247,7 +248,7 @@ Exit code: 0 shown, 65 there are no keys, 78 the configuration is wrong.`,
 			}
 			s := newScreen(c.OutOrStdout())
 			for _, r := range all {
-				fmt.Fprintf(s, "%s\n%s\nas one text: %s\n\n", r.title(s), r.key.ZoneLine(), r.Record)
+				fmt.Fprintf(s, "%s\n%s\nas one text: %s\n\n", r.title(s), publish.TXT(r.key.Name(), r.Record).Line(), r.Record)
 			}
 			return nil
 		},

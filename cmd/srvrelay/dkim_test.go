@@ -12,7 +12,7 @@ import (
 	"srvrelay/dnsutil/dnsserver"
 )
 
-var zoneLine = regexp.MustCompile(`(?m)^\S+\._domainkey\.\S+ IN TXT (?:"[^"]*"|\([^)]*\))$`)
+var zoneLine = regexp.MustCompile(`(?m)^\S+\._domainkey\.\S+ \d+ IN TXT (?:"[^"]*"|\([^)]*\))$`)
 
 // TestDKIMCommands: what keygen prints, put where it says, is what check and show
 // are content with, and what the relay starts with.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -24,13 +25,14 @@ func restoreCommand() *cobra.Command {
 		Long: `Puts what srvrelay backup has written into data_dir, which must be empty or not there:
 nothing is ever mixed or overwritten. Every file is compared with its checksum, and the
 queue is opened once, before anything counts. As root, the files get the owner of
-data_dir. Stop the relay first, and start it afterwards.
+data_dir. Stop the relay first, and its sockets where systemd has them open for it, or the
+next client starts it; start it afterwards.
 
 What was delivered after the backup was made goes out again.
 
 Exit code: 0 it is there, 65 DIR is no whole backup, or data_dir is not empty, 78 another
 version of srvrelay has made it, whose format this one does not read.`,
-		Example: `  systemctl stop srvrelay
+		Example: `  systemctl stop 'srvrelay*.socket' srvrelay
   mv /var/lib/srvrelay /var/lib/srvrelay.old
   install -d -o srvrelay -g srvrelay -m 700 /var/lib/srvrelay
   srvrelay restore /var/backups/srvrelay/2026-11-01
@@ -45,7 +47,7 @@ version of srvrelay has made it, whose format this one does not read.`,
 				return &exitError{exitConfig, fmt.Errorf("restore: %s: %w", a[0], err)}
 			}
 			if err != nil {
-				return &exitError{exitData, fmt.Errorf("restore: %w\nNothing was changed", err)}
+				return &exitError{exitData, fmt.Errorf("restore: %w", err)}
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s %s and the rest of %s, as of %s, in %s\n",
 				count(n), plural(n, "message"), b, b.Made.Local().Format("2006-01-02 15:04:05"), cfg.DataDir)
@@ -75,15 +77,12 @@ func restore(ctx context.Context, from, to string) (b backupOf, messages int, er
 		}
 	}()
 	for _, f := range b.Files {
-		if err := restoreFile(from, tmp, f); err != nil {
-			return b, 0, err
-		}
-		if err := ctx.Err(); err != nil {
-			return b, 0, err
+		if err := errors.Join(restoreFile(from, tmp, f), ctx.Err()); err != nil {
+			return b, 0, fmt.Errorf("%w\nNothing was changed", err)
 		}
 	}
 	if messages, err = countMessages(ctx, filepath.Join(tmp, "queue")); err != nil {
-		return b, 0, err
+		return b, 0, fmt.Errorf("%w\nNothing was changed", err)
 	}
 	return b, messages, moveIn(tmp, to)
 }
@@ -144,8 +143,23 @@ func moveIn(tmp, to string) error {
 	if err != nil {
 		return err
 	}
+	// The queue first: a relay that was started meanwhile has made one, and then
+	// nothing is changed.
+	slices.SortStableFunc(there, func(a, b os.DirEntry) int {
+		switch "queue" {
+		case a.Name():
+			return -1
+		case b.Name():
+			return 1
+		}
+		return 0
+	})
 	for _, e := range there {
-		if err := os.Rename(filepath.Join(tmp, e.Name()), filepath.Join(to, e.Name())); err != nil {
+		name := filepath.Join(to, e.Name())
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("somebody else has made %s meanwhile: stop the relay and its sockets, move the folder away, and try again", name)
+		}
+		if err := os.Rename(filepath.Join(tmp, e.Name()), name); err != nil {
 			return err
 		}
 	}

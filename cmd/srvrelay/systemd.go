@@ -41,11 +41,18 @@ func (m manager) watchdog(ctx context.Context, alive func()) {
 	if err != nil || limit <= 0 {
 		return
 	}
-	tick := time.NewTicker(max(limit/3, time.Millisecond))
-	defer tick.Stop()
-	for {
+	beat(ctx, max(limit/3, time.Millisecond), func() {
 		alive()
 		m.tell(daemon.SdNotifyWatchdog)
+	})
+}
+
+// beat calls a function now and then, but never twice at a time, until ctx is done.
+func beat(ctx context.Context, every time.Duration, do func()) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		do()
 		select {
 		case <-ctx.Done():
 			return
@@ -54,11 +61,12 @@ func (m manager) watchdog(ctx context.Context, alive func()) {
 	}
 }
 
-// alive returns when the doors and the queue answer. The disk is not asked: one
-// that hangs is not cured by a start, and the doors refuse mail meanwhile.
+// alive returns when the doors, the queue and the delivery answer. The disk is not
+// asked: one that hangs is not cured by a start, and the doors refuse mail meanwhile.
 func (s *service) alive() {
 	s.doors.Connections()
-	s.store.Usage()
+	s.store.Alive()
+	s.deliver.Alive()
 }
 
 // handedOver are the sockets that the manager has opened for us

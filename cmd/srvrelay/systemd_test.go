@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -82,6 +83,27 @@ func TestNotify(t *testing.T) {
 	if s := next("WATCHDOG=1"); s != "STOPPING=1" {
 		t.Errorf("%q, want STOPPING=1", s)
 	}
+}
+
+// TestWatchdogStops: a relay that hangs tells nothing.
+func TestWatchdogStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		beats, hang := 0, make(chan struct{})
+		go beat(ctx, time.Second, func() {
+			if beats == 3 {
+				<-hang
+			}
+			beats++
+		})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if beats != 3 {
+			t.Errorf("%d beats, the last one hangs", beats)
+		}
+		stop()
+		close(hang)
+	})
 }
 
 // TestSocketActivation: a client that comes before the relay runs waits, and is
@@ -167,6 +189,76 @@ func TestSocketOfNobody(t *testing.T) {
 			t.Errorf("exit code %d, want %d and %q:\n%s", got, x.code, x.say, out)
 		}
 	}
+}
+
+// TestUnitSystemCalls: the relay makes no system call that its unit forbids, from
+// its start over a message, a question at the admin socket and a reload to its end.
+func TestUnitSystemCalls(t *testing.T) {
+	t.Parallel()
+	programs := needs(t, "systemd-analyze", "strace")
+	allowed := allowedCalls(t, programs["systemd-analyze"], mustRead(t, "../../packaging/systemd/srvrelay.service"))
+	addr := "127.0.0.1:" + freePort(t)
+	config := plainConfig(t, addr, "")
+	calls := filepath.Join(filepath.Dir(config), "calls")
+	inner := command(context.Background(), config, "serve")
+	// -D: the relay itself is our child, and gets the signals.
+	cmd := exec.Command(programs["strace"], append([]string{"-D", "-f", "-qq", "-o", calls}, inner.Args...)...)
+	cmd.Env = inner.Env
+	relay, err := startProcess(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(relay.kill)
+	if refusal, err := submit(addr, "a@client.test", []string{"b@nowhere.test"}, "", "Subject: x\r\n\r\nx\r\n"); err != nil || refusal != "" {
+		t.Fatalf("%q, %v", refusal, err)
+	}
+	for _, verb := range [][]string{{"queue", "list"}, {"backup", calls + ".backup"}, {"reload"}} {
+		if out, err := command(context.Background(), config, verb...).CombinedOutput(); err != nil {
+			t.Errorf("%q: %v\n%s", verb, err, out)
+		}
+	}
+	if _, err := relay.terminate(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\d+ +([a-z0-9_]+)\(`).FindAllStringSubmatch(mustRead(t, calls), -1) {
+		seen[m[1]] = true
+	}
+	if len(seen) < 30 || !seen["accept4"] {
+		t.Errorf("only %d system calls were seen", len(seen))
+	}
+	for call := range seen {
+		if !allowed[call] {
+			t.Errorf("%s is not allowed", call)
+		}
+	}
+}
+
+// allowedCalls are the system calls that a unit's filters allow, as systemd reads
+// them (systemd.exec(5)).
+func allowedCalls(t *testing.T, analyze, unit string) map[string]bool {
+	allowed := map[string]bool{}
+	var set func(group string, to bool)
+	set = func(group string, to bool) {
+		out, err := exec.Command(analyze, "syscall-filter", group).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range strings.Split(string(out), "\n")[1:] {
+			switch word = strings.TrimSpace(word); {
+			case strings.HasPrefix(word, "@"):
+				set(word, to)
+			case word != "" && word[0] != '#':
+				allowed[word] = to
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^SystemCallFilter=(~?)(.*)$`).FindAllStringSubmatch(unit, -1) {
+		for _, group := range strings.Fields(m[2]) {
+			set(group, m[1] == "")
+		}
+	}
+	return allowed
 }
 
 // TestUnits: systemd understands the units, and rates the sandbox.

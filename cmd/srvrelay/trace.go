@@ -32,7 +32,7 @@ Exit code: 0 something was found, 64 the command line is wrong, 65 nothing was f
 	}
 	asJSON := c.Flags().Bool("json", false, "one JSON object (docs/history.md)")
 	since := c.Flags().String("since", "", "only what came, or left the queue, in the last `TIME` (30m, 2d)")
-	most := c.Flags().Int("limit", 20, "at most `N` messages, 500 at most")
+	most := c.Flags().Int("limit", 20, fmt.Sprintf("at most `N` messages, %d at most", admin.MaxTraced))
 	c.RunE = withQueue(func(c *cobra.Command, client *admin.Client, a []string) error {
 		q, err := traceQuery(a, *since, *most, time.Now())
 		if err != nil {
@@ -45,7 +45,7 @@ Exit code: 0 something was found, 64 the command line is wrong, 65 nothing was f
 		case *asJSON:
 			err = printJSON(c.OutOrStdout(), found)
 		case len(found.Found) > 0:
-			err = traceText(newScreen(c.OutOrStdout()), found, time.Now())
+			err = traceText(newScreen(c.OutOrStdout()), found, q.Max, time.Now())
 		}
 		if err == nil && len(found.Found) == 0 {
 			err = notFound(q, found)
@@ -56,8 +56,8 @@ Exit code: 0 something was found, 64 the command line is wrong, 65 nothing was f
 }
 
 func traceQuery(words []string, since string, most int, now time.Time) (q queue.TraceQuery, err error) {
-	if most < 1 || most > 500 {
-		return q, usage(fmt.Errorf("--limit %d: use 1 to 500", most))
+	if most < 1 || most > admin.MaxTraced {
+		return q, usage(fmt.Errorf("--limit %d: use 1 to %d", most, admin.MaxTraced))
 	}
 	q.Max = most
 	if len(words) > 0 {

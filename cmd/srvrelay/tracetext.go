@@ -13,7 +13,7 @@ import (
 
 // traceText tells the way of each message, one line an event, in words that can be
 // read out on the telephone.
-func traceText(s screen, t admin.Traces, now time.Time) error {
+func traceText(s screen, t admin.Traces, asked int, now time.Time) error {
 	for i, m := range t.Found {
 		if i > 0 {
 			fmt.Fprintln(s)
@@ -22,8 +22,11 @@ func traceText(s screen, t admin.Traces, now time.Time) error {
 			return err
 		}
 	}
-	if t.More {
-		fmt.Fprintf(s, "\nThere are older ones: --limit %d shows more\n", min(500, 2*len(t.Found)))
+	switch {
+	case t.More && asked < admin.MaxTraced:
+		fmt.Fprintf(s, "\nThere are older ones: --limit %d shows more\n", min(admin.MaxTraced, 2*asked))
+	case t.More:
+		fmt.Fprintln(s, "\nThere are older ones: ask for one address or id, or --since later")
 	}
 	return nil
 }

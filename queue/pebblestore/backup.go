@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -36,24 +37,66 @@ func (s *Store) Backup(dir string) error {
 	if err := s.db.Checkpoint(dir, pebble.WithFlushedWAL()); err != nil {
 		return fmt.Errorf("queue: copying to %s: %w", dir, err)
 	}
-	if err := s.linkBodies(dir); err != nil {
-		return fmt.Errorf("queue: copying the large messages to %s: %w", dir, err)
+	if err := s.finishCopy(dir); err != nil {
+		return fmt.Errorf("queue: copying to %s: %w", dir, err)
 	}
 	return nil
 }
 
-// linkBodies puts the files of the large bodies beside a copy of the database.
-func (s *Store) linkBodies(dir string) error {
+// finishCopy makes a copy of the database one that can be opened anywhere, and
+// puts the files of the large bodies beside it.
+func (s *Store) finishCopy(dir string) error {
 	d := &s.folder
 	to := d.fs.PathJoin(dir, bodyFolder)
 	if err := d.fs.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
-	db, err := openEngine(dir, &pebble.Options{FS: d.fs, ReadOnly: true, FormatMajorVersion: engineVersion, Logger: engineLog{s}})
+	// The log was copied while it was written, and may have gaps behind what was
+	// acknowledged, as no crash leaves them. Opening the copy turns what is before
+	// the first one into tables, and drops the log.
+	log := &copyLog{s: s}
+	db, err := openEngine(dir, &pebble.Options{FS: d.fs, FormatMajorVersion: engineVersion, DisableAutomaticCompactions: true, Logger: log})
+	if err != nil {
+		return errors.Join(err, log.failure())
+	}
+	err = errors.Join(s.linkBodies(db, to), db.Close(), log.failure())
 	if err != nil {
 		return err
 	}
-	err = eachKey(db, []byte(famFile), after([]byte(famFile)), func(key, _ []byte) error {
+	desc, err := pebble.Peek(dir, d.fs)
+	if err != nil {
+		return err
+	}
+	return checkFiles(d.fs, dir, desc)
+}
+
+// copyLog is the logger of a copy's engine: its end is not the store's.
+type copyLog struct {
+	s      *Store
+	mu     sync.Mutex
+	failed error
+}
+
+func (*copyLog) Infof(string, ...any) {}
+
+func (l *copyLog) Errorf(format string, args ...any) { engineLog{l.s}.Errorf(format, args...) }
+
+func (l *copyLog) Fatalf(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = fmt.Errorf(format, args...)
+}
+
+func (l *copyLog) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// linkBodies puts the files that a copy of the database names into a folder.
+func (s *Store) linkBodies(db *pebble.DB, to string) error {
+	d := &s.folder
+	return eachKey(db, []byte(famFile), after([]byte(famFile)), func(key, _ []byte) error {
 		number, ok := parseFileKey(key)
 		if !ok {
 			return nil // said so when it was opened
@@ -65,7 +108,6 @@ func (s *Store) linkBodies(dir string) error {
 		}
 		return err
 	})
-	return errors.Join(err, db.Close())
 }
 
 // copyTo links a file, where keep sees that it is linked, or else copies it.

@@ -2,6 +2,7 @@ package pebblestore
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -120,6 +121,72 @@ func TestBackupUnderLoad(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	checkStore(t, s)
+}
+
+// TestBackupTornLog: messages come while the log is copied, over the rests of an
+// older log, so that the copy has gaps. It is opened all the same, and has what
+// was acknowledged before.
+func TestBackupTornLog(t *testing.T) {
+	mem := vfs.NewMem()
+	w := &meanwhile{FS: mem}
+	s := openMem(t, w)
+	var want []queue.ID
+	for range 8 * 8 << 20 / (40 << 10) { // so that old logs are written over
+		put(t, s, 40<<10, "b@b.example")
+		settle(t, s, claim(t, s, "b.example"), queue.Sent)
+	}
+	for range 10 {
+		want = append(want, put(t, s, 1000, "stays@stays.example"))
+	}
+	chance := rand.New(rand.NewPCG(1, 2))
+	for n := range 10 {
+		dir, from := fmt.Sprint("backup", n), w.done
+		w.do = func() { put(t, s, chance.IntN(60<<10), "new@new.example") }
+		if err := s.Backup(dir); err != nil {
+			t.Fatal(err)
+		}
+		w.do = nil
+		if w.done == from {
+			t.Fatal("nothing came while the log was copied")
+		}
+		copied := openBriefly(t, mem, func(o *Options) { o.Dir = dir })
+		for _, id := range want {
+			if _, err := copied.Get(ctx, id); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+		checkStore(t, copied)
+		copied.Close()
+	}
+}
+
+// meanwhile does something after each write of a copied log.
+type meanwhile struct {
+	vfs.FS
+	do   func()
+	done int
+}
+
+func (m *meanwhile) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := m.FS.Create(name, c)
+	if err == nil && strings.HasPrefix(name, "backup") && isLog(name) {
+		return &meanwhileFile{f, m}, nil
+	}
+	return f, err
+}
+
+type meanwhileFile struct {
+	vfs.File
+	m *meanwhile
+}
+
+func (f *meanwhileFile) Write(b []byte) (int, error) {
+	n, err := f.File.Write(b)
+	if f.m.do != nil {
+		f.m.done++
+		f.m.do()
+	}
+	return n, err
 }
 
 // While a backup is being made, the file of a message that is done stays as it is.

@@ -161,7 +161,9 @@ func (c *change) record(a *queue.Attempt) {
 	if a == nil {
 		return
 	}
-	set(c.b, partKey(famAttempt, c.id, c.m.Attempts), mustJSON(a))
+	short := *a
+	short.Results = shortened(a.Results)
+	set(c.b, partKey(famAttempt, c.id, c.m.Attempts), mustJSON(&short))
 	if old := c.m.Attempts - maxAttempts; old >= 0 {
 		delKey(c.b, partKey(famAttempt, c.id, old))
 	}

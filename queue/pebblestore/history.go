@@ -1,11 +1,11 @@
 package pebblestore
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,7 +122,7 @@ func stageNames(b *pebble.Batch, hour uint32, id ulid.ULID, env *queue.Envelope,
 		add(addressName(local, rcpts[i].Domain))
 	}
 	if env.MessageID != "" {
-		add(hash(kindMessageID, lower(env.MessageID)))
+		add(hash(kindMessageID, strings.ToLower(env.MessageID)))
 	}
 	set(b, nameKey(hour, id), names)
 }
@@ -130,12 +130,10 @@ func stageNames(b *pebble.Batch, hour uint32, id ulid.ULID, env *queue.Envelope,
 // stageNextName writes the id under which a next hop knows a message.
 func stageNextName(b *pebble.Batch, hour uint32, id ulid.ULID, r *queue.Recipient) {
 	if next := r.NextID(); next != "" {
-		n := hash(kindNextID, lower(next))
+		n := hash(kindNextID, strings.ToLower(next))
 		set(b, nameKey(hour, id, n[:]...), nil)
 	}
 }
-
-func lower(s string) string { return string(bytes.ToLower([]byte(s))) }
 
 // stageNextID writes the id under which the next hop knows the message.
 func (c *change) stageNextID(r *queue.Recipient) {
@@ -197,17 +195,49 @@ func (c *change) stagePast() {
 	p.Recipients = make([]queue.Recipient, c.m.Rcpts)
 	for n := range p.Recipients {
 		p.Recipients[n] = c.newest(n)
+		r := &p.Recipients[n].Last
+		r.Reply, r.Text = queue.Safe(r.Reply, maxResult), queue.Safe(r.Text, maxResult)
 	}
 	if c.m.Attempts > 0 {
 		var err error
-		if p.Attempts, err = getAttempts(c.s.db, c.id); err != nil {
+		if p.Attempts, err = lastAttempts(c.s.db, c.id, maxPastAttempts); err != nil {
 			c.s.historyTrouble(err)
 		}
 	}
 	if c.tried != nil {
-		p.Attempts = append(p.Attempts, *c.tried)
+		last := *c.tried
+		last.Results = shortened(last.Results)
+		p.Attempts = append(p.Attempts, last)
 	}
 	set(c.b, pastKey(c.filePast(p), c.id), packPast(p, c.now))
+}
+
+// maxPastAttempts is how much of the attempts before the last one a record has,
+// in bytes of what the queue has of them.
+const maxPastAttempts = 128 << 10
+
+// lastAttempts are the newest attempts of a message that have room together.
+func lastAttempts(db pebble.Reader, id ulid.ULID, room int) (attempts []queue.Attempt, err error) {
+	lower, upper := partRange(famAttempt, id)
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, err
+	}
+	for ok := it.Last(); ok; ok = it.Prev() {
+		value, verr := it.ValueAndErr()
+		if room -= len(value); verr != nil || room < 0 {
+			err = verr
+			break
+		}
+		a, derr := decodeAttempt(it.Key(), value)
+		if derr != nil {
+			err = derr
+			break
+		}
+		attempts = append(attempts, a)
+	}
+	slices.Reverse(attempts)
+	return attempts, errors.Join(err, it.Error(), it.Close())
 }
 
 // filePast returns the hour that the record belongs to, and writes the names there

@@ -40,7 +40,7 @@ func (s *Store) Import(ctx context.Context, m *queue.Message, body io.Reader) er
 	}
 	in := s.newIntake(id)
 	defer in.release()
-	in.notes = m.Notes[:min(len(m.Notes), queue.MaxNotes)]
+	in.notes = m.Notes[max(0, len(m.Notes)-queue.MaxNotes):]
 	_ = in.hold(1, 0) // without limits it cannot fail
 	if err := in.stream(ctx, body); err != nil {
 		return err

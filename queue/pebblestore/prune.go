@@ -2,6 +2,8 @@ package pebblestore
 
 import (
 	"errors"
+	"math"
+	"slices"
 	"sort"
 	"time"
 
@@ -21,32 +23,35 @@ func (s *Store) pruneHistory(now time.Time) {
 		return
 	}
 	s.history.pruned.Store(nano(now))
-	if err := s.forget(s.horizon(now)); err != nil {
+	first, end := s.horizon(now)
+	if err := errors.Join(s.forget(0, first), s.forget(end, math.MaxUint32)); err != nil {
 		s.opt.Log.Error("the history cannot be shortened", "error", queue.Safe(err.Error(), 1000))
 	}
 }
 
-// horizon is the first hour that stays.
-func (s *Store) horizon(now time.Time) uint32 {
-	set, last := s.set.Load(), hourOf(now)
+// horizon is the first hour that stays, and the first one behind it that does not:
+// of a time when the clock was ahead, whose hours would not grow old for long.
+func (s *Store) horizon(now time.Time) (first, end uint32) {
+	set, ahead := s.set.Load(), hourOf(now)+2 // a clock may have been set back a little
 	if set.HistoryKeep <= 0 {
-		return last + 2 // a clock may have been set back a little
+		return math.MaxUint32, math.MaxUint32
 	}
-	first := hourOf(now.Add(-set.HistoryKeep))
-	if set.HistorySize <= 0 || s.historySize(first) <= set.HistorySize {
-		return first
+	first = hourOf(now.Add(-set.HistoryKeep))
+	if set.HistorySize <= 0 || s.historySize(first, math.MaxUint32) <= set.HistorySize {
+		return first, math.MaxUint32
 	}
 	// The hour that it is stays in any case.
+	last := hourOf(now)
 	return first + uint32(sort.Search(int(last-first), func(i int) bool {
-		return s.historySize(first+uint32(i)) <= set.HistorySize
-	}))
+		return s.historySize(first+uint32(i), ahead) <= set.HistorySize
+	})), ahead
 }
 
 // historySize is about how many bytes on the disk the history takes from an hour
-// on. What is not in a table yet, 8 MiB at most, is left out.
-func (s *Store) historySize(from uint32) (size int64) {
+// to before another. What is not in a table yet, 8 MiB at most, is left out.
+func (s *Store) historySize(from, to uint32) (size int64) {
 	for _, family := range historyFamilies {
-		n, err := s.db.EstimateDiskUsage(hourKey(family, from), after([]byte(family)))
+		n, err := s.db.EstimateDiskUsage(hourKey(family, from), hourKey(family, to))
 		if err != nil {
 			s.historyTrouble(err)
 			return 0
@@ -56,17 +61,18 @@ func (s *Store) historySize(from uint32) (size int64) {
 	return size
 }
 
-// forget deletes all hours before one.
-func (s *Store) forget(hour uint32) error {
+// forget deletes all hours from one to before another.
+func (s *Store) forget(from, to uint32) error {
 	b := s.db.NewBatch()
 	defer b.Close()
 	for _, family := range historyFamilies {
-		first, err := s.firstKey([]byte(family), hourKey(family, hour))
+		lower, upper := hourKey(family, from), hourKey(family, to)
+		first, err := s.firstKey(lower, upper)
 		if err != nil {
 			return err
 		}
 		if first != nil {
-			_ = b.DeleteRange([]byte(family), hourKey(family, hour), nil)
+			_ = b.DeleteRange(lower, upper, nil)
 		}
 	}
 	if b.Empty() {
@@ -76,14 +82,14 @@ func (s *Store) forget(hour uint32) error {
 }
 
 // firstKey is the first key of a range, nil when there is none.
-func (s *Store) firstKey(lower, upper []byte) (first []byte, err error) {
-	stop := errors.New("stop")
-	err = eachKey(s.db, lower, upper, func(key, _ []byte) error {
-		first = append([]byte{}, key...)
-		return stop
-	})
-	if errors.Is(err, stop) {
-		err = nil
+func (s *Store) firstKey(lower, upper []byte) ([]byte, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, err
 	}
-	return first, err
+	var first []byte
+	if it.First() {
+		first = slices.Clone(it.Key())
+	}
+	return first, errors.Join(it.Error(), it.Close())
 }

@@ -19,6 +19,35 @@ const maxRecipients = 1 << 20
 // maxAttempts is how many attempts of a message are kept, the newest ones.
 const maxAttempts = 200
 
+// Bounds of what an attempt says: servers choose the words, and a message may
+// have that many attempts.
+const (
+	maxResult  = 1000     // of a line, in bytes
+	maxResults = 16 << 10 // of all lines
+)
+
+// shortened are the lines of an attempt as they are kept.
+func shortened(lines []string) []string {
+	size, fits := 0, true
+	for _, l := range lines {
+		size += len(l)
+		fits = fits && len(l) <= maxResult
+	}
+	if fits && size <= maxResults {
+		return lines
+	}
+	var kept []string
+	size = 0
+	for i, l := range lines {
+		l = queue.Safe(l, maxResult)
+		if size += len(l); size > maxResults {
+			return append(kept, fmt.Sprintf("and %d more", len(lines)-i))
+		}
+		kept = append(kept, l)
+	}
+	return kept
+}
+
 // errDamaged is wrapped by every error about a stored record that cannot be
 // what this package wrote.
 var errDamaged = errors.New("damaged record")
@@ -36,7 +65,7 @@ type meta struct {
 	Attempts   int    `json:"attempts,omitempty"`   // ever made
 
 	Notes   []queue.Note `json:"notes,omitempty"`
-	Indexed bool         `json:"indexed,omitempty"` // the history can find it by its i/ keys
+	Indexed bool         `json:"indexed,omitempty"` // the history can find it by its n/ keys
 
 	Lane queue.Lane `json:"lane,omitempty"` // where its groups are in the index
 

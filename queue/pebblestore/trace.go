@@ -41,9 +41,9 @@ func (s *Store) Trace(ctx context.Context, q queue.TraceQuery) (queue.Traces, er
 // errEnough ends a search that has found one more than is wanted, or too much to hold.
 var errEnough = errors.New("enough")
 
-// maxFound is how many recipients, attempts and notes all that is found may have
-// together, up to the message that is one too many.
-const maxFound = 50_000
+// maxFound is how many bytes all that is found may have together, about, up to the
+// message that is one too many.
+const maxFound = 16 << 20
 
 // tracer is one search.
 type tracer struct {
@@ -54,7 +54,7 @@ type tracer struct {
 	seen map[ulid.ULID]bool
 	out  queue.Traces
 
-	lines int  // recipients, attempts and notes of what is found
+	size  int  // of what is found, in bytes, about
 	heavy bool // there were too many
 }
 
@@ -123,17 +123,32 @@ func (t *tracer) take(hour uint32, id ulid.ULID) error {
 	if err != nil || m == nil {
 		return err
 	}
-	t.seen[id] = true
 	if !t.q.Meant(m) {
 		return nil
 	}
+	t.seen[id] = true
 	t.out.Found = append(t.out.Found, *m)
-	t.lines += len(m.Recipients) + len(m.Attempts) + len(m.Notes)
-	t.heavy = t.lines > maxFound
+	t.size += sizeOf(m)
+	t.heavy = t.size > maxFound
 	if t.heavy || len(t.out.Found) > t.q.Max {
 		return errEnough
 	}
 	return nil
+}
+
+// sizeOf is about how many bytes a message takes in memory.
+func sizeOf(m *queue.Traced) int {
+	n := 1000 + 400*len(m.Notes)
+	for i := range m.Recipients {
+		n += 400 + len(m.Recipients[i].Last.Reply) + len(m.Recipients[i].Last.Text)
+	}
+	for i := range m.Attempts {
+		n += 300
+		for _, l := range m.Attempts[i].Results {
+			n += 16 + len(l)
+		}
+	}
+	return n
 }
 
 // read is a message as the queue has it, or else an hour of the history; nil: neither.
@@ -167,7 +182,15 @@ func (t *tracer) newest() error {
 	}
 	done := t.out.Found
 	t.out.Found = nil
-	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte(famMeta), UpperBound: after([]byte(famMeta))})
+	lower := []byte(famMeta)
+	if !t.q.Since.IsZero() { // what is queued counts as of its arrival
+		var first ulid.ULID
+		if err := first.SetTime(ulid.Timestamp(t.q.Since)); err != nil {
+			return err
+		}
+		lower = metaKey(first)
+	}
+	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after([]byte(famMeta))})
 	if err != nil {
 		return err
 	}

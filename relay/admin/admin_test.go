@@ -285,7 +285,7 @@ func TestBadRequests(t *testing.T) {
 		{"/queue/records", page{Selection: Selection{IDs: many}}, "at most"},
 		{"/queue/list", strings.Repeat("x", maxRequest+1), "too large"},
 		{"/trace", queue.TraceQuery{}, "1 to 500"},
-		{"/trace", queue.TraceQuery{Max: maxTraced + 1}, "1 to 500"},
+		{"/trace", queue.TraceQuery{Max: MaxTraced + 1}, "1 to 500"},
 		{"/trace", queue.TraceQuery{Max: 1}, "no history"},
 		{"/trace", map[string]any{"max": 1, "term": strings.Repeat("x", maxRequest)}, "too large"},
 		{"/trace", map[string]any{"max": 1, "trem": "x"}, "unknown field"},

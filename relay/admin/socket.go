@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 )
 
 // Listen opens the socket, which is for root, the relay's own user and one
@@ -59,7 +60,7 @@ func GiveSocket(path string, l net.Listener, group string) error {
 		return errors.Join(err, open0660(path, int(m.gid.Load())))
 	}
 	if m.made { // so it was the other group's
-		if err := os.Chown(filepath.Dir(path), -1, gid); err != nil {
+		if err := giveGroup(filepath.Dir(path), gid); err != nil {
 			return fmt.Errorf("admin.group: %w", err)
 		}
 	}
@@ -72,13 +73,24 @@ func open0660(path string, gid int) error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return fmt.Errorf("admin socket: %w", err)
 	}
-	if err := os.Chown(path, -1, gid); err != nil {
+	if err := giveGroup(path, gid); err != nil {
 		return fmt.Errorf("admin.group: the socket cannot be given to group %d: %w (the user that runs the relay must be a member of it)", gid, err)
 	}
 	if err := os.Chmod(path, 0o660); err != nil {
 		return fmt.Errorf("admin socket: %w", err)
 	}
 	return nil
+}
+
+// giveGroup gives a file to a group, unless it has it: a sandbox may not let us
+// even ask.
+func giveGroup(path string, gid int) error {
+	if info, err := os.Stat(path); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Gid) == gid {
+			return nil
+		}
+	}
+	return os.Chown(path, -1, gid)
 }
 
 // groupID finds a group by its name or number.
@@ -104,7 +116,7 @@ func makeFolder(dir string, shared bool, gid int) (made bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil || !shared {
 		return true, err
 	}
-	if err := os.Chown(dir, -1, gid); err != nil {
+	if err := giveGroup(dir, gid); err != nil {
 		return true, fmt.Errorf("admin.group: %w", err)
 	}
 	return true, os.Chmod(dir, 0o750)

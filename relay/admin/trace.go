@@ -20,16 +20,16 @@ type Traced struct {
 	Waiting []Recipient `json:"waiting,omitempty"` // of a queued one: where its recipients stand
 }
 
-// maxTraced is the most messages of one answer.
-const maxTraced = 500
+// MaxTraced is the most messages of one answer.
+const MaxTraced = 500
 
 func (b Backend) handleTrace(mux *routes) {
 	mux.HandleFunc("POST /trace", withJSON(b.trace))
 }
 
 func (b Backend) trace(ctx context.Context, q queue.TraceQuery) (any, error) {
-	if q.Max < 1 || q.Max > maxTraced {
-		return nil, fmt.Errorf("%w: %d messages are wanted, 1 to %d can be had", errRequest, q.Max, maxTraced)
+	if q.Max < 1 || q.Max > MaxTraced {
+		return nil, fmt.Errorf("%w: %d messages are wanted, 1 to %d can be had", errRequest, q.Max, MaxTraced)
 	}
 	if b.Trace == nil {
 		return nil, fmt.Errorf("%w: there is no history", errRequest)

@@ -205,27 +205,6 @@ func TestBadKeys(t *testing.T) {
 	}
 }
 
-func TestZoneLine(t *testing.T) {
-	for _, k := range testKeys() {
-		line := k.ZoneLine()
-		if !strings.HasPrefix(line, k.Name()+". IN TXT ") {
-			t.Errorf("line %q", line)
-		}
-		var joined string
-		for i, part := range strings.Split(line, `"`) {
-			if i%2 == 1 {
-				if len(part) > 255 {
-					t.Errorf("a string of %d bytes", len(part))
-				}
-				joined += part
-			}
-		}
-		if joined != k.Record() {
-			t.Errorf("joined %q, want %q", joined, k.Record())
-		}
-	}
-}
-
 func TestCheck(t *testing.T) {
 	rsa, ed := testKeys()[0], testKeys()[1]
 	p := func(k Key) string { _, p, _ := strings.Cut(k.Record(), "p="); return p }

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 )
 
 // Bits of an RSA key: fewer are too weak (RFC 8301 3.2), with more a verifier
@@ -142,23 +141,4 @@ func (k Key) public() []byte {
 		return nil // not reached: RSA can be marshalled
 	}
 	return der
-}
-
-// maxString is the most bytes of one string of a TXT record (RFC 1035 3.3).
-const maxString = 255
-
-// ZoneLine is the record as a line of a zone file. A text that is longer than
-// one string may be is split; a verifier joins the parts (RFC 6376 3.6.2.2).
-func (k Key) ZoneLine() string {
-	text := k.Record()
-	var parts []string
-	for len(text) > maxString {
-		parts, text = append(parts, text[:maxString]), text[maxString:]
-	}
-	parts = append(parts, text)
-	line := k.Name() + ". IN TXT "
-	if len(parts) == 1 {
-		return line + `"` + text + `"`
-	}
-	return line + "( \"" + strings.Join(parts, "\"\n\t\"") + "\" )"
 }
