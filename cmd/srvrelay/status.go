@@ -124,6 +124,9 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 		Outgoing: targets.Connections, Bans: len(bans), Guards: len(guards), Fetch: s.fetchers.states(),
 		Down: []admin.TargetStatus{},
 	}
+	if !s.store.Usage().Counted { // after a start
+		st.Door.Messages = max(st.Door.Messages, int64(l.sum.Messages))
+	}
 	for _, t := range s.deliver.DownTargets(admin.MaxHopRows) {
 		st.Down = append(st.Down, admin.TargetStatus{Target: t.Target.String(), Since: t.Since, Status: t.Status})
 	}
