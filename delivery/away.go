@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -96,12 +97,11 @@ func serverOf(s queue.Status) string {
 	return s.MTA + ":" + s.Target[strings.LastIndexByte(s.Target, ':')+1:]
 }
 
-// Of returns the absence of a hop, if it is away.
-func (a *Absences) Of(hop string) (Absence, bool) {
+// All returns the absences by hop.
+func (a *Absences) All() map[string]Absence {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	x, away := a.list[hop]
-	return x, away
+	return maps.Clone(a.list)
 }
 
 // Back ends the absence of a hop, and of all others of its server: that of the

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -17,8 +18,8 @@ type activity struct {
 	minutes  ring
 	hours    ring
 	troubles map[string]trouble // by hop
-	tidied   time.Time          // when old ones of these were last looked for
 	failed   failure            // the newest
+	pruned   time.Time          // when troubles were last looked through for old ones
 }
 
 // trouble is of a hop to which nothing could be delivered since some time.
@@ -125,8 +126,8 @@ func (a *activity) settled(now time.Time, fx queue.Effects) {
 func (a *activity) trouble(hop string, st queue.Status, now time.Time) {
 	t, known := a.troubles[hop]
 	if !known {
-		if len(a.troubles) >= maxTroubles && now.Sub(a.tidied) >= time.Minute { // it takes long
-			a.tidied = now
+		if len(a.troubles) >= maxTroubles && now.Sub(a.pruned) >= time.Minute { // it looks at all of them
+			a.pruned = now
 			for h, old := range a.troubles {
 				if now.Sub(old.last) > forgetTrouble {
 					delete(a.troubles, h)
@@ -152,12 +153,11 @@ func (a *activity) counts(now time.Time) admin.Activity {
 	}
 }
 
-// since tells since when nothing could be delivered to a hop, and why; the zero
-// time: nothing is known of it.
-func (a *activity) since(hop string) trouble {
+// since tells for each hop that nothing could be delivered to since when, and why.
+func (a *activity) since() map[string]trouble {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.troubles[hop]
+	return maps.Clone(a.troubles)
 }
 
 // newestFailure is the last recipient that was given up within the last hour.

@@ -124,6 +124,9 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 		Outgoing: targets.Connections, Bans: len(bans), Guards: len(guards), Fetch: s.fetchers.states(),
 		Down: []admin.TargetStatus{},
 	}
+	if !s.store.Usage().Counted { // after a start
+		st.Door.Messages = max(st.Door.Messages, int64(l.sum.Messages))
+	}
 	for _, t := range s.deliver.DownTargets(admin.MaxHopRows) {
 		st.Down = append(st.Down, admin.TargetStatus{Target: t.Target.String(), Since: t.Since, Status: t.Status})
 	}
@@ -152,7 +155,7 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 // hopStatus joins what the queue knows of each hop, what its oldest messages say,
 // and what was seen of the deliveries. Those with most mail come first.
 func (s *service) hopStatus(l *look, cur *current) []admin.HopStatus {
-	by := map[string]*admin.HopStatus{}
+	by, troubles, absent := map[string]*admin.HopStatus{}, s.activity.since(), s.away.All()
 	of := func(hop string) *admin.HopStatus {
 		if by[hop] == nil {
 			by[hop] = &admin.HopStatus{Hop: hop, Domain: cur.routes.DomainOf(hop), Ours: cur.routes.Ours(hop), State: "active"}
@@ -173,13 +176,13 @@ func (s *service) hopStatus(l *look, cur *current) []admin.HopStatus {
 		if h.Next.IsZero() {
 			h.Next = x.Due
 		}
-		if t := s.activity.since(x.Hop); !t.since.IsZero() {
+		if t, known := troubles[x.Hop]; known {
 			h.Since, h.Stuck, h.Reason, h.Status = t.since, true, t.status.Reason, t.status
 		}
 		if !x.Parked.IsZero() {
 			h.State, h.Next, h.Reason, h.Status = "parked", x.Parked, x.Status.Reason, x.Status
 		}
-		if a, away := s.away.Of(x.Hop); away {
+		if a, away := absent[x.Hop]; away {
 			h.Since, h.Stuck = a.Since, true
 		}
 	}

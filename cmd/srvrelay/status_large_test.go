@@ -27,6 +27,10 @@ func TestStatusOfALargeQueue(t *testing.T) {
 	fillQueue(t, filepath.Join(dir, "queue"), messages, hops)
 	startRelayQuietly(t, config, filepath.Join(dir, "admin.sock"))
 	client := admin.NewClient(filepath.Join(dir, "admin.sock"))
+	poll(t, time.Minute, "all messages are counted", func() bool {
+		st, err := client.Status(context.Background())
+		return err == nil && int(st.Door.Messages) == messages
+	})
 	for range 20 {
 		begin := time.Now()
 		st, err := client.Status(context.Background())

@@ -247,7 +247,7 @@ func TestActivity(t *testing.T) {
 	step(start.Add(time.Minute), "b.test", queue.Delivered, queue.Submission)
 	step(start.Add(time.Minute), "c.test", queue.Failed, queue.Submission)
 	step(start.Add(time.Minute), "d.test", queue.Failed, queue.Internal) // a report of our own
-	if got := a.since("a.test"); !got.since.Equal(start) || got.status.Reason != "r" {
+	if got := a.since()["a.test"]; !got.since.Equal(start) || got.status.Reason != "r" {
 		t.Errorf("trouble %+v", got)
 	}
 	if f, ok := a.newestFailure(start.Add(2 * time.Minute)); !ok || f.domain != "c.test" {
@@ -276,7 +276,7 @@ func TestActivity(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	step(start.Add(2*time.Minute), "a.test", queue.Delivered, queue.Inbound)
-	if got := a.since("a.test"); !got.since.IsZero() {
+	if got := a.since()["a.test"]; !got.since.IsZero() {
 		t.Errorf("over, and %+v", got)
 	}
 	a.count(start.Add(24*time.Hour), admin.Counts{Received: 5}) // in the place of what is a day old

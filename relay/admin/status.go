@@ -173,7 +173,7 @@ func (b Backend) Glance(ctx context.Context, budget time.Duration) (sum Summary,
 	if err != nil {
 		return sum, oldest, err
 	}
-	end, byHop := v.now.Add(budget), map[string]HopSummary{}
+	end, byHop := time.Now().Add(budget), map[string]HopSummary{}
 	err = b.Store.List(ctx, "", func(m *queue.Message) bool {
 		if sum.Messages++; sum.Messages == 1 {
 			oldest = m.Received
