@@ -101,9 +101,11 @@ func (a *activity) settled(now time.Time, fx queue.Effects) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var c admin.Counts
+	var attempt *queue.Attempt
 	for i := range fx.Transitions {
 		t := &fx.Transitions[i]
-		if t.Mode == queue.Internal {
+		byHand := t.Rcpt.State == queue.Failed && (t.Rcpt.Last.Reason == queue.ReasonOperatorFailed || t.Rcpt.Last.Reason == queue.ReasonOperatorDeleted)
+		if t.Mode == queue.Internal || byHand { // somebody knows of that
 			continue
 		}
 		switch t.Rcpt.State {
@@ -112,15 +114,35 @@ func (a *activity) settled(now time.Time, fx queue.Effects) {
 			delete(a.troubles, t.Hop)
 		case queue.Deferred:
 			c.Deferred++
+			if t.Attempt != nil && t.Attempt != attempt { // its recipients follow each other
+				attempt = t.Attempt
+				c.PutOff++
+			}
 			a.trouble(t.Hop, t.Rcpt.Last, now)
 		case queue.Failed, queue.Expired:
 			c.Failed++
-			if t.Rcpt.Last.Reason != queue.ReasonOperatorFailed { // somebody knows of that
-				a.failed = failure{now, t.Rcpt.Domain, t.Rcpt.Last}
+			a.failed = failure{now, t.Rcpt.Domain, t.Rcpt.Last}
+			if t.Rcpt.State == queue.Failed && t.Attempt != nil { // its server has answered
+				delete(a.troubles, t.Hop)
 			}
 		}
 	}
 	a.add(now, c)
+}
+
+// over forgets the trouble with hops for which nothing waits any more.
+func (a *activity) over(hops []queue.HopInfo) {
+	wait := make(map[string]bool, len(hops))
+	for _, h := range hops {
+		wait[h.Hop] = true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for hop := range a.troubles {
+		if !wait[hop] {
+			delete(a.troubles, hop)
+		}
+	}
 }
 
 func (a *activity) trouble(hop string, st queue.Status, now time.Time) {

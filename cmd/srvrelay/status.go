@@ -21,6 +21,7 @@ const (
 	lookBudget   = 700 * time.Millisecond // for all of it
 	quickLook    = 50 * time.Millisecond  // one that took less is made anew each time
 	lookShare    = 20                     // one that took longer is kept for so many times as long
+	longestKept  = 30 * time.Second
 )
 
 // look is what is read for a status.
@@ -34,6 +35,7 @@ type look struct {
 	files  []string
 	broken string
 	change int
+	err    error // of the queue, of which hops and sum do not have all then
 }
 
 // lookout makes looks, one at a time, and keeps the newest.
@@ -46,7 +48,7 @@ type lookout struct {
 // get returns a look that is new enough; late: it is not, or there is none.
 func (l *lookout) get(ctx context.Context, now time.Time, read func() *look) (newest *look, late bool) {
 	l.mu.Lock()
-	if n := l.newest; n != nil && n.took > quickLook && now.Sub(n.at) < lookShare*n.took {
+	if n := l.newest; n != nil && n.took > quickLook && now.Sub(n.at) < min(lookShare*n.took, longestKept) {
 		l.mu.Unlock()
 		return n, false
 	}
@@ -83,8 +85,12 @@ func (s *service) look() *look {
 	l := &look{at: time.Now()}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	l.hops, _ = s.store.Hops(ctx)
-	l.sum, l.oldest, _ = s.backend().Glance(ctx, glanceBudget)
+	var err error
+	if l.hops, err = s.store.Hops(ctx); err == nil {
+		s.activity.over(l.hops)
+		l.sum, l.oldest, err = s.backend().Glance(ctx, l.hops, glanceBudget)
+	}
+	l.err = err
 	cur := s.now.Load()
 	l.checks = doctor.Local(ctx, &doctor.Env{Config: cur.cfg, Relay: doctor.Running, Machine: doctor.Linux(), Now: time.Now})
 	for _, w := range cur.watched {
@@ -122,7 +128,7 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 		Version: version, Hostname: cur.cfg.Hostname, Now: now, Started: s.activity.started,
 		Door: s.door(), Activity: s.activity.counts(now), Certificate: certificateEnd(cur),
 		Outgoing: targets.Connections, Bans: len(bans), Guards: len(guards), Fetch: s.fetchers.states(),
-		Down: []admin.TargetStatus{},
+		Down: []admin.TargetStatus{}, DownTargets: targets.Down,
 	}
 	if !s.store.Usage().Counted { // after a start
 		st.Door.Messages = max(st.Door.Messages, int64(l.sum.Messages))
@@ -139,7 +145,10 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 		now: now, st: &st, suspects: s.suspects(), guards: s.banned().Guarded, awayAfter: cur.cfg.Delivery.AwayNoticeAfter,
 		files: l.files, broken: l.broken, changes: l.change, checks: l.checks,
 	}
-	if late {
+	switch {
+	case l.err != nil:
+		f.blind = "the queue cannot be read: " + queue.Safe(l.err.Error(), 300)
+	case late:
 		f.blind = "the queue could not be read in time: what is said of hops is old, or missing"
 	}
 	if x, ok := s.activity.newestFailure(now); ok {
@@ -172,6 +181,9 @@ func (s *service) hopStatus(l *look, cur *current) []admin.HopStatus {
 	}
 	for _, x := range l.hops {
 		h := of(x.Hop)
+		if h.State == "held" { // newer mail waits beside it
+			h.State, h.Reason, h.Status = "active", "", queue.Status{}
+		}
 		h.Messages = max(h.Messages, x.Waiting)
 		if h.Next.IsZero() {
 			h.Next = x.Due

@@ -32,6 +32,7 @@ func TestStatusJudgement(t *testing.T) {
 	quarter := func(c admin.Counts) func(*statusFacts) {
 		return func(f *statusFacts) { f.st.Activity.QuarterHour = c }
 	}
+	both := func(a, b func(*statusFacts)) func(*statusFacts) { return func(f *statusFacts) { a(f); b(f) } }
 	hour := func(c admin.Counts) func(*statusFacts) {
 		return func(f *statusFacts) {
 			f.st.Activity.Hour, f.failed = c, &failure{now, "example.org", queue.Status{Text: "no such user", Reason: queue.ReasonRejected}}
@@ -50,9 +51,11 @@ func TestStatusJudgement(t *testing.T) {
 	}{
 		{"", func(*statusFacts) {}, admin.LevelOK, ""},
 		{"no new mail is taken", func(f *statusFacts) { f.st.Door.Refusing, f.st.Door.Fix = "queue: not enough free space", "make room" }, admin.LevelCritical, "door"},
-		{"nothing gets out", quarter(admin.Counts{Deferred: 21}), admin.LevelCritical, "output"},
-		{"", quarter(admin.Counts{Deferred: 21, Delivered: 1}), admin.LevelOK, ""},
-		{"", quarter(admin.Counts{Deferred: 20}), admin.LevelOK, ""},
+		{"nothing gets out", both(quarter(admin.Counts{PutOff: 21}), hops(theirs, theirs)), admin.LevelCritical, "output"},
+		{"nothing gets out", both(quarter(admin.Counts{PutOff: 21}), hops(ours)), admin.LevelCritical, "output"},
+		{"", both(quarter(admin.Counts{PutOff: 21}), hops(theirs)), admin.LevelOK, "hop"},
+		{"", both(quarter(admin.Counts{PutOff: 21, Delivered: 1}), hops(theirs, theirs)), admin.LevelOK, "hop"},
+		{"", both(quarter(admin.Counts{PutOff: 20, Deferred: 21}), hops(theirs, theirs)), admin.LevelOK, "hop"},
 		{"does not take its login", hops(with(func(h *admin.HopStatus) { h.Reason = queue.ReasonAuthFailed })), admin.LevelCritical, "hop"},
 		{"", hops(with(func(h *admin.HopStatus) { h.Reason, h.Ours = queue.ReasonAuthFailed, false })), admin.LevelOK, "hop"},
 		{"cannot be put in order", func(f *statusFacts) { f.st.Store.FailedCompactions = 1 }, admin.LevelCritical, "store"},
@@ -285,6 +288,45 @@ func TestActivity(t *testing.T) {
 	}
 }
 
+// TestActivityByHand: what a person gave up is no news; an answer of a server, or
+// that nothing waits any more, ends the trouble with its hop; an attempt for many
+// recipients is one.
+func TestActivityByHand(t *testing.T) {
+	now := time.Now()
+	a := newActivity(now)
+	one := &queue.Attempt{}
+	many := func(attempt *queue.Attempt, hop string, state queue.State, reason string) (fx queue.Effects) {
+		for range 21 {
+			fx.Transitions = append(fx.Transitions, queue.Transition{
+				Hop: hop, Attempt: attempt, Mode: queue.Inbound, Rcpt: queue.Recipient{Domain: hop, State: state, Last: queue.Status{Reason: reason}},
+			})
+		}
+		return fx
+	}
+	a.settled(now, many(one, "a.test", queue.Deferred, queue.ReasonTempReply))
+	a.settled(now, many(one, "b.test", queue.Deferred, queue.ReasonTempReply))
+	if c := a.counts(now).Hour; c.Deferred != 42 || c.PutOff != 2 {
+		t.Errorf("%+v", c)
+	}
+	a.settled(now, many(nil, "a.test", queue.Failed, queue.ReasonOperatorDeleted))
+	a.settled(now, many(nil, "a.test", queue.Failed, queue.ReasonOperatorFailed))
+	if c := a.counts(now).Hour; c.Failed != 0 {
+		t.Errorf("%+v", c)
+	}
+	if _, some := a.newestFailure(now); some {
+		t.Error("a failure that somebody knows of")
+	}
+	a.settled(now, many(one, "a.test", queue.Failed, queue.ReasonRejected))
+	a.over([]queue.HopInfo{{Hop: "b.test"}})
+	if all := a.since(); len(all) != 1 || all["b.test"].since.IsZero() {
+		t.Errorf("%+v", all)
+	}
+	a.over(nil)
+	if all := a.since(); len(all) != 0 {
+		t.Errorf("%+v", all)
+	}
+}
+
 // TestActivityIsBounded: strangers make hops.
 func TestActivityIsBounded(t *testing.T) {
 	now := time.Now()
@@ -323,7 +365,7 @@ func TestStatusLookHangs(t *testing.T) {
 		if got, late := l.get(t.Context(), time.Now(), read); late || got.took != time.Hour || reads != 1 {
 			t.Errorf("%+v late=%t, %d reads", got, late, reads)
 		}
-		time.Sleep(lookShare * time.Hour) // as long as a slow one is kept
+		time.Sleep(longestKept)
 		quick := func() *look { reads++; return &look{at: time.Now(), took: time.Millisecond} }
 		for n := range 2 { // quick ones are made anew each time
 			if _, late := l.get(t.Context(), time.Now(), quick); late || reads != 2+n {

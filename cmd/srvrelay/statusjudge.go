@@ -19,7 +19,7 @@ const (
 	manyMessages  = 50  // that wait for one hop of somebody else
 	manyHops      = 20  // with mail, so that half of them says something
 	sameReason    = 3   // hops that wait for one reason, if they are most
-	manyDeferred  = 20  // in a quarter of an hour, and nothing delivered
+	manyAttempts  = 20  // in a quarter of an hour, and nothing delivered
 	manyFailures  = 20  // in an hour, and more than a fifth of what ended
 	fullQueue     = 0.8 // of a limit
 	stallsTooMany = 5   // in a quarter of an hour
@@ -58,10 +58,13 @@ func judgeStatus(f *statusFacts) (found []admin.Finding) {
 	for _, j := range statusJudges {
 		found = append(found, j(f)...)
 	}
-	slices.SortStableFunc(found, func(a, b admin.Finding) int {
-		return cmp.Or(cmp.Compare(levelRanks[b.Level], levelRanks[a.Level]), cmp.Compare(b.Messages, a.Messages))
-	})
+	slices.SortStableFunc(found, byGravity)
 	return found
+}
+
+// byGravity sorts findings, the worst first.
+func byGravity(a, b admin.Finding) int {
+	return cmp.Or(cmp.Compare(levelRanks[b.Level], levelRanks[a.Level]), cmp.Compare(b.Messages, a.Messages))
 }
 
 var levelRanks = map[admin.Level]int{admin.LevelOK: 0, admin.LevelWarning: 1, admin.LevelCritical: 2}
@@ -110,9 +113,9 @@ func judgeBlind(f *statusFacts) []admin.Finding {
 // judgeOutput looks whether anything gets out at all.
 func judgeOutput(f *statusFacts) (found []admin.Finding) {
 	q, all := f.st.Activity.QuarterHour, f.st.Queue
-	if q.Delivered == 0 && q.Deferred > manyDeferred {
+	if q.Delivered == 0 && q.PutOff > manyAttempts && severalFail(f.hops) {
 		nothing := admin.Finding{Kind: "output", Next: "srvrelay doctor   # the network, the resolver, port 25"}
-		nothing.What = fmt.Sprintf("%s attempts in 15 minutes, and none succeeded", count(int(q.Deferred)))
+		nothing.What = fmt.Sprintf("%s attempts in 15 minutes, and none succeeded", count(int(q.PutOff)))
 		if f.common != nil {
 			nothing = *f.common
 		}
@@ -129,6 +132,20 @@ func judgeOutput(f *statusFacts) (found []admin.Finding) {
 		})
 	}
 	return found
+}
+
+// severalFail tells whether more than one stranger's hop fails, or one of ours.
+func severalFail(hops []admin.HopStatus) bool {
+	n := 0
+	for _, h := range hops {
+		if h.Reason != "" && h.Messages > 0 && h.State != "held" {
+			n++
+		}
+		if n > 1 || n == 1 && h.Ours {
+			return true
+		}
+	}
+	return false
 }
 
 // farReasons are those by which a hop may wait because of our own network.
@@ -163,8 +180,9 @@ func judgeCommon(f *statusFacts) *admin.Finding {
 }
 
 // judgeHops looks at each hop that mail waits for. There may be very many: texts
-// are made for those that can be shown.
+// are made for those that can be shown, the rest is counted.
 func judgeHops(f *statusFacts) (found []admin.Finding) {
+	var of []admin.HopStatus
 	for _, h := range f.hops {
 		if h.Reason == "" || h.Messages == 0 || h.State == "held" {
 			continue
@@ -173,10 +191,16 @@ func judgeHops(f *statusFacts) (found []admin.Finding) {
 		if level == admin.LevelOK && f.common != nil && h.Reason == f.common.Reason {
 			continue // said for all of them
 		}
-		found = append(found, admin.Finding{
-			Level: level, Kind: "hop", Subject: h.Hop, Reason: h.Reason, Since: h.Since, Messages: h.Messages,
-			What: hopText(h, f.now), Next: adviceOf(h.Reason), See: hopEvidence(h),
-		})
+		found = append(found, admin.Finding{Level: level, Kind: "hop", Subject: h.Hop, Reason: h.Reason, Since: h.Since, Messages: h.Messages})
+		of = append(of, h)
+	}
+	order := make([]int, len(found))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return byGravity(found[a], found[b]) })
+	for _, i := range order[:min(len(order), admin.MaxFindings)] {
+		found[i].What, found[i].Next, found[i].See = hopText(of[i], f.now), adviceOf(of[i].Reason), hopEvidence(of[i])
 	}
 	return found
 }
@@ -264,10 +288,11 @@ func judgeHeld(f *statusFacts) (found []admin.Finding) {
 		if next == "" {
 			next = "srvrelay queue list --state held"
 		}
-		found = append(found, admin.Finding{
-			Level: admin.LevelOK, Kind: "held", Subject: h.Hop, Reason: reason, Next: next, Messages: h.Messages,
-			What: what + " is held" + by[reason],
-		})
+		x := admin.Finding{Level: admin.LevelOK, Kind: "held", Subject: h.Hop, Reason: reason, Next: next, Messages: h.Messages, What: what + " is held" + by[reason]}
+		if h.State != "held" { // other mail waits beside it
+			x.Messages, x.What = 0, x.What+fmt.Sprintf(", for %s %s", count(h.Held), plural(h.Held, "recipient"))
+		}
+		found = append(found, x)
 	}
 	return found
 }

@@ -202,7 +202,7 @@ func (t *top) figures(st admin.Status) []string {
 		fmt.Sprintf("%s  up %s  %s free  %s", now.Local().Format("15:04:05"), span(now.Sub(st.Started)), bytesText(max(0, st.Store.Free)), queue.Safe(st.Hostname, 100)),
 		"",
 		fmt.Sprintf("queue        %s %s, %s%s; %s hops, %s parked; %s held", count(int(d.Messages)), plural(int(d.Messages), "message"), bytesText(d.Bytes), oldest, count(q.Hops), count(q.Parked), count(q.Held)),
-		fmt.Sprintf("connections  %s in, %s out; servers that are down: %s; bans: %s", count(d.Connections), count(st.Outgoing), count(len(st.Down)), count(st.Bans)),
+		fmt.Sprintf("connections  %s in, %s out; servers that are down: %s; bans: %s", count(d.Connections), count(st.Outgoing), count(st.DownTargets), count(st.Bans)),
 		"",
 		fmt.Sprintf("%-11s  %10s  %10s  %10s  %10s", "recipients", "received", "delivered", "deferred", "given up"),
 		fmt.Sprintf("%-11s  %10.1f  %10.1f  %10.1f  %10.1f", over, rate[0], rate[1], rate[2], rate[3]),
@@ -245,6 +245,9 @@ func topHops(st admin.Status, rows int) []string {
 			}
 		}
 		lines = append(lines, fmt.Sprintf("%9s  %-8s  %-11s  %-28s  %s", count(h.Messages), h.State, since, clip(queue.Safe(h.Hop, 255), 28), why))
+	}
+	if more := st.Queue.Hops - len(st.Hops); more > 0 {
+		lines = append(lines, fmt.Sprintf("%9s  more", count(more)))
 	}
 	return lines
 }

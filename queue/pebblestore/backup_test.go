@@ -1,6 +1,7 @@
 package pebblestore
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -158,6 +159,55 @@ func TestBackupTornLog(t *testing.T) {
 		checkStore(t, copied)
 		copied.Close()
 	}
+}
+
+// TestCutLog: a log with a gap, and what was synced later behind it, is cut there,
+// and what is before the gap is kept.
+func TestCutLog(t *testing.T) {
+	mem := vfs.NewMem()
+	s := openBriefly(t, mem)
+	id := put(t, s, 1000, "b@b.example")
+	log, begin := newestLog(t, mem)
+	for range 5 {
+		put(t, s, 40<<10, "b@b.example")
+	}
+	s.Close()
+	b, err := readFile(mem, "queue/"+log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(b[begin+1000 : begin+40<<10])
+	overwrite(t, mem, log, b)
+	if _, err := Open(Options{Dir: "queue", FS: mem}); !errors.Is(err, queue.ErrDamaged) {
+		t.Fatalf("with the gap: %v", err)
+	}
+	if err := cutLog(mem, "queue"); err != nil {
+		t.Fatal(err)
+	}
+	s = openMem(t, mem)
+	if n, err := s.Count(ctx, ""); n != 1 || err != nil {
+		t.Errorf("%d messages, %v", n, err)
+	}
+	if _, err := s.Get(ctx, id); err != nil {
+		t.Error(err)
+	}
+	checkStore(t, s)
+}
+
+// newestLog is the name and size of the newest log.
+func newestLog(t *testing.T, fs vfs.FS) (name string, size int) {
+	t.Helper()
+	names, err := fs.List("queue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs := liveLogs(names, 0)
+	name = logs[len(logs)-1].name
+	b, err := readFile(fs, "queue/"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name, len(b)
 }
 
 // meanwhile does something after each write of a copied log.

@@ -90,7 +90,7 @@ func (s *Store) openDB(fs vfs.FS) error {
 		return err
 	}
 	s.lock = lock
-	if desc.Exists {
+	if desc.Exists && !s.opt.ReadOnly { // which writes nothing in any case
 		if err := s.peekFormat(fs); err != nil {
 			lock.Close()
 			return err

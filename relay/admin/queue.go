@@ -86,14 +86,18 @@ type view struct {
 }
 
 func (b Backend) view(ctx context.Context) (view, error) {
-	v := view{b.Routing().WithDefaults(), map[string]queue.HopInfo{}, time.Now()}
 	hops, err := b.Store.Hops(ctx)
+	return b.viewOf(hops), err
+}
+
+func (b Backend) viewOf(hops []queue.HopInfo) view {
+	v := view{b.Routing().WithDefaults(), map[string]queue.HopInfo{}, time.Now()}
 	for _, h := range hops {
 		if !h.Parked.IsZero() {
 			v.parks[h.Hop] = h
 		}
 	}
-	return v, err
+	return v
 }
 
 func (v view) standing(sender string, r *queue.Recipient) queue.Standing {

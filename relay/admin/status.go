@@ -40,6 +40,7 @@ type Status struct {
 	Store       StoreStatus    `json:"store"`
 	Outgoing    int            `json:"outgoing_connections"` // idle ones too
 	Down        []TargetStatus `json:"targets_down"`         // maxHopRows at most
+	DownTargets int            `json:"targets_down_in_all"`
 	Bans        int            `json:"bans"`
 	Guards      int            `json:"guards"`                   // users whose password is being guessed
 	Certificate time.Time      `json:"certificate_end,omitzero"` // of the one that the doors show
@@ -134,6 +135,7 @@ type Counts struct {
 	Logins    int64 `json:"failed_logins"`
 	Faults    int64 `json:"faults"` // errors of the relay itself
 
+	PutOff            int64 `json:"-"` // attempts after which something is tried again later
 	Stalls            int64 `json:"-"`
 	Slow              int64 `json:"-"`
 	FailedCompactions int64 `json:"-"`
@@ -148,6 +150,7 @@ func (c *Counts) Add(o Counts) {
 	c.Failed += o.Failed
 	c.Logins += o.Logins
 	c.Faults += o.Faults
+	c.PutOff += o.PutOff
 	c.Stalls += o.Stalls
 	c.Slow += o.Slow
 	c.FailedCompactions += o.FailedCompactions
@@ -167,12 +170,10 @@ func (c *Client) Status(ctx context.Context) (st Status, err error) {
 }
 
 // Glance is the summary of the oldest messages, as many as can be looked at in
-// some time: those that are held up are among them. seen is how many.
-func (b Backend) Glance(ctx context.Context, budget time.Duration) (sum Summary, oldest time.Time, err error) {
-	v, err := b.view(ctx)
-	if err != nil {
-		return sum, oldest, err
-	}
+// some time: those that are held up are among them. hops are what Store.Hops has
+// just returned.
+func (b Backend) Glance(ctx context.Context, hops []queue.HopInfo, budget time.Duration) (sum Summary, oldest time.Time, err error) {
+	v := b.viewOf(hops)
 	end, byHop := time.Now().Add(budget), map[string]HopSummary{}
 	err = b.Store.List(ctx, "", func(m *queue.Message) bool {
 		if sum.Messages++; sum.Messages == 1 {
