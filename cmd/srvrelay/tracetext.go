@@ -50,14 +50,21 @@ func traceOne(s screen, m admin.Traced, now time.Time) error {
 		events = append(events, attempted(m, a, before))
 		before = a.Plan
 	}
-	for _, n := range m.Notes {
-		events = append(events, event{at: n.Time, text: noted(n)})
+	// Of one moment: what a person did, what that came to, and the report of it.
+	notes := func(reports bool) {
+		for _, n := range m.Notes {
+			if (n.What == queue.NoteReport) == reports {
+				events = append(events, event{at: n.Time, text: noted(n)})
+			}
+		}
 	}
+	notes(false)
 	for _, r := range m.Recipients {
 		if r.State.Final() || r.State == queue.Held {
 			events = append(events, ended(s, r, m.Gone))
 		}
 	}
+	notes(true)
 	slices.SortStableFunc(events, func(a, b event) int { return a.at.Compare(b.at) })
 	for _, r := range m.Waiting {
 		if r.State.Waits() {

@@ -25,7 +25,7 @@ func TestTraceText(t *testing.T) {
 			Attempts: []queue.Attempt{
 				refused(1, no), refused(2, no), refused(3, no), refused(4, no), refused(6, no), refused(7, no), refused(8, "timeout\x1b[2J"),
 			},
-			Notes: []queue.Note{{Time: at.Add(5 * time.Minute), What: string(queue.VerbRetry), Recipients: 1}},
+			Notes: []queue.Note{{Time: at.Add(5 * time.Minute), What: string(queue.VerbRetry), Recipients: 1}, {Time: at.Add(9 * time.Minute), What: queue.NoteReport, Report: "01R", To: "a@client.test"}},
 		},
 		Gone: at.Add(9 * time.Minute), Plans: map[string]string{"619fe7d6ad00": "by mx: 10 mx.dead.test 192.0.2.1:25 (TLS: may)"},
 	}
@@ -49,6 +49,7 @@ func TestTraceText(t *testing.T) {
                        plan 619fe7d6ad00, as before
   2026-11-30 01:09:00  b@dead.test given up: its time was over
                        4.4.1 connection refused?[2J  [connect-refused]
+  2026-11-30 01:09:00  told a@client.test that it has news (report 01R)
 `
 	if got := out.String(); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
