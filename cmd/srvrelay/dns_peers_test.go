@@ -156,9 +156,9 @@ delivery: { mx_port: %d, egress: { allow: [127.0.0.1/32] } }
 `, t.TempDir(), peerHost(), unboundAt, home.Port()))
 	where := func(d string) string { return fmt.Sprintf("home.%s port %d", d, home.Port()) }
 	for d, want := range map[string]string{
-		"signed.example":    "ok TLSA the certificate of " + where("signed.example") + " is that of its TLSA records",
-		"authority.example": "ok TLSA the certificate of " + where("authority.example") + " is that of its TLSA records",
-		"other.example":     "error TLSA the certificate of " + where("other.example") + " is not that of any of its TLSA records",
+		"signed.example":    "ok TLSA the certificate of " + where("signed.example") + " (127.0.0.1) is that of its TLSA records",
+		"authority.example": "ok TLSA the certificate of " + where("authority.example") + " (127.0.0.1) is that of its TLSA records",
+		"other.example":     "error TLSA the certificate of " + where("other.example") + " (127.0.0.1) is not that of any of its TLSA records",
 		"broken.example":    "warning TLSA the DNS does not answer for the TLSA records of " + at + ".broken.example: SERVFAIL",
 		"bare.example":      "note TLSA " + where("bare.example") + " has no TLSA record, and its zone is signed",
 		"plain.example":     "note TLSA the TLSA records of " + at + ".plain.example do nothing: the answer is not signed",

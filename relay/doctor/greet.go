@@ -38,6 +38,11 @@ type bounded struct {
 
 func (b bounded) Read(p []byte) (int, error) { return b.Reader.Read(p) }
 
+// bound reads lines of a stranger, and not without an end.
+func bound(c net.Conn) *textproto.Conn {
+	return textproto.NewConn(bounded{io.LimitReader(c, maxGreeting), c})
+}
+
 // connect opens a connection, with start (a TLS handshake) if there is one, and
 // reads the banner. The error is in words for a person.
 func (e *Env) connect(ctx context.Context, address string, start func(net.Conn) net.Conn) (*peer, error) {
@@ -55,7 +60,7 @@ func (e *Env) connect(ctx context.Context, address string, start func(net.Conn) 
 	if start != nil {
 		conn = start(conn)
 	}
-	p := &peer{Conn: conn, text: textproto.NewConn(bounded{io.LimitReader(conn, maxGreeting), conn})}
+	p := &peer{Conn: conn, text: bound(conn)}
 	text, err := p.reply(220)
 	if err != nil {
 		conn.Close()

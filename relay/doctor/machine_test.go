@@ -195,6 +195,10 @@ func TestSecrets(t *testing.T) {
 	}
 	w.expect(checkSecrets, "ok 1 file with secrets")
 
+	w = newWorld(t, "", "tracing: { endpoint: \"http://127.0.0.1:4318\", headers_file: DIR/headers }", nil)
+	w.write("headers", "Authorization: Bearer s3cret", 0o644)
+	w.expect(checkSecrets, "warning DIR/headers can be read by every user of the machine (mode 0644)")
+
 	w = newWorld(t, "", "tls: { acme: { challenge: dns-01, agree_to_terms: true, dns: { server: 192.0.2.1, zone: example.net, key_name: k, key_file: DIR/tsig } } }", nil)
 	w.write("tsig", "c2VjcmV0", 0o644)
 	w.write("data/acme/account.pem", "", 0o644)

@@ -49,11 +49,12 @@ type published struct {
 	newKeys  bool                // this relay's certificate gets new keys by itself
 	now      time.Time
 
-	srv   looked[dnsutil.SRV]
-	mx    looked[dnsutil.MX]
-	texts looked[string] // of the domain itself
-	keys  []looked[string]
-	tlsa  []keyed // a server each
+	srv    looked[dnsutil.SRV]
+	mx     looked[dnsutil.MX]
+	texts  looked[string] // of the domain itself
+	keys   []looked[string]
+	tlsa   []keyed // a server each
+	beyond []keyed // servers whose records were not asked for, as there are too many
 
 	tlsrpt, mtasts, dmarc looked[string]
 	dmarcAt               string // the domain whose DMARC record it is
@@ -155,7 +156,7 @@ func (e *Env) look(ctx context.Context, d Domain) published {
 		wg.Go(func() { p.senders = e.senders(ctx, d.Name) })
 	}
 	wg.Wait()
-	p.tlsa = e.keysOf(ctx, p)
+	p.tlsa, p.beyond = e.keysOf(ctx, p)
 	if e.Connect {
 		p.tried = e.visits(ctx, p)
 	}

@@ -11,23 +11,30 @@ import (
 	"srvrelay/relay/publish"
 )
 
-// dmarcOf looks up the DMARC record of a domain, or else of its organization (RFC
-// 7489 6.6.3). at is where it was looked for last.
-func (e *Env) dmarcOf(ctx context.Context, domain string) (l looked[string], at string) {
+// dmarcOf looks up the DMARC record of a domain, or else of its organization: what does
+// not begin with v=DMARC1 counts for nothing (RFC 7489 6.6.3). at is whose answer it is;
+// where neither has a record, it is that of the domain itself.
+func (e *Env) dmarcOf(ctx context.Context, domain string) (own looked[string], at string) {
 	for _, at = range slices.Compact([]string{domain, mailauth.Organization(domain)}) {
+		var l looked[string]
 		l.Answer, l.err = e.Resolver.TXT(ctx, "_dmarc."+at)
-		if l.unknown() || !l.none() {
+		if l.unknown() || len(versions(l.Records, dmarcVersion)) > 0 {
 			return l, at
 		}
+		if at == domain {
+			own = l
+		}
 	}
-	return l, domain
+	return own, domain
 }
+
+const dmarcVersion = "v=DMARC1"
 
 // judgeDMARC looks at what is asked for by DMARC, and whether this relay's mail can
 // pass.
 func judgeDMARC(p published) []Finding {
 	better := publish.DMARC(p.Name, "none", "postmaster@"+p.Name).OneLine()
-	records := versions(p.dmarc.Records, "v=DMARC1")
+	records := versions(p.dmarc.Records, dmarcVersion)
 	broken := func(fault string) []Finding {
 		return []Finding{{Level: Warning, What: fmt.Sprintf("the DMARC record of %s %s", p.dmarcAt, fault), Why: "It counts as if there were none.", Fix: better}}
 	}

@@ -367,7 +367,7 @@ _@home@._tcp.home.d.example. 3600 TLSA 3 1 1 a0e78cb6da349638abbb670a802f10b9f84
 			fixed, _, _ = strings.Cut(f.Fix, "   ;")
 		}
 	}
-	w.judged(d, "error TLSA the certificate of home.d.example port @home@ is not that of any of its TLSA records => _@home@._tcp.home.d.example. 3600 IN TLSA 3 1 1 ")
+	w.judged(d, "error TLSA the certificate of home.d.example port @home@ (127.0.0.1) is not that of any of its TLSA records => _@home@._tcp.home.d.example. 3600 IN TLSA 3 1 1 ")
 	lines := strings.Split(w.filled(zone), "\n")
 	for i, line := range lines {
 		if strings.Contains(line, " TLSA ") {
@@ -401,7 +401,7 @@ _@home@._tcp.home.d.example. 3600 TLSA 3 1 1 a0e78cb6da349638abbb670a802f10b9f84
 	if err := w.sinks["home"].SetScript(""); err != nil {
 		t.Fatal(err)
 	}
-	w.judged(d, "error TLSA home.d.example port @home@ has TLSA records and shows no certificate: it offers no STARTTLS => switch STARTTLS on there")
+	w.judged(d, "error TLSA home.d.example port @home@ (127.0.0.1) has TLSA records and shows no certificate: it offers no STARTTLS => switch STARTTLS on there")
 }
 
 // TestStrangeAnswers: what strangers publish is shown so that it cannot harm a

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/textproto"
 	"os"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 // keyed is a server and what is published of its key (RFC 7672).
 type keyed struct {
 	publish.Target
+	named bool // by an SRV or MX record that DNSSEC proves, if the resolver is believed
 	looked[dnsutil.TLSA]
 }
 
@@ -57,30 +57,38 @@ const maxKeyed = 12
 
 // servers are those that records name, at the ports at which mail comes to them.
 func (p published) servers(mxPort uint16) (all []keyed) {
-	add := func(host string, port uint16) {
+	add := func(host string, port uint16, named bool) {
 		t := publish.Target{Host: host, Port: port}
-		if host != "." && len(all) < maxKeyed && !slices.ContainsFunc(all, func(k keyed) bool { return k.Target == t }) {
-			all = append(all, keyed{Target: t})
+		i := slices.IndexFunc(all, func(k keyed) bool { return k.Target == t })
+		switch {
+		case host == ".":
+		case i >= 0:
+			all[i].named = all[i].named || named
+		default:
+			all = append(all, keyed{Target: t, named: named})
 		}
 	}
 	for _, rr := range p.srv.Records {
-		add(rr.Target, rr.Port)
+		add(rr.Target, rr.Port, p.srv.Secure)
 	}
 	for _, rr := range p.mx.Records {
-		add(rr.Host, mxPort)
+		add(rr.Host, mxPort, p.mx.Secure)
 	}
 	return all
 }
 
-// keysOf looks up what is published of the servers' keys.
-func (e *Env) keysOf(ctx context.Context, p published) []keyed {
-	all := p.servers(e.Config.Delivery.MXPort)
+// keysOf looks up what is published of the servers' keys. beyond are the servers that are
+// left out.
+func (e *Env) keysOf(ctx context.Context, p published) (all, beyond []keyed) {
+	all = p.servers(e.Config.Delivery.MXPort)
+	n := min(len(all), maxKeyed)
+	all, beyond = all[:n], all[n:]
 	var wg sync.WaitGroup
 	for i := range all {
 		wg.Go(func() { all[i].Answer, all[i].err = e.Resolver.TLSA(ctx, all[i].at()) })
 	}
 	wg.Wait()
-	return all
+	return all, beyond
 }
 
 // ownChain is the certificate that this relay shows, as its file has it.
@@ -124,7 +132,7 @@ func (p *peer) certificate(hostname, host string) ([]*x509.Certificate, error) {
 		if err := tc.Handshake(); err != nil {
 			return nil, fmt.Errorf("TLS: %s", queue.Safe(problem(err), 200))
 		}
-		p.Conn, p.text = tc, textproto.NewConn(tc)
+		p.Conn, p.text = tc, bound(tc)
 	}
 	return tc.ConnectionState().PeerCertificates, nil
 }
@@ -134,7 +142,27 @@ func judgeTLSA(p published) (found []Finding) {
 	for _, k := range p.tlsa {
 		found = append(found, p.judgeKeyed(k)...)
 	}
+	if len(p.beyond) > 0 {
+		found = append(found, skipped("the TLSA records of %s: %s has more than %d servers", listed(p.beyond, keyed.where), p.Name, maxKeyed))
+	}
 	return found
+}
+
+// maxListed bounds how many servers a finding names.
+const maxListed = 50
+
+// listed has each name once.
+func listed(servers []keyed, name func(keyed) string) string {
+	var names []string
+	for _, k := range servers {
+		if n := name(k); !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	if more := len(names) - maxListed; more > 0 {
+		names = append(names[:maxListed], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 func (p published) judgeKeyed(k keyed) (found []Finding) {
@@ -170,58 +198,59 @@ func (p published) judgeKeyed(k keyed) (found []Finding) {
 			Level: Note, What: fmt.Sprintf("the TLSA records of %s do nothing: the answer is not signed (DNSSEC), or the resolver does not validate", k.at()),
 			Why: "Senders go only by records that are proven (RFC 7672 2.1).", Fix: "switch DNSSEC on for the zone of " + k.Host + ", and its DS record at the registrar; or remove the records. The resolver: srvrelay doctor",
 		})
+	} else if !k.named {
+		found = append(found, Finding{
+			Level: Note, What: fmt.Sprintf("few go by the TLSA records of %s: the SRV or MX records of %s that name the server are not signed (DNSSEC)", k.at(), p.Name),
+			Why: "Senders need not go by them then (RFC 7672 2.2.1, RFC 7673 3.1).", Fix: "switch DNSSEC on for the zone of " + p.Name + ", and its DS record at the registrar",
+		})
 	}
 	return append(found, p.judgeShown(k)...)
 }
 
 // tlsaFix is the record of the certificate that is known, or how to see it.
 func (p published) tlsaFix(k keyed) string {
-	chain, _ := p.shown(k)
-	if len(chain) > 0 {
-		return publish.TLSA(k.Target, chain[0]).OneLine()
+	for _, s := range p.shown(k) {
+		if len(s.chain) > 0 {
+			return publish.TLSA(k.Target, s.chain[0]).OneLine()
+		}
 	}
 	return fmt.Sprintf("srvrelay dns suggest %s --target %s:%d --certificate FILE   # the server's; it must keep its key when it is renewed", p.Name, k.Host, k.Port)
 }
 
-// shown is the certificate that a server shows: from a visit, or of this machine from
-// its file.
-func (p published) shown(k keyed) (chain []*x509.Certificate, visit *visit) {
-	for i, v := range p.tried {
-		if v.host == k.Host && v.ep.Port() == k.Port && v.err == nil && (len(v.chain) > 0 || visit == nil) {
-			visit = &p.tried[i]
-		}
-	}
-	switch {
-	case visit != nil:
-		return visit.chain, visit
-	case p.ours(k.Host):
-		return p.chain, nil
-	}
-	return nil, nil
+// showing is what a server shows at one of its addresses.
+type showing struct {
+	where string
+	chain []*x509.Certificate
+	err   error // why there is none
 }
 
-// judgeShown compares the records with what the server shows.
-func (p published) judgeShown(k keyed) []Finding {
-	chain, visit := p.shown(k)
-	level, why := Error, "Who knows DANE hands no mail in there (RFC 7672 2.1.3)."
-	if p.trustAD && !k.signed() {
-		level, why = Warning, "As soon as the zone is signed, who knows DANE hands no mail in there."
+// shown is what a server shows: at each address that was visited, or of this machine what
+// its file has.
+func (p published) shown(k keyed) (all []showing) {
+	for _, v := range p.tried {
+		if v.host == k.Host && v.ep.Port() == k.Port && v.err == nil && (len(v.chain) > 0 || v.tls != nil) {
+			all = append(all, showing{fmt.Sprintf("%s (%s)", k.where(), v.ep.Addr()), v.chain, v.tls})
+		}
+	}
+	if len(all) == 0 && len(p.chain) > 0 && p.ours(k.Host) {
+		return []showing{{where: k.where(), chain: p.chain}}
+	}
+	return all
+}
+
+// judgeShown compares the records with what the server shows. Each address counts: a
+// sender may come to any of them.
+func (p published) judgeShown(k keyed) (found []Finding) {
+	for _, s := range p.shown(k) {
+		if f := p.judgeShowing(k, s); !slices.Contains(found, f) { // by SRV and by MX
+			found = append(found, f)
+		}
 	}
 	own := slices.ContainsFunc(k.usable(), func(r dnsutil.TLSA) bool { return r.Usage == dnsutil.DANEEE })
 	switch {
-	case visit != nil && visit.tls != nil:
-		return []Finding{{
-			Level: level, What: fmt.Sprintf("%s has TLSA records and shows no certificate: %v", k.where(), visit.tls), Why: why,
-			Fix: "switch STARTTLS on there (here: tls: starttls of the listener), or remove the TLSA records of " + k.at(),
-		}}
-	case len(chain) > 0 && slices.ContainsFunc(k.usable(), func(r dnsutil.TLSA) bool { return r.Matches(chain, []string{k.Host, p.Name}, p.now) }):
-		return []Finding{ok("the certificate of %s is that of its TLSA records", k.where())}
-	case len(chain) > 0:
-		return []Finding{{
-			Level: level, What: fmt.Sprintf("the certificate of %s is not that of any of its TLSA records", k.where()), Why: why,
-			Fix: publish.TLSA(k.Target, chain[0]).OneLine() + "   ; in place of those that are there",
-		}}
-	case visit == nil && p.ours(k.Host) && p.newKeys && own && !p.Elsewhere:
+	case len(found) > 0:
+		return found
+	case p.ours(k.Host) && p.newKeys && own && !p.Elsewhere:
 		return []Finding{{
 			Level: Warning, What: fmt.Sprintf("%s has TLSA records of a key, and this relay's certificate gets another key by itself", k.where()),
 			Why: "With tls.acme that happens at each renewal, without tls.certificate at each start; then who knows DANE hands no mail in.",
@@ -231,6 +260,37 @@ func (p published) judgeShown(k keyed) []Finding {
 		return []Finding{skipped("whether the certificate of %s is that of its TLSA records: it could not be seen", k.where())}
 	}
 	return []Finding{skipped("whether the certificate of %s is that of its TLSA records: --connect", k.where())}
+}
+
+// judgeShowing is of one address.
+func (p published) judgeShowing(k keyed, s showing) Finding {
+	level, why := p.weight(k)
+	switch {
+	case errors.Is(s.err, errNoTLS):
+		return Finding{
+			Level: level, What: fmt.Sprintf("%s has TLSA records and shows no certificate: %v", s.where, s.err), Why: why,
+			Fix: "switch STARTTLS on there (here: tls: starttls of the listener), or remove the TLSA records of " + k.at(),
+		}
+	case s.err != nil: // it may be about us, or pass
+		return skipped("whether the certificate of %s is that of its TLSA records: %v", s.where, s.err)
+	case slices.ContainsFunc(k.usable(), func(r dnsutil.TLSA) bool { return r.Matches(s.chain, []string{k.Host, p.Name}, p.now) }):
+		return ok("the certificate of %s is that of its TLSA records", s.where)
+	}
+	return Finding{
+		Level: level, What: fmt.Sprintf("the certificate of %s is not that of any of its TLSA records", s.where), Why: why,
+		Fix: publish.TLSA(k.Target, s.chain[0]).OneLine() + "   ; in place of those that are there",
+	}
+}
+
+// weight is how bad it is that a server does not keep to its TLSA records, and why.
+func (p published) weight(k keyed) (Level, string) {
+	switch {
+	case p.trustAD && !k.signed():
+		return Warning, "As soon as the zone is signed, who knows DANE hands no mail in there."
+	case p.trustAD && !k.named:
+		return Warning, "Senders need not go by the records as long as what names the server is not signed (RFC 7672 2.2.1, RFC 7673 3.1); who does so all the same hands no mail in there."
+	}
+	return Error, "Who knows DANE hands no mail in there (RFC 7672 2.1.3)."
 }
 
 // versions are those of some texts that begin with a version, whatever else stands there.
@@ -309,12 +369,6 @@ func judgeMTASTS(p published) []Finding {
 			Level: Warning, What: fmt.Sprintf("%s has %d MTA-STS records", p.Name, len(records)), Why: "Then none of them counts (RFC 8461 3.1).", Fix: "remove all but one at _mta-sts." + p.Name,
 		}}
 	}
-	var hosts []string
-	for _, k := range p.tlsa {
-		if line := "mx: " + k.Host; !slices.Contains(hosts, line) {
-			hosts = append(hosts, line)
-		}
-	}
 	return []Finding{skipped("whether the MTA-STS policy of %s has all servers: it is not fetched; https://mta-sts.%s/.well-known/mta-sts.txt must have %s",
-		p.Name, p.Name, strings.Join(hosts, ", "))}
+		p.Name, p.Name, listed(p.servers(0), func(k keyed) string { return "mx: " + k.Host }))}
 }

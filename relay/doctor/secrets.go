@@ -28,6 +28,9 @@ func secretFiles(c *config.Config) []string {
 	if f := c.Submission.OAuth.ClientSecretFile; f != "" {
 		files = append(files, f)
 	}
+	if f := c.Tracing.HeadersFile; f != "" {
+		files = append(files, f)
+	}
 	if c.Admin.TokenFile != "" {
 		files = append(files, c.Admin.TokenFile)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,16 +44,37 @@ type line struct {
 }
 
 func newLine(exporter sdk.SpanExporter, headers map[string]string, of *Tracer) *line {
-	var pairs []string
-	for _, secret := range headers {
-		if secret != "" {
-			pairs = append(pairs, secret, "...")
-		}
-	}
-	l := &line{exporter: exporter, of: of, secrets: strings.NewReplacer(pairs...), spans: make(chan sdk.ReadOnlySpan, maxWaiting), stop: make(chan struct{}), ended: make(chan struct{})}
+	l := &line{exporter: exporter, of: of, secrets: hiding(headers), spans: make(chan sdk.ReadOnlySpan, maxWaiting), stop: make(chan struct{}), ended: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	go l.run()
 	return l
+}
+
+// minSecret is the length, in bytes, from which a word of a header's value is taken for a
+// secret. What is shorter protects nothing, and stands in all kinds of texts.
+const minSecret = 6
+
+// hiding replaces the values of headers, and each of their words: of "Bearer TOKEN" a
+// server repeats the token alone. The longest come first, so that none leaves a rest of
+// another.
+func hiding(headers map[string]string) *strings.Replacer {
+	var secrets []string
+	for _, value := range headers {
+		if value != "" {
+			secrets = append(secrets, value)
+		}
+		for _, word := range strings.Fields(value) {
+			if len(word) >= minSecret {
+				secrets = append(secrets, word)
+			}
+		}
+	}
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, s := range secrets {
+		pairs = append(pairs, s, "...")
+	}
+	return strings.NewReplacer(pairs...)
 }
 
 // OnStart, OnEnd, Shutdown and ForceFlush are what the SDK wants of a processor.

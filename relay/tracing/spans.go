@@ -95,10 +95,21 @@ func (t *Tracer) Attempted(lease *queue.Lease, a *queue.Attempt) {
 	ctx := k.below()
 	r.span(ctx, "queue", trace.SpanKindInternal, since, begin, text("srvrelay.hop", a.Hop))
 	ctx, s := r.tracer.Start(ctx, "attempt", trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(begin), trace.WithAttributes(
-		attribute.Int("srvrelay.attempt", number), text("srvrelay.hop", a.Hop), attribute.String("srvrelay.plan", a.Plan), text("srvrelay.target", a.Target),
+		attribute.Int("srvrelay.attempt", number), text("srvrelay.hop", a.Hop), attribute.String("srvrelay.plan", a.Plan), text("srvrelay.target", r.target(a.Target)),
 		attribute.Int("srvrelay.targets_tried", len(a.Results)), attribute.String("srvrelay.tls", a.TLS), attribute.Int("srvrelay.recipients", len(lease.Rcpts))))
 	r.parts(ctx, begin, a)
 	s.End(trace.WithTimestamp(a.Time))
+}
+
+// target is the server of an attempt. Of a home that has called (RFC 2645) it is "atrn:" and
+// the name of the user, which is an address in all but form.
+func (r *running) target(server string) string {
+	const caller = "atrn:"
+	before, _, called := strings.Cut(server, caller)
+	if !called || r.cfg.Addresses {
+		return server
+	}
+	return before + caller
 }
 
 // parts are the spans of what is known of an attempt: how long each part took, over all

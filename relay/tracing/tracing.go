@@ -82,7 +82,9 @@ func (t *Tracer) Reconfigure(c Config) error {
 	var next *running
 	if c.Endpoint != "" {
 		// What the library has to say goes to our log and not to standard error.
-		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { t.notes.trouble(err.Error(), t.Counts()) }))
+		// It may be what the collector has said.
+		secrets := hiding(c.Headers)
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { t.notes.trouble(secrets.Replace(err.Error()), t.Counts()) }))
 		otel.SetLogger(logr.Discard())
 		var err error
 		if next, err = t.start(c); err != nil {

@@ -221,6 +221,33 @@ func TestSpansWithAddresses(t *testing.T) {
 	}
 }
 
+// TestTarget: the name of the user of a home that calls is an address.
+func TestTarget(t *testing.T) {
+	for _, c := range []struct {
+		server, want string
+		addresses    bool
+	}{
+		{"atrn:secret-user", "atrn:", false},
+		{"atrn:secret-user", "atrn:secret-user", true},
+		{"mx.b.test 192.0.2.1:2525", "mx.b.test 192.0.2.1:2525", false},
+	} {
+		r := newReceiver(t)
+		tr, _ := on(t, Config{Endpoint: r.URL, Addresses: c.addresses})
+		_, lease, a, _ := message()
+		a.Target = c.server
+		tr.Attempted(lease, a)
+		tr.Close(t.Context())
+		for _, s := range r.spans {
+			if s.Name == "attempt" && said(s, "srvrelay.target") != c.want {
+				t.Errorf("%q, addresses %v: %q", c.server, c.addresses, said(s, "srvrelay.target"))
+			}
+		}
+		if len(r.spans) == 0 {
+			t.Error("no spans")
+		}
+	}
+}
+
 // TestHostileText: what strangers have named is bounded and valid.
 func TestHostileText(t *testing.T) {
 	r := newReceiver(t)
@@ -328,12 +355,15 @@ func TestSecretsStayHere(t *testing.T) {
 			http.Error(w, "no: "+r.Header.Get("Authorization")+" \x1b[2J", http.StatusForbidden)
 		},
 		func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "invalid token "+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), http.StatusForbidden)
+		},
+		func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
 		},
 	} {
 		s := httptest.NewServer(answer)
 		t.Cleanup(s.Close)
-		tr, out := on(t, Config{Endpoint: s.URL, Headers: map[string]string{"Authorization": "Bearer s3cret"}})
+		tr, out := on(t, Config{Endpoint: s.URL, Headers: map[string]string{"Authorization": "Bearer s3cret", "X-Tenant": "s3cret-s3cret2"}})
 		tell(tr)
 		tr.Close(t.Context())
 		if c := tr.Counts(); c.Failed != 10 || !strings.Contains(out.String(), "traces do not reach") || strings.Contains(out.String(), "s3cret") || strings.Contains(out.String(), "\x1b") {
@@ -342,6 +372,27 @@ func TestSecretsStayHere(t *testing.T) {
 	}
 	if elsewhere.headers != nil {
 		t.Error("a redirect was followed")
+	}
+}
+
+// TestSecretsInPartialSuccess: a collector takes a batch and has something to say of it.
+func TestSecretsInPartialSuccess(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, err := proto.Marshal(&collector.ExportTraceServiceResponse{PartialSuccess: &collector.ExportTracePartialSuccess{
+			RejectedSpans: 1, ErrorMessage: "not for " + strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "),
+		}})
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/x-protobuf")
+		_, _ = w.Write(answer)
+	}))
+	t.Cleanup(s.Close)
+	tr, out := on(t, Config{Endpoint: s.URL, Headers: map[string]string{"Authorization": "Bearer s3cret"}})
+	tell(tr)
+	tr.Close(t.Context())
+	if !strings.Contains(out.String(), "not for ...") || strings.Contains(out.String(), "s3cret") {
+		t.Error(out)
 	}
 }
 
