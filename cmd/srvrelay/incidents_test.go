@@ -35,14 +35,21 @@ auth: { users_file: /etc/srvrelay/users }
 metrics: { listen: "127.0.0.1:9587" }
 `
 
-// installRelay is what a package does.
-const (
-	relayUnit    = "/etc/systemd/system/srvrelay.service"
-	installRelay = `install -m 755 bin/srvrelay /usr/bin/srvrelay
+// installs does what a package does, but for the start.
+func installs(n *guideNet, m *guideMachine) {
+	n.Helper()
+	m.run(`install -m 755 bin/srvrelay /usr/bin/srvrelay
 		useradd --system --home-dir /var/lib/srvrelay --shell /usr/sbin/nologin srvrelay
-		install -d -o srvrelay -g srvrelay -m 750 /etc/srvrelay
-`
-)
+		install -d -o srvrelay -g srvrelay -m 750 /etc/srvrelay`)
+	for _, unit := range relayUnits {
+		m.write("/etc/systemd/system/"+unit, n.read("../../packaging/systemd/"+unit))
+	}
+}
+
+var relayUnits = []string{"srvrelay.service", "srvrelay-smtp.socket", "srvrelay-submission.socket", "srvrelay-submissions.socket"}
+
+// socket has systemd keep a port of the relay open, as far as the pages' systemctl knows.
+func (i *incident) socket() { i.relay.run("systemctl start srvrelay-submission.socket") }
 
 // incidentZone is what the world says; incidentWorld is its one mail server.
 const (
@@ -66,13 +73,13 @@ func newIncident(t *testing.T, page, more string, prepare ...string) *incident {
 	i.relay = i.machine("relay", "relay.example.net", "5.5.113.5")
 	i.world = i.server(incidentWorld, 25)
 	i.records(incidentZone)
-	i.relay.run(installRelay + mintFor(90))
-	i.relay.write(relayUnit, i.read("../../packaging/systemd/srvrelay.service"))
+	installs(i.guideNet, i.relay)
+	i.relay.run(mintFor(90))
 	i.configure(more)
 	for _, script := range prepare {
 		i.relay.run(script)
 	}
-	i.relay.run("printf %s n0t-this-0ne | runuser -u srvrelay -- srvrelay user add anna --password-stdin; systemctl start srvrelay")
+	i.relay.run("printf %s n0t-this-0ne | runuser -u srvrelay -- srvrelay user add anna --password-stdin; systemctl enable --now srvrelay-submission.socket srvrelay")
 	return i
 }
 
@@ -159,7 +166,7 @@ var incidents = map[string]func(t *testing.T) (i *incident, mend func()){
 		i := newIncident(t, incidentsPage, "")
 		i.world.Stop()
 		i.submits(3, "anna@client.example", "friend@example.com")
-		i.relay.run(`systemctl stop srvrelay
+		i.relay.run(`systemctl stop 'srvrelay*.socket' srvrelay
 			f=$(ls -S /var/lib/srvrelay/queue/MANIFEST-* | head -n 1); printf 'rotten rotten' | dd of=$f bs=1 seek=20 conv=notrunc status=none`)
 		if out, err := i.relay.try("systemctl start srvrelay"); err == nil {
 			t.Fatal("it runs:", out)
@@ -473,14 +480,16 @@ func TestOperations(t *testing.T) {
 	i := newIncident(t, page, "")
 	i.records("new.example.net. A 5.5.113.6\n")
 	next := i.machine("new", "relay.example.net", "5.5.113.6")
-	next.run(installRelay)
-	next.write(relayUnit, i.read("../../packaging/systemd/srvrelay.service"))
+	installs(i.guideNet, next)
+	next.write("/etc/srvrelay/srvrelay.yaml", i.read("../../packaging/srvrelay.yaml"))
+	next.run("systemctl enable --now srvrelay") // as its package does
 	next.sshd()
 	i.away(3)
 	sections := []string{
 		"Backup and restore", "Monitoring", "Exit codes for Nagios and its kin", "Tuning", "Upgrade", "Downgrade", "To another machine",
 	}
 	for _, s := range sections {
+		i.socket()
 		i.follow(s)
 		if s == "Backup and restore" {
 			i.relay.saw(relayLog, `"msg":"parked"`)
@@ -494,5 +503,9 @@ func TestOperations(t *testing.T) {
 	arrived(i.guideNet, i.world, 3)
 	if out := next.run("srvrelay user list"); !strings.Contains(out, "anna") {
 		t.Error("the users have not come along:", out)
+	}
+	next.run("[ -d /var/lib/srvrelay.empty/queue ]")
+	if out := i.relay.run("ls /etc/systemd/system/*.wants /run/*.pid"); strings.Contains(out, "srvrelay.service") || strings.Contains(out, ".socket") {
+		t.Error("the old relay comes back with its machine:", out)
 	}
 }
