@@ -472,6 +472,28 @@ func TestEveryAlertHasAPage(t *testing.T) {
 	}
 }
 
+// oldBackups are one for which the time has come, and one that is kept.
+const oldBackups = `cd /var/backups && install -d srvrelay/2020-01-01-000000 srvrelay/before-upgrade-2020-01-01
+	touch -d '10 days ago' srvrelay/* /etc/srvrelay`
+
+// keepsBackups: the backup at night has taken away what is old, and nothing else;
+// when it fails it takes nothing away.
+func (i *incident) keepsBackups() {
+	i.Helper()
+	const list = "ls /var/backups/srvrelay"
+	kept := strings.Fields(i.relay.run(list))
+	if len(kept) != 3 || kept[1] != kept[0]+".etc" || kept[2] != "before-upgrade-2020-01-01" {
+		i.Error("after the first night:", kept)
+	}
+	i.relay.run("touch -d '10 days ago' /var/backups/srvrelay/*; mv /usr/bin/srvrelay /usr/bin/srvrelay.away")
+	if out, err := i.relay.try("/etc/cron.daily/srvrelay-backup"); err == nil {
+		i.Error("a backup without srvrelay:", out)
+	}
+	if now := strings.Fields(i.relay.run("mv /usr/bin/srvrelay.away /usr/bin/srvrelay; " + list)); len(now) != len(kept) {
+		i.Errorf("a night that failed has left %q of %q", now, kept)
+	}
+}
+
 // TestOperations follows docs/operations.md from one end to the other, with mail
 // that waits for a server that is down.
 func TestOperations(t *testing.T) {
@@ -485,6 +507,7 @@ func TestOperations(t *testing.T) {
 	next.run("systemctl enable --now srvrelay") // as its package does
 	next.sshd()
 	i.away(3)
+	i.relay.run(oldBackups)
 	sections := []string{
 		"Backup and restore", "Monitoring", "Exit codes for Nagios and its kin", "Tuning", "Upgrade", "Downgrade", "To another machine",
 	}
@@ -492,6 +515,7 @@ func TestOperations(t *testing.T) {
 		i.socket()
 		i.follow(s)
 		if s == "Backup and restore" {
+			i.keepsBackups()
 			i.relay.saw(relayLog, `"msg":"parked"`)
 		}
 	}
