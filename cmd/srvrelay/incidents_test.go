@@ -11,6 +11,7 @@ import (
 	"net/smtp"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -164,13 +165,7 @@ var incidents = map[string]func(t *testing.T) (i *incident, mend func()){
 	},
 	"SrvrelayRestarts": func(t *testing.T) (*incident, func()) {
 		i := newIncident(t, incidentsPage, "")
-		i.world.Stop()
-		i.submits(3, "anna@client.example", "friend@example.com")
-		i.relay.run(`systemctl stop 'srvrelay*.socket' srvrelay
-			f=$(ls -S /var/lib/srvrelay/queue/MANIFEST-* | head -n 1); printf 'rotten rotten' | dd of=$f bs=1 seek=20 conv=notrunc status=none`)
-		if out, err := i.relay.try("systemctl start srvrelay"); err == nil {
-			t.Fatal("it runs:", out)
-		}
+		i.relay.run("systemctl kill -s KILL srvrelay")
 		return i, nil
 	},
 	"SrvrelayRefusesMail": diskFull,
@@ -433,6 +428,38 @@ func TestIncidents(t *testing.T) {
 	}
 }
 
+// damages makes the files of the queue unreadable.
+func (i *incident) damages() {
+	i.Helper()
+	i.socket()
+	i.relay.run(`systemctl stop 'srvrelay*.socket' srvrelay; systemctl start srvrelay-submission.socket
+		f=$(ls -S /var/lib/srvrelay/queue/MANIFEST-* | head -n 1); printf 'rotten rotten' | dd of=$f bs=1 seek=20 conv=notrunc status=none`)
+	if out, err := i.relay.try("systemctl start srvrelay"); err == nil {
+		i.Fatal("it runs:", out)
+	}
+}
+
+// TestIncidentDamagedFiles: what SrvrelayDown says of damaged files, for the
+// second time too: what the first time has saved, and was delivered, stays away.
+func TestIncidentDamagedFiles(t *testing.T) {
+	t.Parallel()
+	const name = "SrvrelayDown"
+	i := newIncident(t, incidentsPage, "")
+	for n, sender := range []string{"first@client.example", "second@client.example"} {
+		i.world.Stop()
+		i.submits(3, sender, "friend@example.com")
+		i.damages()
+		i.part(name, "Damaged")
+		i.over(name)
+		if out := i.relay.run("srvrelay queue list"); strings.Count(out, sender) != 3 || strings.Count(out, "  from ") != 3 {
+			t.Fatalf("not the 3 messages from %s, and them alone:\n%s", sender, out)
+		}
+		i.back()
+		i.relay.run("srvrelay queue retry --all --yes")
+		i.relay.rid(3 * (n + 1))
+	}
+}
+
 // TestEveryAlertHasAPage, and every page an alert, which names it.
 func TestEveryAlertHasAPage(t *testing.T) {
 	rules, err := os.ReadFile(rulesFile)
@@ -466,7 +493,7 @@ func TestEveryAlertHasAPage(t *testing.T) {
 		}
 	}
 	for _, b := range parseGuide(t, incidentsPage).blocks {
-		if len(b.do) > 0 && b.part != "Look" && b.part != "Do" && b.part != "Over" {
+		if len(b.do) > 0 && !slices.Contains([]string{"Look", "Do", "Over", "Damaged"}, b.part) {
 			t.Errorf("%s:%d: nobody follows what is below %q", incidentsPage, b.line, b.part)
 		}
 	}
