@@ -234,3 +234,28 @@ func TestXClientPeerIsNoClient(t *testing.T) {
 	come().do("XCLIENT ADDR=203.0.113.8", "421 4.7.0 your address is banned")
 	first.do("EHLO edge.example", "250-")
 }
+
+// FuzzXClient: what is taken of an XCLIENT command can stand in a Received field
+// and in the log, and names an address without a zone.
+func FuzzXClient(f *testing.F) {
+	f.Add("NAME=[UNAVAILABLE] ADDR=203.0.113.7 PORT=4711 PROTO=SMTP HELO=client.example")
+	f.Add("addr=IPV6:2001:db8::7 port=[UNAVAILABLE] helo=h+2Bx.example")
+	f.Add("ADDR=fe80::1+25eth0")
+	f.Add("ADDR=::ffff:203.0.113.8 HELO=a+0D+0Ab")
+	f.Add("PROTO=lmtp")
+	f.Fuzz(func(t *testing.T, arg string) {
+		x, r := parseXClient(arg)
+		if r != nil {
+			if !isPrintableASCII(r.Message) {
+				t.Errorf("%q: answers %q", arg, r.Message)
+			}
+			return
+		}
+		if !isPrintableASCII(x.helo) || len(x.helo) > 255 || x.addr.Zone() != "" || x.addr.Is4In6() || x.addr.IsValid() && !x.hasAddr {
+			t.Errorf("%q: %+v", arg, x)
+		}
+		if x.proto != "" && x.proto != "SMTP" && x.proto != "ESMTP" {
+			t.Errorf("%q: protocol %q", arg, x.proto)
+		}
+	})
+}

@@ -11,6 +11,7 @@ import (
 	"net/smtp"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,14 +36,21 @@ auth: { users_file: /etc/srvrelay/users }
 metrics: { listen: "127.0.0.1:9587" }
 `
 
-// installRelay is what a package does.
-const (
-	relayUnit    = "/etc/systemd/system/srvrelay.service"
-	installRelay = `install -m 755 bin/srvrelay /usr/bin/srvrelay
+// installs does what a package does, but for the start.
+func installs(n *guideNet, m *guideMachine) {
+	n.Helper()
+	m.run(`install -m 755 bin/srvrelay /usr/bin/srvrelay
 		useradd --system --home-dir /var/lib/srvrelay --shell /usr/sbin/nologin srvrelay
-		install -d -o srvrelay -g srvrelay -m 750 /etc/srvrelay
-`
-)
+		install -d -o srvrelay -g srvrelay -m 750 /etc/srvrelay`)
+	for _, unit := range relayUnits {
+		m.write("/etc/systemd/system/"+unit, n.read("../../packaging/systemd/"+unit))
+	}
+}
+
+var relayUnits = []string{"srvrelay.service", "srvrelay-smtp.socket", "srvrelay-submission.socket", "srvrelay-submissions.socket"}
+
+// socket has systemd keep a port of the relay open, as far as the pages' systemctl knows.
+func (i *incident) socket() { i.relay.run("systemctl start srvrelay-submission.socket") }
 
 // incidentZone is what the world says; incidentWorld is its one mail server.
 const (
@@ -66,13 +74,13 @@ func newIncident(t *testing.T, page, more string, prepare ...string) *incident {
 	i.relay = i.machine("relay", "relay.example.net", "5.5.113.5")
 	i.world = i.server(incidentWorld, 25)
 	i.records(incidentZone)
-	i.relay.run(installRelay + mintFor(90))
-	i.relay.write(relayUnit, i.read("../../packaging/systemd/srvrelay.service"))
+	installs(i.guideNet, i.relay)
+	i.relay.run(mintFor(90))
 	i.configure(more)
 	for _, script := range prepare {
 		i.relay.run(script)
 	}
-	i.relay.run("printf %s n0t-this-0ne | runuser -u srvrelay -- srvrelay user add anna --password-stdin; systemctl start srvrelay")
+	i.relay.run("printf %s n0t-this-0ne | runuser -u srvrelay -- srvrelay user add anna --password-stdin; systemctl enable --now srvrelay-submission.socket srvrelay")
 	return i
 }
 
@@ -157,13 +165,7 @@ var incidents = map[string]func(t *testing.T) (i *incident, mend func()){
 	},
 	"SrvrelayRestarts": func(t *testing.T) (*incident, func()) {
 		i := newIncident(t, incidentsPage, "")
-		i.world.Stop()
-		i.submits(3, "anna@client.example", "friend@example.com")
-		i.relay.run(`systemctl stop srvrelay
-			f=$(ls -S /var/lib/srvrelay/queue/MANIFEST-* | head -n 1); printf 'rotten rotten' | dd of=$f bs=1 seek=20 conv=notrunc status=none`)
-		if out, err := i.relay.try("systemctl start srvrelay"); err == nil {
-			t.Fatal("it runs:", out)
-		}
+		i.relay.run("systemctl kill -s KILL srvrelay")
 		return i, nil
 	},
 	"SrvrelayRefusesMail": diskFull,
@@ -426,6 +428,38 @@ func TestIncidents(t *testing.T) {
 	}
 }
 
+// damages makes the files of the queue unreadable.
+func (i *incident) damages() {
+	i.Helper()
+	i.relay.run(`systemctl stop 'srvrelay*.socket' srvrelay; systemctl start srvrelay-submission.socket
+		f=$(ls -S /var/lib/srvrelay/queue/MANIFEST-* | head -n 1); printf 'rotten rotten' | dd of=$f bs=1 seek=20 conv=notrunc status=none`)
+	if out, err := i.relay.try("systemctl start srvrelay"); err == nil {
+		i.Fatal("it runs:", out)
+	}
+}
+
+// TestIncidentDamagedFiles: what SrvrelayDown says of damaged files, for the
+// second time too: what the first time has saved, and was delivered, stays away.
+func TestIncidentDamagedFiles(t *testing.T) {
+	t.Parallel()
+	const name = "SrvrelayDown"
+	i := newIncident(t, incidentsPage, "")
+	for n, sender := range []string{"first@client.example", "second@client.example"} {
+		i.world.Stop()
+		i.submits(3, sender, "friend@example.com")
+		i.damages()
+		i.part(name, "Damaged")
+		i.over(name)
+		if out := i.relay.run("srvrelay queue list"); strings.Count(out, sender) != 3 || strings.Count(out, "  from ") != 3 {
+			t.Fatalf("not the 3 messages from %s, and them alone:\n%s", sender, out)
+		}
+		i.back()
+		i.relay.run("srvrelay queue retry --all --yes")
+		i.relay.rid(3 * (n + 1))
+		i.relay.run("now=$(date +%s); while [ $(date +%s) = $now ]; do :; done") // names have seconds
+	}
+}
+
 // TestEveryAlertHasAPage, and every page an alert, which names it.
 func TestEveryAlertHasAPage(t *testing.T) {
 	rules, err := os.ReadFile(rulesFile)
@@ -459,9 +493,31 @@ func TestEveryAlertHasAPage(t *testing.T) {
 		}
 	}
 	for _, b := range parseGuide(t, incidentsPage).blocks {
-		if len(b.do) > 0 && b.part != "Look" && b.part != "Do" && b.part != "Over" {
+		if len(b.do) > 0 && !slices.Contains([]string{"Look", "Do", "Over", "Damaged"}, b.part) {
 			t.Errorf("%s:%d: nobody follows what is below %q", incidentsPage, b.line, b.part)
 		}
+	}
+}
+
+// oldBackups are one for which the time has come, and one that is kept.
+const oldBackups = `cd /var/backups && install -d srvrelay/2020-01-01-000000 srvrelay/before-upgrade-2020-01-01
+	touch -d '10 days ago' srvrelay/* /etc/srvrelay`
+
+// keepsBackups: the backup at night has taken away what is old, and nothing else;
+// when it fails it takes nothing away.
+func (i *incident) keepsBackups() {
+	i.Helper()
+	const list = "ls /var/backups/srvrelay"
+	kept := strings.Fields(i.relay.run(list))
+	if len(kept) != 3 || kept[1] != kept[0]+".etc" || kept[2] != "before-upgrade-2020-01-01" {
+		i.Error("after the first night:", kept)
+	}
+	i.relay.run("touch -d '10 days ago' /var/backups/srvrelay/*; mv /usr/bin/srvrelay /usr/bin/srvrelay.away")
+	if out, err := i.relay.try("/etc/cron.daily/srvrelay-backup"); err == nil {
+		i.Error("a backup without srvrelay:", out)
+	}
+	if now := strings.Fields(i.relay.run("mv /usr/bin/srvrelay.away /usr/bin/srvrelay; " + list)); len(now) != len(kept) {
+		i.Errorf("a night that failed has left %q of %q", now, kept)
 	}
 }
 
@@ -473,16 +529,20 @@ func TestOperations(t *testing.T) {
 	i := newIncident(t, page, "")
 	i.records("new.example.net. A 5.5.113.6\n")
 	next := i.machine("new", "relay.example.net", "5.5.113.6")
-	next.run(installRelay)
-	next.write(relayUnit, i.read("../../packaging/systemd/srvrelay.service"))
+	installs(i.guideNet, next)
+	next.write("/etc/srvrelay/srvrelay.yaml", i.read("../../packaging/srvrelay.yaml"))
+	next.run("systemctl enable --now srvrelay") // as its package does
 	next.sshd()
 	i.away(3)
+	i.relay.run(oldBackups)
 	sections := []string{
 		"Backup and restore", "Monitoring", "Exit codes for Nagios and its kin", "Tuning", "Upgrade", "Downgrade", "To another machine",
 	}
 	for _, s := range sections {
+		i.socket()
 		i.follow(s)
 		if s == "Backup and restore" {
+			i.keepsBackups()
 			i.relay.saw(relayLog, `"msg":"parked"`)
 		}
 	}
@@ -494,5 +554,9 @@ func TestOperations(t *testing.T) {
 	arrived(i.guideNet, i.world, 3)
 	if out := next.run("srvrelay user list"); !strings.Contains(out, "anna") {
 		t.Error("the users have not come along:", out)
+	}
+	next.run("[ -d /var/lib/srvrelay.empty/queue ]")
+	if out := i.relay.run("ls /etc/systemd/system/*.wants /run/*.pid"); strings.Contains(out, "srvrelay.service") || strings.Contains(out, ".socket") {
+		t.Error("the old relay comes back with its machine:", out)
 	}
 }

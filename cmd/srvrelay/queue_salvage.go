@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -29,8 +30,9 @@ needs twice its space for a while. Stop the relay first.
 Then move the damaged folder away, start the relay, and: srvrelay queue import OUT.
 A message whose delivery was noted in what is lost goes out a second time.
 
-Exit code: 0 all that was found is whole, 65 something is damaged or lost (the rest is
-in OUT), 75 a relay works with the queue.`,
+Exit code: 0 all that was found is whole, 64 OUT has files already, 65 something is
+damaged or lost (the rest is in OUT), 70 OUT cannot be written, 75 a relay works with
+the queue.`,
 		Example: `  srvrelay queue salvage -o saved
   srvrelay queue salvage -o saved /mnt/old/srvrelay/queue`,
 	}
@@ -88,19 +90,29 @@ type salvager struct {
 
 func (s *salvager) run() error {
 	if err := os.MkdirAll(string(s.out), 0o700); err != nil {
-		return &exitError{exitData, fmt.Errorf("salvage: %w", err)}
+		return fmt.Errorf("salvage: %w", err)
+	}
+	there, err := os.ReadDir(string(s.out))
+	if err != nil {
+		return fmt.Errorf("salvage: %w", err)
+	}
+	if len(there) > 0 { // an import would take it too: mail of the last time, delivered since
+		return usage(fmt.Errorf("salvage: %s is not empty: choose another folder", string(s.out)))
 	}
 	scratch, err := os.MkdirTemp(string(s.out), ".scratch-")
 	if err != nil {
-		return &exitError{exitData, fmt.Errorf("salvage: %w", err)}
+		return fmt.Errorf("salvage: %w", err)
 	}
 	defer os.RemoveAll(scratch)
 	v, err := pebblestore.OpenSalvage(pebblestore.SalvageOptions{Dir: s.dir, Scratch: scratch, Read: func(string) { s.files++ }})
 	if errors.Is(err, queue.ErrLocked) {
 		return &exitError{exitTempFail, fmt.Errorf("%w\nStop the relay first", err)}
 	}
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return &exitError{exitData, err}
+	}
+	if err != nil { // not 65, which says that all that can be read is in OUT
+		return err
 	}
 	err = v.Each(s.c.Context(), s.message)
 	s.progress.end()

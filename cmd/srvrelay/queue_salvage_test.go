@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -110,12 +111,17 @@ func folderText(t *testing.T, dir string) string {
 func TestSalvageCommand(t *testing.T) {
 	dir := t.TempDir()
 	config := configFile(t, "data_dir: "+dir+"\n")
+	if err := errors.Join(os.MkdirAll(dir+"/last-year/partial", 0o700), os.WriteFile(dir+"/file", nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		code int
 		args string
 		want string
 	}{
 		{exitUsage, "", "-o DIR"},
+		{exitUsage, "-o " + dir + "/last-year", "is not empty: choose another folder"},
+		{exitSoftware, "-o " + dir + "/file/out", "not a directory"},
 		{exitData, "-o " + dir + "/out", "no such file"},
 		{exitData, "-o " + dir + "/out " + dir + "/nowhere", "there is no folder"},
 		{exitUsage, "-o out a b", "one argument too many"},
