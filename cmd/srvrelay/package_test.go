@@ -3,15 +3,18 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"debug/elf"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -45,16 +48,61 @@ func makeRelease(t *testing.T, clone string, env ...string) (files string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), releaseLimit)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "git", "clone", "-q", "--no-tags", "../..", clone).CombinedOutput(); err != nil {
+	if out, err := wholeCommand(ctx, "git", "clone", "-q", "--no-tags", "../..", clone).CombinedOutput(); err != nil {
 		t.Fatalf("git clone: %v\n%s", err, out)
 	}
-	cmd := exec.CommandContext(ctx, "make", "release")
-	cmd.Dir, cmd.WaitDelay = clone, time.Second
+	cmd := wholeCommand(ctx, "make", "release")
+	cmd.Dir = clone
 	cmd.Env = append(append(os.Environ(), "ARCHES=amd64"), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make release: %v\n%s", err, out)
 	}
 	return filepath.Join(clone, "dist")
+}
+
+// wholeCommand is a command that ends with all that it started: when the context
+// does, and, where we are root, when the test is killed too.
+func wholeCommand(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+	}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd
+}
+
+// TestWholeCommand: what a command has started does not outlive its time.
+func TestWholeCommand(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := wholeCommand(ctx, "sh", "-c", "sleep 1000 & echo started; wait")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	heard := bufio.NewReader(out)
+	if line, err := heard.ReadString('\n'); err != nil {
+		t.Fatalf("%q, %v", line, err)
+	}
+	cancel()
+	// The pipe ends with the last process that has it.
+	ended := make(chan error, 1)
+	go func() { _, err := heard.ReadString('\n'); ended <- err }()
+	select {
+	case err := <-ended:
+		if err != io.EOF {
+			t.Error(err)
+		}
+	case <-time.After(waitLimit):
+		t.Error("a process has outlived the command that started it")
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
+	_ = cmd.Wait()
 }
 
 // testReproducible makes the release again, elsewhere and from nothing that was
@@ -157,6 +205,18 @@ func testRPM(t *testing.T, files string) {
 			}
 		}
 	}
+	if os.Getuid() != 0 {
+		unable(t, "only root can install")
+	}
+	r := newDebianRoot(t)
+	install := []string{rpm, "--root=" + r.dir, "--dbpath=/var/lib/rpm", "--nodeps", "--replacepkgs", "-U", only(t, filepath.Join(files, relay))}
+	for _, times := range []string{"an installation", "an upgrade"} { // which resets what belongs to whom
+		r.host(install...)
+		got := r.in("stat -c '%U:%G %a' /etc/srvrelay /etc/srvrelay/srvrelay.yaml; runuser -u srvrelay -- test -r /etc/srvrelay/srvrelay.yaml")
+		if want := "srvrelay:srvrelay 750\nroot:srvrelay 640\n"; got != want {
+			t.Errorf("after %s by rpm, the configuration belongs to\n%s, want\n%s", times, got, want)
+		}
+	}
 }
 
 // debianRoot is a fresh small Debian with systemd, which does not run until boot: a
@@ -172,7 +232,7 @@ type debianRoot struct {
 const offline = "SYSTEMD_OFFLINE=1"
 
 const (
-	bootLimit = 4 * time.Minute // to fetch and unpack a Debian
+	bootLimit = 4 * time.Minute // to unpack a Debian, and to boot it
 	stepLimit = 2 * time.Minute // for one command in it
 )
 
@@ -181,8 +241,12 @@ func newDebianRoot(t *testing.T) debianRoot {
 	if os.Getuid() != 0 {
 		unable(t, "only root can change into another root")
 	}
+	archive := filepath.Join(guidePeers, "debian.tar")
+	if _, err := os.Stat(archive); err != nil {
+		unable(t, archive+" is not there (see .ci/peers)")
+	}
 	r := debianRoot{t, t.TempDir(), newNetns(t, "debian"), 0}
-	r.host(needs(t, "mmdebstrap")["mmdebstrap"], "--mode=root", "--variant=minbase", "--include=ca-certificates,systemd", "bookworm", r.dir, "http://deb.debian.org/debian")
+	r.host("tar", "-C", r.dir, "--numeric-owner", "-xpf", archive)
 	r.write("/etc/resolv.conf", "nameserver 127.0.0.1\n", 0o644)
 	r.write("/etc/dpkg/dpkg.cfg.d/fast", "force-unsafe-io\n", 0o644)
 	r.in("mkdir -p /run/systemd/system; mv /usr/bin/systemctl /usr/bin/systemctl.real")
@@ -202,8 +266,7 @@ func (r debianRoot) host(args ...string) string {
 	r.Helper()
 	ctx, cancel := context.WithTimeout(r.Context(), bootLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.WaitDelay = time.Second
+	cmd := wholeCommand(ctx, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"} // none of the tests' own variables
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -5,7 +5,7 @@ set -e
 case "$1" in
 configure) first=$([ -z "$2" ] && echo yes || echo no) ;;
 1) first=yes ;;
-[2-9]*) first=no ;;
+[2-9] | [1-9][0-9]*) first=no ;;
 *) exit 0 ;; # deb: abort-upgrade and its like
 esac
 returns=no # after a removal: enabled or not as it was
@@ -22,10 +22,13 @@ getent passwd srvrelay >/dev/null || useradd --system --gid srvrelay --no-create
 
 # The folders belong to the relay; what is in them is only touched when it is new.
 [ -d /var/lib/srvrelay ] || install -d -o srvrelay -g srvrelay -m 0700 /var/lib/srvrelay
-if [ $first = yes ]; then
-  chown srvrelay:srvrelay /etc/srvrelay
+# An rpm gives the folder back to root in every upgrade, and the file when it was
+# not changed. The file comes first: the folder's owner can put a link in its
+# place, which -h does not follow.
+if [ $first = yes ] || [ "$1" != configure ]; then
   [ "$(stat -c %U:%G /etc/srvrelay/srvrelay.yaml 2>/dev/null)" != root:root ] ||
-    chgrp srvrelay /etc/srvrelay/srvrelay.yaml
+    chgrp -h srvrelay /etc/srvrelay/srvrelay.yaml
+  chown -h srvrelay:srvrelay /etc/srvrelay
 fi
 
 # Where systemd does not run (a container, an image that is being built) there is
