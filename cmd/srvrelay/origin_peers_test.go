@@ -137,9 +137,11 @@ routes:
 	relay.saw(1, "failed", map[string]string{"from": "p@client.test", "reply": "554 5.7.1"})
 	send("p@client.test", "203.0.113.9", "carol")
 	arrived("carol", 3, "from c9.example (unknown [203.0.113.9])")
+	relay.mu.Lock()
 	if n := relay.matching("failed", map[string]string{"reason": "rejected"}); n != 2 {
 		t.Errorf("%d messages failed", n)
 	}
+	relay.mu.Unlock()
 
 	for from, want := range map[string]string{
 		"x@client.test": "told by XCLIENT", "d@client.test": "not told: the server does not offer XCLIENT", "p@client.test": "told by a PROXY header",

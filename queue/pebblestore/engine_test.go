@@ -2,6 +2,7 @@ package pebblestore
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,10 +14,10 @@ import (
 )
 
 // lateSync is a disk whose syncs of the log take a while, once it is on.
-type lateSync struct{ on bool }
+type lateSync struct{ on atomic.Bool }
 
 func (s *lateSync) MaybeError(op errorfs.Op) error {
-	if s.on && isLog(op.Path) && isSync(op.Kind) {
+	if s.on.Load() && isLog(op.Path) && isSync(op.Kind) {
 		time.Sleep(70 * time.Millisecond)
 	}
 	return nil
@@ -36,7 +37,7 @@ func TestSynced(t *testing.T) {
 		})
 		heard := func() []time.Duration { mu.Lock(); defer mu.Unlock(); d := took; took = nil; return d }
 		heard()
-		disk.on = true
+		disk.on.Store(true)
 		put(t, s, 100, "b@b.example")
 		if d := heard(); len(d) != 1 || d[0] != 70*time.Millisecond {
 			t.Errorf("after a message: %v", d)
@@ -49,7 +50,7 @@ func TestSynced(t *testing.T) {
 		if d := heard(); len(d) != 1 || d[0] != 70*time.Millisecond {
 			t.Errorf("a second after a success: %v", d)
 		}
-		disk.on = false
+		disk.on.Store(false)
 	})
 }
 
